@@ -1,0 +1,74 @@
+# The entrance to everything; `make help` lists it. Needs bash and a Python 3; the rest is set up.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+SETUP := ./local/bootstrap.sh
+PYTHON := .venv/bin/python
+LOCAL := $(PYTHON) -m local
+SOURCES := layers/marketdata/src functions local tests
+PART ?= lambda
+TESTS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+# --- the local stack -------------------------------------------------------------------------
+
+.PHONY: run up down clean status refresh logs migrate build
+run: ## Start the local stack, run the pipeline once, show what was loaded
+	@$(SETUP) && exec $(LOCAL) run
+
+up: ## Start the local stack without running the pipeline
+	@$(SETUP) && exec $(LOCAL) up
+
+down: ## End every process of the local stack; the data stays
+	@if [ -x $(PYTHON) ]; then $(SETUP) dev && exec $(LOCAL) down; else echo "nothing is set up, so nothing runs"; fi
+
+clean: ## End the local stack and remove its data, logs and builds
+	@if [ -x $(PYTHON) ]; then $(SETUP) dev && exec $(LOCAL) clean; else echo "nothing is set up, so there is no state"; fi
+
+status: ## Tell how each part is, and what the last run did
+	@$(SETUP) dev && exec $(LOCAL) status
+
+refresh: ## Run the pipeline on the stack that is up
+	@$(SETUP) dev && exec $(LOCAL) refresh
+
+logs: ## Follow the functions' log; PART=localstack, mongod, replay, deploy, build for another
+	@$(SETUP) dev && exec $(LOCAL) logs $(PART)
+
+migrate: ## Make collections and indexes in the local database, or in MONGODB_URI's
+	@$(SETUP) dev && exec $(LOCAL) migrate
+
+build: ## Build functions and layers as for a deployment
+	@$(SETUP) dev sam && exec $(LOCAL) build
+
+# --- checks ----------------------------------------------------------------------------------
+
+.PHONY: test lint typecheck format validate bench
+test: ## Run all tests; TESTS=tests/unit for some of them
+	@$(SETUP) && exec ./local/test.sh $(TESTS)
+
+lint: ## Check style and formatting
+	@$(SETUP) dev && .venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+typecheck: ## Check types
+	@$(SETUP) dev && $(PYTHON) -m mypy $(SOURCES)
+
+format: ## Format the code and mend what can be mended
+	@$(SETUP) dev && .venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+validate: ## Check the template
+	@$(SETUP) dev sam && exec $(LOCAL) validate
+
+bench: ## Measure; needs an idle machine
+	@$(SETUP) && if ls tests/bench/test_*.py >/dev/null 2>&1; then exec ./local/test.sh tests/bench -s; \
+	else echo "there are no benchmarks in tests/bench yet"; fi
+
+# --- AWS -------------------------------------------------------------------------------------
+
+.PHONY: deploy
+deploy: ## Deploy to AWS: ENV=dev or ENV=prod, MONGODB_URI for the migrations
+	@$(SETUP) dev sam && exec $(LOCAL) deploy "$(ENV)"

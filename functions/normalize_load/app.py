@@ -1,0 +1,20 @@
+"""Loads one batch: raw rows in, records or quarantine out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from marketdata import bootstrap
+from marketdata.aws.tasks import task
+from marketdata.load.loader import load_batch
+from marketdata.store.batches import BatchKey
+
+
+@task("normalize_load")
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """`{run_id, input, number}` in; the batch's counts out."""
+    key = BatchKey(event["run_id"], event["input"], event["number"])
+    return asdict(load_batch(bootstrap.store(), key))

@@ -1,0 +1,22 @@
+"""First step of an execution: which run this is, and what it has to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from marketdata import bootstrap
+from marketdata.aws.tasks import task
+from marketdata.runs import lifecycle
+from marketdata.settings import SourceSettings, read_settings
+
+SETTINGS = read_settings(SourceSettings)
+
+
+@task("open_run")
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """`{event: EventBridge envelope, execution: ARN}` in; see `lifecycle.open_run` for out."""
+    return lifecycle.open_run(
+        bootstrap.store(), event["event"], event["execution"], SETTINGS.names()
+    )

@@ -1,0 +1,1 @@
+"""Market data: extracted, normalised, loaded exactly once, and served."""

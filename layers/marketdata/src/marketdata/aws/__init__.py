@@ -1,0 +1,1 @@
+"""Adapters to AWS services; nothing else in the library talks to them."""

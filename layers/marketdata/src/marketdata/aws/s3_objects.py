@@ -1,0 +1,163 @@
+"""Amazon S3: object versions, listed, located and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, unquote_plus
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+
+from marketdata.errors import FileRefused, MarketDataError, TransientError
+from marketdata.objects import INCOMING, NO_VERSION, ObjectVersion, OpenObject, is_upload
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONFIG = Config(
+    connect_timeout=3, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 4}
+)
+_CHUNK = 1024 * 1024
+_GONE = frozenset(
+    {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "MethodNotAllowed", "405", "400"}
+)
+"""An unknown version has no code of its own in an answer without a body (HEAD): 400 or 404."""
+_FORBIDDEN = frozenset({"AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException"})
+_NOT_SATISFIABLE = frozenset({"InvalidRange", "416"})
+
+
+class S3Objects:
+    """Reads objects (see `objects.ObjectReader`) and, of one bucket, tells which there are
+    (see `objects.Uploads`).
+    """
+
+    def __init__(self, bucket: str = "") -> None:
+        self.bucket = bucket
+
+    @cached_property
+    def _client(self) -> S3Client:
+        return boto3.client("s3", config=_CONFIG)
+
+    def versions(self) -> Iterator[ObjectVersion]:
+        """See `objects.Uploads`."""
+        pages = self._client.get_paginator("list_object_versions")
+        try:
+            for page in pages.paginate(Bucket=self.bucket, Prefix=INCOMING):
+                for item in page.get("Versions", ()):
+                    if is_upload(item["Key"]):
+                        yield ObjectVersion(
+                            bucket=self.bucket,
+                            key=item["Key"],
+                            version_id=item.get("VersionId", NO_VERSION),
+                            size=item["Size"],
+                            etag=item["ETag"].strip('"'),
+                            last_modified=_whole_seconds(item["LastModified"]),
+                        )
+        except (BotoCoreError, ClientError) as error:
+            raise _named(error, f"The uploads in s3://{self.bucket}/{INCOMING}") from error
+
+    def locate(self, version: ObjectVersion) -> ObjectVersion:
+        """See `objects.Uploads`.
+
+        EventBridge promises the key as it is, but not everything that speaks for S3 keeps
+        that promise. Key and version id together tell which reading is the true one.
+        """
+        for key in dict.fromkeys((version.key, unquote(version.key), unquote_plus(version.key))):
+            try:
+                head = self._client.head_object(
+                    Bucket=version.bucket, Key=key, VersionId=version.version_id
+                )
+            except (BotoCoreError, ClientError) as error:
+                named = _named(error, version.place)
+                if isinstance(named, TransientError):
+                    raise named from error
+                continue
+            return replace(
+                version,
+                key=key,
+                size=head["ContentLength"],
+                etag=head["ETag"].strip('"'),
+                last_modified=_whole_seconds(head["LastModified"]),
+            )
+        return version
+
+    @contextmanager
+    def open(self, version: ObjectVersion, start: int = 0) -> Iterator[OpenObject]:
+        """See `objects.ObjectReader`."""
+        answer = self._get(version, f"bytes={start}-" if start else None)
+        body = answer["Body"]
+        size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
+        try:
+            yield OpenObject(
+                replace(
+                    version,
+                    size=size,
+                    etag=answer["ETag"].strip('"'),
+                    last_modified=_whole_seconds(answer["LastModified"]),
+                ),
+                answer.get("Metadata", {}),
+                _chunks(body, version.place),
+            )
+        finally:
+            body.close()
+
+    def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
+        """See `objects.ObjectReader`."""
+        body = self._get(version, f"bytes={start}-{end - 1}")["Body"]
+        try:
+            return b"".join(_chunks(body, version.place))
+        finally:
+            body.close()
+
+    def _get(self, version: ObjectVersion, range_: str | None) -> Any:
+        where: Any = {
+            "Bucket": version.bucket,
+            "Key": version.key,
+            "VersionId": version.version_id,
+        }
+        if range_:
+            where["Range"] = range_
+        try:
+            return self._client.get_object(**where)
+        except (BotoCoreError, ClientError) as error:
+            raise _named(error, version.place) from error
+
+
+def _chunks(body: Any, place: str) -> Iterator[bytes]:
+    try:
+        yield from body.iter_chunks(_CHUNK)
+    except (HTTPClientError, IncompleteReadError, BotoCoreError, OSError) as error:
+        raise TransientError(
+            f"S3 broke off while {place} was read: {error}. It is tried again."
+        ) from error
+
+
+def _named(error: BotoCoreError | ClientError, what: str) -> MarketDataError:
+    """An error of S3 as one of ours: final where trying again gives the same."""
+    code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
+    if code in _GONE:
+        return FileRefused(
+            f"{what} is not there ({code}): this version was deleted, by hand or by a lifecycle "
+            "rule. Upload the file again if it is still wanted.",
+            aws_code=code,
+        )
+    if code in _FORBIDDEN:
+        return FileRefused(
+            f"{what} may not be read ({code}). Check the function's permissions "
+            "s3:GetObjectVersion and s3:ListBucketVersions, and the object's encryption key.",
+            aws_code=code,
+        )
+    if code in _NOT_SATISFIABLE:
+        return FileRefused(f"{what} is shorter than it was said to be ({code}).", aws_code=code)
+    return TransientError(f"S3 did not answer for {what}: {error}. It is tried again.")
+
+
+def _whole_seconds(time: datetime) -> datetime:
+    """UTC, as a GET tells it: listings of some stores are finer, and the two must agree."""
+    return time.astimezone(UTC).replace(microsecond=0)

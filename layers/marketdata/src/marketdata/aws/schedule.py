@@ -1,0 +1,66 @@
+"""The EventBridge rule that starts runs by itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from time import monotonic
+
+_RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
+_UNITS = {
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+}
+_KEPT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleState:
+    """A rule as EventBridge knows it."""
+
+    enabled: bool
+    expression: str
+
+
+def interval(expression: str) -> timedelta | None:
+    """The time between two runs of a `rate(...)` expression; None for others."""
+    match = _RATE.fullmatch(expression.strip())
+    return int(match[1]) * _UNITS[match[2]] if match else None
+
+
+class Rule:
+    """One rule, asked at most once a minute."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._state: RuleState | None = None
+        self._asked = 0.0
+
+    def state(self) -> RuleState:
+        """The rule's state, at most a minute old.
+
+        Raises:
+            TransientError: EventBridge can't be asked, or does not know the rule.
+        """
+        if self._state is None or monotonic() - self._asked > _KEPT_SECONDS:
+            self._state = _describe(self._name)
+            self._asked = monotonic()
+        return self._state
+
+
+def _describe(name: str) -> RuleState:
+    # Imported here: only /health needs it, and boto3 costs a third of a second.
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    from marketdata.errors import TransientError  # noqa: PLC0415
+
+    config = Config(connect_timeout=2, read_timeout=2, retries={"total_max_attempts": 1})
+    try:
+        rule = boto3.client("events", config=config).describe_rule(Name=name)
+    except (BotoCoreError, ClientError) as error:
+        raise TransientError(f"The rule {name} can't be read from EventBridge: {error}") from error
+    return RuleState(rule.get("State") != "DISABLED", rule.get("ScheduleExpression", ""))

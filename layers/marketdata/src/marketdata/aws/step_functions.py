@@ -1,0 +1,42 @@
+"""AWS Step Functions: the engine that carries runs out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from marketdata.errors import TransientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+_CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard"})
+
+
+class StepFunctions:
+    """Starts executions of one state machine."""
+
+    def __init__(self, state_machine_arn: str) -> None:
+        self._arn = state_machine_arn
+
+    @cached_property
+    def _client(self) -> SFNClient:
+        return boto3.client("stepfunctions", config=_CONFIG)
+
+    def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
+        """See `runs.lifecycle.Engine`: the execution's name is the run's id."""
+        try:
+            answer = self._client.start_execution(
+                stateMachineArn=self._arn, name=run_id, input=json.dumps(dict(envelope))
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise TransientError(
+                f"Run {run_id} could not be started by Step Functions: {error}. Try again."
+            ) from error
+        return answer["executionArn"]

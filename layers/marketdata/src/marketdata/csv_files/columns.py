@@ -1,0 +1,180 @@
+"""The columns of a CSV as candidates for records, a column at a time.
+
+Texts stay texts wherever validation reads them as what they are meant to be: it does so once,
+for the whole batch, in compiled code. Only what it would read *too* generously is judged here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marketdata.schema.record import Fault
+
+SOURCE = "csv"
+DEFAULT_DATASET = "csv"
+
+_NOTHING = frozenset(
+    written
+    for word in ("", "null", "none", "nan", "n/a", "na", "-", "--")
+    for written in (word, word.upper(), word.capitalize(), "NaN", "N/a")
+)
+"""How programs write that there is no value."""
+_NO_NAME = _NOTHING - {"NA", "na", "Na"}
+"""The same for texts, as NA may well be a ticker."""
+
+_NUMBERS = ("price_usd", "volume_24h", "market_cap", "percent_change_24h")
+_OPTIONAL = ("interval", "open", "high", "low")
+"""Fields that a record does not have at all, rather than as null."""
+_TEXTS = ("symbol", "asset_id")
+
+_EPOCH_LENGTHS = {10, 13}
+_EPOCH = re.compile(r"[1-9](?:\d{9}|\d{12})(?:\.\d*)?", re.ASCII)
+"""Ten digits are seconds (2001 to 2286), thirteen are milliseconds; nothing else is guessed:
+`20240101` or sixteen digits would be read as some time, too, and as a wrong one."""
+_ISO = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:?\d\d|(?P<utc> ?UTC))?)?",
+    re.ASCII,
+)
+
+type Candidate = dict[str, Any]
+
+
+def candidates(
+    rows: Sequence[Sequence[str]], columns: Mapping[str, int], dataset: str
+) -> tuple[list[Candidate], Sequence[int], list[Fault]]:
+    """Rows under canonical names, without validation.
+
+    Args:
+        rows: cells, as many in each row as the header has.
+        columns: the index of the column of each canonical field; see `schema.mapping`.
+        dataset: the dataset of rows that name none.
+
+    Returns:
+        The candidates, the index of the row of each, and the faults of the other rows.
+    """
+    if not rows:
+        return [], range(0), []
+    cells = list(zip(*rows, strict=True))
+    faults: dict[int, Fault] = {}
+
+    def column(name: str) -> Sequence[str] | None:
+        return cells[columns[name]] if name in columns else None
+
+    nothing: list[None] = [None] * len(rows)
+    fields: dict[str, Sequence[Any]] = {}
+    for name in _NUMBERS:
+        values = column(name)
+        fields[name] = nothing if values is None else _numbers(name, values, faults)
+    names = column("name")
+    fields["name"] = nothing if names is None else [None if n in _NO_NAME else n for n in names]
+    for name in _TEXTS:
+        values = column(name)
+        if values is not None:
+            fields[name] = _required(name, values, faults)
+    if "asset_id" not in fields:
+        fields["asset_id"] = _upper(fields["symbol"])
+    fields["timestamp"] = _times(cells[columns["timestamp"]], faults)
+    said = column("dataset")
+    fields["dataset"] = [dataset] * len(rows) if said is None else _datasets(said, dataset)
+    fields["source"] = [SOURCE] * len(rows)
+    _require("price_usd", fields["price_usd"], faults)
+
+    keys = tuple(fields)
+    made = [dict(zip(keys, row, strict=True)) for row in zip(*fields.values(), strict=True)]
+    for name in _OPTIONAL:
+        values = column(name)
+        if values is not None:
+            read = values if name == "interval" else _numbers(name, values, faults)
+            for candidate, value in zip(made, read, strict=True):
+                if value not in _NOTHING and value is not None:
+                    candidate[name] = value
+    if not faults:
+        return made, range(len(made)), []
+    places = [place for place in range(len(made)) if place not in faults]
+    return [made[place] for place in places], places, [faults[p] for p in sorted(faults)]
+
+
+def _numbers(
+    name: str, values: Sequence[str], faults: dict[int, Fault]
+) -> Sequence[str | None]:
+    # Validation takes `1_000` for a thousand, as Python does; a file that writes it means
+    # nobody knows what.
+    if "_" in "".join(values):
+        for place, value in enumerate(values):
+            if "_" in value:
+                message = f"Underscores have no place in a number (is {value[:80]!r})"
+                faults.setdefault(place, Fault(place, "float_parsing", name, message))
+    if _NOTHING.isdisjoint(values):
+        return values
+    return [None if value in _NOTHING else value for value in values]
+
+
+def _require(name: str, values: Sequence[Any], faults: dict[int, Fault]) -> None:
+    if None in values:
+        for place, value in enumerate(values):
+            if value is None:
+                faults.setdefault(place, _missing(place, name))
+
+
+def _required(name: str, values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str]:
+    """The values of a text column, after those that say nothing have become faults."""
+    distinct = set(values)
+    absent = {value for value in distinct if value.strip() in _NO_NAME}
+    if absent:
+        for place, value in enumerate(values):
+            if value in absent:
+                faults.setdefault(place, _missing(place, name))
+    return values
+
+
+def _missing(place: int, name: str) -> Fault:
+    return Fault(place, "missing_value", name, f"The row does not say its {name}, which it must")
+
+
+def _upper(symbols: Sequence[str]) -> Sequence[str]:
+    known = {symbol: symbol.strip().upper() for symbol in set(symbols)}
+    return list(map(known.__getitem__, symbols))
+
+
+def _datasets(values: Sequence[str], default: str) -> Sequence[str]:
+    known = {value: value.strip() or default for value in set(values)}
+    return list(map(known.__getitem__, values))
+
+
+def _times(values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str | None]:
+    """Texts that validation reads as the times that they are."""
+    together = "".join(values)
+    if (
+        together.isdecimal()
+        and together.isascii()
+        and set(map(len, values)) <= _EPOCH_LENGTHS
+        and min(values) >= "1"
+    ):
+        return values
+    times: list[str | None] = []
+    for place, value in enumerate(values):
+        text = value.strip()
+        iso = _ISO.fullmatch(text)
+        if iso is not None:
+            end = iso["utc"]
+            times.append(text if end is None else text.removesuffix(end) + "Z")
+        elif _EPOCH.fullmatch(text):
+            times.append(text)
+        else:
+            times.append(None)
+            faults.setdefault(place, _not_a_time(place, value))
+    return times
+
+
+def _not_a_time(place: int, value: str) -> Fault:
+    if value.strip() in _NOTHING:
+        return _missing(place, "timestamp")
+    return Fault(
+        place,
+        "timestamp_not_understood",
+        "timestamp",
+        "A time is ISO 8601 (2025-05-09T06:00:00Z, UTC where no zone is given), or a Unix time "
+        f"of 10 digits (seconds) or 13 (milliseconds) (is {value[:80]!r})",
+    )

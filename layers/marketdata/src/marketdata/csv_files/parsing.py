@@ -1,0 +1,90 @@
+"""Reading one piece of a CSV: its records as lists of cells, and those that are none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from marketdata.csv_files.cutting import MAX_RECORD_BYTES
+from marketdata.errors import FileRefused
+from marketdata.schema.record import Fault
+
+# The limit is the whole process's; the module's own of 131,072 would fail where a piece is good.
+csv.field_size_limit(MAX_RECORD_BYTES)
+
+
+def header_cells(line: bytes) -> list[str]:
+    """The column names that a header record holds, as they are written."""
+    return _cells(line)[0]
+
+
+def parse(
+    data: bytes, malformed: Sequence[Sequence[int]] = ()
+) -> list[list[str] | str]:
+    """The records of a piece in order: cells, or the line's text where it is malformed.
+
+    Args:
+        data: whole records, as `cutting.cut` made them.
+        malformed: (offset, length) of the malformed ones.
+
+    Raises:
+        FileRefused: the bytes are not what the cutting had seen.
+    """
+    if not malformed:
+        return [*_cells(data)]
+    records: list[list[str] | str] = []
+    at = 0
+    for offset, length in malformed:
+        records += _cells(data[at:offset])
+        at = offset + length
+        records.append(data[offset:at].decode())
+    return records + _cells(data[at:])
+
+
+def _cells(data: bytes) -> list[list[str]]:
+    try:
+        text = io.StringIO(data.decode(), newline="")
+        # Empty lines are no records.
+        return [cells for cells in csv.reader(text, strict=True) if cells]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileRefused(
+            f"A range of a CSV can't be read although it was cut on record boundaries: {error}."
+        ) from error
+
+
+def regular(
+    records: Sequence[list[str] | str], width: int
+) -> tuple[list[list[str]], Sequence[int], list[Fault]]:
+    """The records that have a cell for each column, the place of each, and the others' faults."""
+    if all(type(record) is list and len(record) == width for record in records):
+        return list(records), range(len(records)), []  # type: ignore[arg-type]
+    cells, places, faults = [], [], []
+    for place, record in enumerate(records):
+        if isinstance(record, str):
+            message = (
+                "A quote in this line is not closed, or text follows a closing quote. Quotes "
+                "within a quoted field are to be doubled."
+            )
+            faults.append(Fault(place, "malformed_row", "", message))
+        elif len(record) != width:
+            message = f"The row has {len(record)} cells and the header has {width}."
+            faults.append(Fault(place, "ragged_row", "", message))
+        else:
+            cells.append(record)
+            places.append(place)
+    return cells, places, faults
+
+
+def as_json(record: list[str] | str, header: Sequence[str]) -> str:
+    """A record as JSON text, for whoever has to look at it.
+
+    An object of cells by column; without one cell for each distinct column name, a list of
+    cells; of a malformed record, its text.
+    """
+    if isinstance(record, str):
+        return json.dumps(record.rstrip("\r\n"))
+    if len(set(header)) == len(record) == len(header):
+        return json.dumps(dict(zip(header, record, strict=True)))
+    return json.dumps(record)

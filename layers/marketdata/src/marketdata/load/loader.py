@@ -1,0 +1,240 @@
+"""Loading one batch: raw rows in, records or quarantine out, every row accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from bson import Binary
+
+from marketdata import clock
+from marketdata.errors import FileRefused, StateConflict
+from marketdata.load import merge
+from marketdata.load.raw import Payload, digest_of, pack_csv
+from marketdata.load.reading import Reading, read
+from marketdata.objects import ObjectReader, ObjectVersion
+from marketdata.schema.identity import record_id
+from marketdata.schema.record import Fault, Record, validate
+from marketdata.store import batches as checkpoints
+from marketdata.store import quarantine, records, runs
+from marketdata.store.batches import BatchKey, Counts
+from marketdata.store.connection import Document, Store
+from marketdata.store.raw import find_raw, get_raw, save_raw
+
+_MAX_ROW_CHARACTERS = 1_000_000
+"""A row of more than this is quarantined with its head; MongoDB could not hold it whole twice."""
+
+NORMALISER_VERSION = 1
+"""Raised whenever the same raw rows would become other records."""
+
+
+def load_batch(store: Store, key: BatchKey, objects: ObjectReader | None = None) -> Counts:
+    """Load one batch, whatever an earlier attempt at it had done.
+
+    Every write is idempotent: records have deterministic ids, quarantined rows are known by
+    their place, and the batch is closed last, by whoever began it last.
+
+    Args:
+        store: the database.
+        key: the batch.
+        objects: reads the ranges of uploaded files; only batches that are one need it.
+
+    Returns:
+        What became of the rows: the stored counts, if the batch was loaded already.
+
+    Raises:
+        TransientError: MongoDB is out of reach; the batch may be tried again.
+        TerminalError: the batch can't be loaded; it is marked as failed with the reason.
+    """
+    batch = checkpoints.begin(store, key)
+    if batch is None:
+        done = store.batches.find_one({"_id": key.id}, {"counts": 1}) or {}
+        return Counts(**done["counts"])
+    attempt = batch["attempts"]
+    try:
+        # A large file is loaded for longer than a lease: every batch is a sign of life.
+        runs.renew(store, key.run_id)
+        raw = _raw(store, batch, objects)
+        counts = _load_rows(store, key, raw, batch)
+        checkpoints.finish(store, key, attempt, counts)
+    except StateConflict:
+        # A later attempt closes the batch; what this one has written it finds and counts.
+        done = store.batches.find_one({"_id": key.id}, {"counts": 1}) or {}
+        return Counts(**done.get("counts", {}))
+    except Exception as error:
+        checkpoints.fail(store, key, attempt, error)
+        raise
+    return counts
+
+
+def _raw(store: Store, batch: Document, objects: ObjectReader | None) -> Document:
+    """The batch's raw rows; a range of an object is fetched and kept first, once."""
+    if objects is None or "range" not in batch:
+        return get_raw(store, batch["raw_id"])
+    kept = find_raw(store, batch["raw_id"])
+    if kept is not None:
+        return kept
+    version = ObjectVersion.of(batch["object"])
+    start, end = batch["range"]
+    data = objects.read(version, start, end)
+    if digest_of(data) != batch["digest"]:
+        raise FileRefused(
+            f"Bytes {start} to {end} of {version.place} are not those that were cut: an object "
+            "version never changes, so the storage is at fault. Upload the file again."
+        )
+    raw = csv_raw(batch, pack_csv(data, batch["rows"]))
+    save_raw(store, [raw])
+    return raw
+
+
+def csv_raw(batch: Document, payload: Payload) -> Document:
+    """The raw batch of a range of a CSV: with its bytes, all that reading them takes."""
+    return {
+        "_id": batch["raw_id"],
+        "source": batch["source"],
+        "format": "csv",
+        "origin": {**batch["object"], "range": batch["cut"]},
+        "version": batch["object"]["version_id"],
+        "header": batch["header"],
+        "layout": batch["layout"],
+        "malformed": batch["malformed"],
+        "first_row": batch["first_row"],
+        "rows": payload.rows,
+        "size": payload.size,
+        "digest": payload.digest,
+        "received_at": batch["received_at"],
+        "data": payload.data,
+    }
+
+
+def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> Counts:
+    reading = read(raw)
+    places = reading.places
+    received_at: datetime = batch["received_at"]
+    good, more_faults = validate(reading.candidates, now=received_at)
+    faults = reading.faults + [
+        Fault(places[fault.row], fault.code, fault.field, fault.message) for fault in more_faults
+    ]
+
+    origin = {"run_id": key.run_id, "raw_id": raw["_id"], "received_at": received_at}
+    if "version" in raw:
+        origin["version"] = raw["version"]
+    first_row = batch["first_row"]
+    by_id: dict[bytes, list[Document]] = {}
+    for index, record in good:
+        document = _document(record, origin, first_row + places[index])
+        by_id.setdefault(bytes(document["_id"]), []).append(document)
+    mine = {
+        id_: (same[0] if len(same) == 1 else merge.merge(same)) | {"inserted_by": key.id}
+        for id_, same in by_id.items()
+    }
+
+    counts = Counts(rows_in=reading.rows, quarantined=len(faults))
+    counts.duplicate = len(good) - len(mine)
+    current = _write(store, mine, counts)
+    records.raise_latest(store, current)
+    quarantine.put_quarantine(store, _set_aside(reading, faults, key, raw, received_at, first_row))
+    return counts
+
+
+def _document(record: Record, origin: Document, row: int) -> Document:
+    id_ = record_id(
+        record["source"],
+        record["dataset"],
+        record["asset_id"],
+        record.get("interval", ""),
+        record["timestamp"],
+    )
+    return {"_id": Binary(id_), **record, **origin, "row": row, "revision": 1}
+
+
+def _write(store: Store, mine: dict[bytes, Document], counts: Counts) -> list[Document]:
+    """Bring the records in, counting each identity once; returns the records as they are now.
+
+    Whatever another loader does at the same time is seen as either an existing record or a
+    lost update, and the merge starts again from what is there.
+    """
+    current: list[Document] = []
+    open_ids = list(mine)
+    while open_ids:
+        existing = records.find_existing(store, open_ids)
+        new = [mine[i] for i in open_ids if i not in existing]
+        taken = records.insert_new(store, new)
+        for document in new:
+            if bytes(document["_id"]) not in taken:
+                counts.inserted += 1
+                current.append(document)
+
+        replacements = []
+        for id_, old in existing.items():
+            merged = merge.merge([old, mine[id_]])
+            # Who inserted it stays: the order of sightings need not be that of loading.
+            merged["inserted_by"] = old["inserted_by"]
+            if _same_line(old, merged):
+                _count_known(counts, old, mine[id_])
+                current.append(old)
+            else:
+                replacements.append((old, merged))
+        lost = set(records.replace_if_unchanged(store, replacements))
+        for old, merged in replacements:
+            if bytes(old["_id"]) not in lost:
+                counts.updated += 1
+                current.append(merged)
+        open_ids = [*taken, *lost]
+    return current
+
+
+def _same_line(a: Document, b: Document) -> bool:
+    """Whether two states of a record have the same sightings."""
+    mine, other = merge.sightings(a), merge.sightings(b)
+    return len(mine) == len(other) and all(
+        merge.same_row(x, y) and merge.same_values(x, y) for x, y in zip(mine, other, strict=True)
+    )
+
+
+def _count_known(counts: Counts, existing: Document, mine: Document) -> None:
+    """Count an identity whose record needs no change.
+
+    If this very batch had written it before a crash, it is what it was then.
+    """
+    if existing["inserted_by"] == mine["inserted_by"]:
+        counts.inserted += 1
+    elif any(
+        sighting["raw_id"] == mine["raw_id"] and sighting["run_id"] == mine["run_id"]
+        for sighting in merge.sightings(existing)
+    ):
+        counts.updated += 1
+    else:
+        counts.unchanged += 1
+
+
+def _set_aside(
+    reading: Reading,
+    faults: Sequence[Fault],
+    key: BatchKey,
+    raw: Document,
+    received_at: datetime,
+    first_row: int,
+) -> list[Document]:
+    now = clock.now()
+    documents = []
+    for fault in faults:
+        text = reading.text(fault.row)
+        documents.append(
+            {
+                "_id": f"{raw['_id']}/{first_row + fault.row}",
+                "source": raw["source"],
+                "run_id": key.run_id,
+                "batch": key.id,
+                "raw_id": raw["_id"],
+                "received_at": received_at,
+                "reason": fault.code,
+                "field": fault.field,
+                "message": fault.message.encode("utf-8", "backslashreplace").decode(),
+                "row": text[:_MAX_ROW_CHARACTERS],
+                "row_number": first_row + fault.row,
+                "first_at": now,
+                "last_at": now,
+            }
+        )
+    return documents

@@ -1,0 +1,69 @@
+"""One winner, whatever the order: how the sightings of one identity become one record.
+
+A sighting is what one row said of an identity, with where it came from. Precedence orders
+sightings: received at, then object version, then row. The highest is current; the others are
+history, oldest first; neighbours that say the same are one sighting, the first of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from marketdata.schema.record import VALUE_FIELDS
+from marketdata.store.connection import Document
+
+ORIGIN_FIELDS = ("run_id", "raw_id", "row", "received_at", "version")
+"""Where a sighting came from; `version` is the S3 object's, and absent for APIs."""
+
+_IDENTITY_FIELDS = ("_id", "asset_id", "timestamp", "source", "dataset", "interval")
+
+
+def precedence(sighting: Document) -> tuple[object, str, int, str]:
+    """What orders the sightings of one identity.
+
+    The raw batch comes last: two pages can arrive within one millisecond, and the order in
+    which their batches are loaded must not decide.
+    """
+    return (
+        sighting["received_at"],
+        sighting.get("version") or "",
+        sighting["row"],
+        sighting["raw_id"],
+    )
+
+
+def same_values(a: Document, b: Document) -> bool:
+    """Whether two sightings say the same."""
+    return all(a.get(field) == b.get(field) for field in VALUE_FIELDS)
+
+
+def same_row(a: Document, b: Document) -> bool:
+    """Whether two sightings are the same row of the same raw batch."""
+    return bool(a["raw_id"] == b["raw_id"] and a["row"] == b["row"])
+
+
+def sightings(document: Document) -> list[Document]:
+    """A record taken apart into its sightings, oldest first."""
+    return [*document.get("history", ()), _part(document)]
+
+
+def merge(documents: Iterable[Document]) -> Document:
+    """One record out of several of the same identity, each with its history.
+
+    The result does not depend on the order given.
+    """
+    documents = list(documents)
+    found = sorted((s for d in documents for s in sightings(d)), key=precedence)
+    line: list[Document] = []
+    for sighting in found:
+        if not line or not same_values(line[-1], sighting):
+            line.append(sighting)
+    identity = {f: documents[0][f] for f in _IDENTITY_FIELDS if f in documents[0]}
+    merged = {**identity, **line[-1], "revision": len(line)}
+    if len(line) > 1:
+        merged["history"] = line[:-1]
+    return merged
+
+
+def _part(document: Document) -> Document:
+    return {f: document[f] for f in (*VALUE_FIELDS, *ORIGIN_FIELDS) if f in document}

@@ -1,0 +1,96 @@
+"""Uploaded objects: which version of which key, and what reading one takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Protocol, Self
+
+INCOMING = "incoming/"
+"""Where uploads are looked for."""
+_ENDINGS = (".csv", ".csv.gz")
+NO_VERSION = "null"
+"""S3's own name for the version of an object from before versioning was switched on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One version of one object: its bytes never change."""
+
+    bucket: str
+    key: str
+    version_id: str
+    size: int | None = None
+    """Bytes; None as long as nobody has said."""
+    etag: str | None = None
+    last_modified: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the input that this version is in a run."""
+        identity = f"{self.bucket}\0{self.key}\0{self.version_id}"
+        return f"csv-{sha256(identity.encode()).hexdigest()[:12]}"
+
+    @property
+    def place(self) -> str:
+        """For messages and as a part of identities."""
+        return f"s3://{self.bucket}/{self.key} (version {self.version_id})"
+
+    def document(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Back from what is stored."""
+        return cls(**{name: document.get(name) for name in cls.__slots__})  # type: ignore[arg-type]
+
+
+def is_upload(key: str) -> bool:
+    """Whether a key is one that runs take: a CSV under `incoming/`, whatever the case."""
+    return key.startswith(INCOMING) and key.lower().endswith(_ENDINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenObject:
+    """An object whose head was read and whose body is to be read in pieces."""
+
+    version: ObjectVersion
+    """With its size (of the whole object), ETag and time."""
+    metadata: Mapping[str, str]
+    chunks: Iterator[bytes] = field(repr=False)
+
+
+class ObjectReader(Protocol):
+    """Reads object versions.
+
+    Every method raises:
+        FileRefused: that version is not there (any more), or may not be read.
+        TransientError: S3 did not answer, or broke off.
+    """
+
+    def open(
+        self, version: ObjectVersion, start: int = 0
+    ) -> AbstractContextManager[OpenObject]:
+        """The object from a byte on."""
+
+    def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
+        """The bytes from `start` up to `end`, which is not included."""
+
+
+class Uploads(Protocol):
+    """What can be told about a bucket's objects; raises as `ObjectReader` does."""
+
+    bucket: str
+
+    def versions(self) -> Iterator[ObjectVersion]:
+        """Every version of every upload; no delete markers, no folders."""
+
+    def locate(self, version: ObjectVersion) -> ObjectVersion:
+        """The version that an event tells of, under its true key and with its attributes.
+
+        An event's key may be percent-encoded. A version that is not there comes back as it is.
+        """

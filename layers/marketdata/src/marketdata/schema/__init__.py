@@ -1,0 +1,1 @@
+"""The canonical record: what every source's rows become."""

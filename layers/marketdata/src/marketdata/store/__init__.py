@@ -1,0 +1,1 @@
+"""MongoDB: connection, collections, indexes, and every operation on them."""

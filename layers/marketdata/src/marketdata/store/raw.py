@@ -1,0 +1,55 @@
+"""The collection `raw_batches`."""
+
+from __future__ import annotations
+
+from marketdata.errors import NotFound
+from marketdata.store.connection import Document, Store, store_errors
+
+
+def save_raw(store: Store, documents: list[Document]) -> None:
+    """Keep raw batches; one that is there already stays as it is (its `_id` is its content)."""
+    if not documents:
+        return
+    with store_errors(f"saving {len(documents)} raw batches"):
+        # One at a time: together they could pass the 48 MB limit of a message, and each is
+        # large enough that the round trip does not count.
+        for document in documents:
+            fields = {k: v for k, v in document.items() if k != "_id"}
+            store.raw_batches.update_one(
+                {"_id": document["_id"]}, {"$setOnInsert": fields}, upsert=True
+            )
+
+
+def find_raw(store: Store, raw_id: str) -> Document | None:
+    """One raw batch with its payload, if it is there."""
+    with store_errors(f"reading raw batch {raw_id}"):
+        return store.raw_batches.find_one({"_id": raw_id})
+
+
+def get_raw(store: Store, raw_id: str) -> Document:
+    """One raw batch with its payload.
+
+    Raises:
+        NotFound: it has expired or never was.
+    """
+    document = find_raw(store, raw_id)
+    if document is None:
+        raise NotFound(
+            f"Raw batch {raw_id} is not in the database: it has expired (RAW_RETENTION_DAYS) or "
+            "was deleted. Its rows can't be loaded; a new run asks the source again.",
+            raw_id=raw_id,
+        )
+    return document
+
+
+def raw_row_count(store: Store) -> int:
+    """Rows in all raw batches; answered from the index on `rows` alone."""
+    with store_errors("counting raw rows"):
+        totals = store.raw_batches.aggregate(
+            [
+                {"$match": {"rows": {"$gte": 0}}},
+                {"$group": {"_id": None, "rows": {"$sum": "$rows"}}},
+            ],
+            hint="rows",
+        )
+        return int(next(iter(totals), {"rows": 0})["rows"])

@@ -1,0 +1,148 @@
+"""The collections `market_data` and `latest_prices`: writing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from bson import Binary
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from marketdata.store.connection import Document, Store, store_errors
+
+_DUPLICATE_KEY = 11000
+_LOOKUP = 5_000
+"""Ids per look-up: below MongoDB's message limit by far, and large enough to hide the trip."""
+
+
+def find_existing(store: Store, ids: Sequence[bytes]) -> dict[bytes, Document]:
+    """The records with these ids, by id."""
+    found: dict[bytes, Document] = {}
+    with store_errors(f"looking up {len(ids)} records"):
+        for start in range(0, len(ids), _LOOKUP):
+            part = [Binary(i) for i in ids[start : start + _LOOKUP]]
+            for document in store.market_data.find({"_id": {"$in": part}}):
+                found[bytes(document["_id"])] = document
+    return found
+
+
+def insert_new(store: Store, documents: Sequence[Document]) -> set[bytes]:
+    """Insert records, in any order.
+
+    Returns:
+        The ids that somebody else had inserted by then: a signal, not a failure.
+    """
+    if not documents:
+        return set()
+    try:
+        with store_errors(f"inserting {len(documents)} records"):
+            store.market_data.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        return {bytes(documents[f["index"]]["_id"]) for f in _duplicates_or_raise(error)}
+    return set()
+
+
+def _duplicates_or_raise(error: BulkWriteError) -> list[Document]:
+    """The duplicate-key errors of a bulk write; any other error in it is raised."""
+    details = cast("Document", error.details or {})
+    faults = [dict(f) for f in details.get("writeErrors", [])]
+    if details.get("writeConcernErrors") or any(f["code"] != _DUPLICATE_KEY for f in faults):
+        raise error
+    return faults
+
+
+def replace_if_unchanged(
+    store: Store, replacements: Sequence[tuple[Document, Document]]
+) -> list[bytes]:
+    """Replace records, each only if it still is what was read (optimistic concurrency).
+
+    Args:
+        store: the database.
+        replacements: (the document as read, the new document) pairs.
+
+    Returns:
+        The ids whose document had changed meanwhile; they were not replaced.
+    """
+    lost = []
+    with store_errors(f"updating {len(replacements)} records"):
+        for old, new in replacements:
+            filter_ = {
+                "_id": old["_id"],
+                "revision": old["revision"],
+                "run_id": old["run_id"],
+                "raw_id": old["raw_id"],
+                "row": old["row"],
+            }
+            if store.market_data.replace_one(filter_, new).matched_count == 0:
+                lost.append(bytes(old["_id"]))
+    return lost
+
+
+def raise_latest(store: Store, documents: Sequence[Document]) -> None:
+    """Bring `latest_prices` up to these records where they are newer than what it has.
+
+    A record id ends with the hash of its asset and begins with its time, so the tail is the
+    key here and comparing ids compares times. Written as a condition inside the update: two
+    loaders at once leave the newer one, whatever their order.
+    """
+    newest: dict[bytes, Document] = {}
+    for document in documents:
+        key = bytes(document["_id"])[8:]
+        held = newest.get(key)
+        if held is None or _rank(document) > _rank(held):
+            newest[key] = document
+    if not newest:
+        return
+    with store_errors(f"updating {len(newest)} latest prices"):
+        known = {
+            bytes(d["_id"]): (bytes(d["record_id"]), d["received_at"], d["row"])
+            for d in store.latest_prices.find(
+                {"_id": {"$in": [Binary(k) for k in newest]}},
+                {"record_id": 1, "received_at": 1, "row": 1},
+            )
+        }
+        updates = [
+            _raise(key, document)
+            for key, document in newest.items()
+            if key not in known or _rank(document) > known[key]
+        ]
+        # Two loaders that both upsert a new key can meet: the one that lost simply asks again,
+        # now that the key is there.
+        while updates:
+            try:
+                store.latest_prices.bulk_write(updates, ordered=False)
+                break
+            except BulkWriteError as error:
+                updates = [updates[f["index"]] for f in _duplicates_or_raise(error)]
+
+
+def _rank(document: Document) -> tuple[bytes, Any, int]:
+    return bytes(document["_id"]), document["received_at"], document["row"]
+
+
+def _raise(key: bytes, document: Document) -> UpdateOne:
+    new = {k: v for k, v in document.items() if k not in ("_id", "history")}
+    new |= {"_id": Binary(key), "record_id": document["_id"]}
+    newer = {
+        "$or": [
+            {"$gt": [new["record_id"], "$record_id"]},
+            {
+                "$and": [
+                    {"$eq": [new["record_id"], "$record_id"]},
+                    {
+                        "$gte": [
+                            [new["received_at"], new["row"]],
+                            ["$received_at", "$row"],
+                        ]
+                    },
+                ]
+            },
+        ]
+    }
+    # `$literal`: a name such as "$NOMAD" is a value here, never a field path.
+    return UpdateOne(
+        {"_id": new["_id"]},
+        [{"$replaceWith": {"$cond": [newer, {"$literal": new}, "$$ROOT"]}}],
+        upsert=True,
+    )

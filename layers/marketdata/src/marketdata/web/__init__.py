@@ -1,0 +1,1 @@
+"""The HTTP API: routes, answers, errors, and the document that describes them."""

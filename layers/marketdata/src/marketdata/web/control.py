@@ -1,0 +1,55 @@
+"""Composes the function `control`: everything that changes something."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from marketdata import bootstrap
+from marketdata.errors import SettingsError
+from marketdata.settings import read_settings
+from marketdata.web.application import Application
+from marketdata.web.auth import bearer
+from marketdata.web.resolver import make_resolver
+from marketdata.web.routes import refresh
+from marketdata.web.routes import uploads as upload_routes
+from marketdata.web.services import Services
+from marketdata.web.settings import ControlSettings
+
+if TYPE_CHECKING:
+    from marketdata.aws.s3 import Uploads
+    from marketdata.runs.lifecycle import Engine
+
+ROUTERS = (refresh.router, upload_routes.router)
+
+
+def make_control() -> Application:
+    """The function, as the environment configures it; nothing is opened yet."""
+    settings = read_settings(ControlSettings)
+
+    @cache
+    def engine() -> Engine:
+        from marketdata.aws.step_functions import StepFunctions  # noqa: PLC0415 - boto3 is slow to import
+
+        return StepFunctions(settings.state_machine_arn)
+
+    @cache
+    def uploads() -> Uploads:
+        from marketdata.aws.s3 import Uploads  # noqa: PLC0415 - boto3 is slow to import
+
+        if not settings.uploads_bucket:
+            raise SettingsError("UPLOADS_BUCKET is not set. Give the function the bucket's name.")
+        return Uploads(settings.uploads_bucket)
+
+    return Application(
+        make_resolver(ROUTERS),
+        Services(
+            store=bootstrap.store,
+            engine=engine,
+            uploads=uploads,
+            upload_max_bytes=settings.upload_max_bytes,
+            sources=settings.names(),
+        ),
+        authorise=bearer(lambda: bootstrap.secret().get("refresh_token", "")),
+        allow_origin=settings.cors_allow_origin,
+    )

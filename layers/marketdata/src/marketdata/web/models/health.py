@@ -1,0 +1,66 @@
+"""Forms of /health."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from marketdata.web.models.common import RUN_ID, Answer, Form, Time
+
+State = Literal["ok", "degraded", "down"]
+
+
+class Api(Form):
+    """This function."""
+
+    status: Literal["ok"]
+
+
+class Mongodb(Form):
+    """The database."""
+
+    status: Literal["ok", "down"]
+    ping_ms: float | None = Field(description="Time of a ping; null when there was no answer.")
+    message: str | None = Field(description="What is wrong.")
+
+
+class LastRun(Form):
+    """A run in brief."""
+
+    run_id: str = Field(examples=[RUN_ID])
+    status: str = Field(examples=["success"])
+    trigger: str = Field(examples=["schedule"])
+    started_at: Time
+    ended_at: Time | None
+
+
+class Scheduler(Form):
+    """The rule that starts runs by itself."""
+
+    status: Literal["ok", "disabled", "overdue", "unknown", "unconfigured"] = Field(
+        description="`unknown`: it could not be asked; `unconfigured`: there is none to ask."
+    )
+    enabled: bool | None = Field(description="Null when it is not known.")
+    expression: str | None = Field(examples=["rate(1 hour)"])
+    last_run_at: Time | None = Field(description="When the rule last started a run.")
+    next_run_at: Time | None = Field(
+        description="When it is due next; null where that can't be told from its expression, "
+        "before the first run, and while it is disabled."
+    )
+    overdue: bool = Field(description="Whether the next run should have started by now.")
+    message: str | None = Field(description="What is wrong.")
+
+
+class Health(Answer):
+    """How the service is."""
+
+    status: State = Field(
+        description="`down`: the database does not answer (HTTP 503). `degraded`: reads work, but "
+        "the scheduler does not, or the last run failed."
+    )
+    api: Api
+    mongodb: Mongodb
+    scheduler: Scheduler
+    last_run: LastRun | None
+    run_id: str | None = Field(description="The last run.", examples=[RUN_ID])

@@ -1,0 +1,52 @@
+"""Forms of /uploads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from marketdata.web.models.common import Answer, Form, Time
+
+
+class UploadRequest(Form):
+    """A file that is to be put."""
+
+    filename: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,120}\.csv(\.gz)?$",
+            description="Its name, ending in `.csv` or `.csv.gz`; the same name again is a new "
+            "version of the same object.",
+            examples=["prices.csv"],
+        ),
+    ]
+    size: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Its size in bytes; when given, exactly so many are taken.",
+            examples=[52431],
+        ),
+    ] = None
+    dataset: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            description="Whose series it is, for a file that does not say so itself: two "
+            "publishers' BTC are two series.",
+            examples=["kaggle"],
+        ),
+    ] = None
+
+
+class Upload(Answer):
+    """A form to send the file with: multipart/form-data, all `fields` first, `file` last."""
+
+    url: str = Field(examples=["https://bucket.s3.amazonaws.com/"])
+    fields: dict[str, str] = Field(
+        examples=[{"key": "incoming/prices.csv", "Content-Type": "text/csv", "policy": "..."}]
+    )
+    key: str = Field(description="Where the object will be.", examples=["incoming/prices.csv"])
+    max_bytes: int = Field(description="The most that is taken.")
+    expires_at: Time

@@ -1,0 +1,148 @@
+"""What goes wrong, as HTTP: one map from errors to answers, one shape for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.openapi.exceptions import (
+    RequestUnsupportedContentType,
+    RequestValidationError,
+)
+
+from marketdata.errors import (
+    InvalidInput,
+    MarketDataError,
+    NotFound,
+    SettingsError,
+    StateConflict,
+    TransientError,
+    Unauthorized,
+)
+
+RETRY_AFTER_SECONDS = 5
+
+_SHOWN_CHARACTERS = 80
+
+
+class UnknownRoute(NotFound):
+    """No route has this path."""
+
+    code = "unknown_route"
+
+
+class MethodNotAllowed(InvalidInput):
+    """The path exists, with other methods."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(
+            f"{path} does not take {method}, but {', '.join(allowed)}.", allowed=list(allowed)
+        )
+        self.allowed = tuple(allowed)
+
+
+class NoTokenSet(SettingsError):
+    """The stack has no refresh token, so that nobody can be let through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as the client sees it."""
+
+    status: int
+    code: str
+    message: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    defect: bool = False
+    """Nobody expected it: the log gets the traceback, the client none of it."""
+
+    def body(self, request_id: str, latency_ms: float) -> dict[str, Any]:
+        """The JSON body."""
+        return {
+            "error": {"code": self.code, "message": self.message, "details": dict(self.details)},
+            "request_id": request_id,
+            "api_latency_ms": latency_ms,
+        }
+
+
+def problem(error: Exception) -> Problem:
+    """The answer to a request that ended in this error.
+
+    Messages about what the client sent are passed on. Messages about what is behind the API
+    name hosts and resources, so they stay in the log.
+    """
+    if isinstance(error, RequestValidationError | RequestUnsupportedContentType):
+        return _invalid(error.errors())
+    if isinstance(error, NotFoundError):
+        return Problem(HTTPStatus.NOT_FOUND, UnknownRoute.code, "There is no such route.")
+    if isinstance(error, TransientError):
+        return Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            error.code,
+            _BEHIND.get(error.code, "Something this service needs does not answer.")
+            + " Try again in a few seconds.",
+            {"retry_after_seconds": RETRY_AFTER_SECONDS},
+            {"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    for kind, status in _TOLD:
+        if isinstance(error, kind):
+            return Problem(status, error.code, error.message, error.details, _headers(error))
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        error.code if isinstance(error, MarketDataError) else "internal",
+        "Something went wrong here, not with the request. The log has the details under the "
+        "request id.",
+        defect=True,
+    )
+
+
+_TOLD: tuple[tuple[type[MarketDataError], HTTPStatus], ...] = (
+    (MethodNotAllowed, HTTPStatus.METHOD_NOT_ALLOWED),
+    (InvalidInput, HTTPStatus.BAD_REQUEST),
+    (Unauthorized, HTTPStatus.UNAUTHORIZED),
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (StateConflict, HTTPStatus.CONFLICT),
+    (NoTokenSet, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+"""Errors whose message and details are the client's own affair; the first that fits counts."""
+
+_BEHIND = {
+    "store_unavailable": "The database does not answer at the moment.",
+    "query_timeout": "The query took longer than it may. Narrow it by symbol, start or end.",
+}
+
+
+def _headers(error: MarketDataError) -> Mapping[str, str]:
+    if isinstance(error, MethodNotAllowed):
+        return {"Allow": ", ".join(error.allowed)}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    return {}
+
+
+def _invalid(faults: Sequence[Mapping[str, Any]]) -> Problem:
+    """Faults that validation found, each with the name of what it is about."""
+    named = [_fault(fault) for fault in faults]
+    text = "; ".join(f"{f['name']}: {f['message']}" for f in named)
+    return Problem(HTTPStatus.BAD_REQUEST, InvalidInput.code, text, {"faults": named})
+
+
+def _fault(fault: Mapping[str, Any]) -> dict[str, str]:
+    where, *names = [str(part) for part in fault["loc"]]
+    value = fault.get("input")
+    if where == "query" and len(names) == 1 and isinstance(value, list):
+        message = f"is given {len(value)} times; give it once"
+    else:
+        message = str(fault["msg"])
+        if isinstance(value, str | int | float):
+            shown = repr(value)
+            if len(shown) > _SHOWN_CHARACTERS:
+                shown = shown[:_SHOWN_CHARACTERS] + "..."
+            message += f" (is {shown})"
+    return {"in": where, "name": ".".join(names) or where, "message": message}

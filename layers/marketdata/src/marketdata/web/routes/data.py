@@ -1,0 +1,311 @@
+"""`/data`: the records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Annotated
+
+from aws_lambda_powertools.event_handler import Request
+from aws_lambda_powertools.event_handler.openapi.params import Path, Query
+
+from marketdata import clock
+from marketdata.schema.identity import ID_BYTES
+from marketdata.store import queries
+from marketdata.store.connection import Document
+from marketdata.store.queries import Position, RecordQuery
+from marketdata.web import cursor as cursors
+from marketdata.web.models.data import RECORD_ID, History, OneRecord, Records
+from marketdata.web.parameters import (
+    DEFAULT_LIMIT,
+    MAX_MS,
+    CursorText,
+    Limit,
+    Source,
+    Symbols,
+    check_same,
+    malformed,
+    read_symbols,
+    read_text,
+    read_time,
+)
+from marketdata.web.responses import responses
+from marketdata.web.routing import new_router
+from marketdata.web.services import services
+
+router = new_router()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request says of the list that it wants; None, or no symbols, is not said."""
+
+    symbols: tuple[str, ...]
+    source: str | None
+    start: datetime | None
+    end: datetime | None
+    sort: str | None
+    descending: bool | None
+
+    def query(self) -> RecordQuery:
+        """The query, with what is not said by default: newest first, else ascending."""
+        sort = self.sort or "timestamp"
+        return RecordQuery(
+            symbols=self.symbols,
+            source=self.source,
+            start=self.start,
+            end=self.end,
+            sort=sort,
+            descending=sort == "timestamp" if self.descending is None else self.descending,
+        )
+
+
+_KIND = "data"
+_CURSOR_PARTS = 8
+_TIME = "ISO 8601 (UTC where no zone is given), a date, or milliseconds since 1970."
+_TEXT_FIELDS = {"symbol", "source", "name", "asset_id"}
+
+
+@router.get(
+    "/data",
+    summary="Records",
+    description="Records, the newest first unless another order is asked for. Go on with "
+    "`cursor`: a walk gives every record exactly once, also while new ones come in. `page` "
+    "counts from the start each time and is for looking around.",
+    responses=responses("A page; with nothing that fits, an empty one.", 400),
+    tags=["data"],
+    operation_id="listData",
+)
+def list_data(
+    request: Request,
+    symbol: Symbols = None,
+    source: Source = None,
+    start: Annotated[
+        str | None, Query(description=f"First time that belongs to it: {_TIME}")
+    ] = None,
+    end: Annotated[
+        str | None,
+        Query(description=f"Last time that belongs to it: {_TIME} A date is its whole day."),
+    ] = None,
+    sort_by_direction: Annotated[
+        str | None,
+        Query(
+            alias="sortBy",
+            description="Field and direction, as `price_usd:desc`. Fields: "
+            f"{', '.join(queries.SORTABLE)}. Null counts as the lowest.",
+            examples=["price_usd:desc"],
+        ),
+    ] = None,
+    sort_by: Annotated[
+        str | None, Query(description="The same by two parameters: the field.")
+    ] = None,
+    sort_dir: Annotated[
+        str | None, Query(description="The same by two parameters: `asc` or `desc`.")
+    ] = None,
+    page: Annotated[
+        int | None, Query(ge=1, description="Number of a page of `limit` records, from 1.")
+    ] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Records:
+    """One page of records."""
+    sort, descending = _order(sort_by_direction, sort_by, sort_dir)
+    asked = _Asked(
+        symbols=read_symbols(symbol),
+        source=read_text("source", source),
+        start=read_time("start", start),
+        end=read_time("end", end, end=True),
+        sort=sort,
+        descending=descending,
+    )
+    if cursor is None:
+        query, after = asked.query(), None
+    elif page is None:
+        query, after = _resume(cursor, asked)
+    else:
+        malformed("page", "can't be given with cursor")
+    if query.start and query.end and query.start > query.end:
+        malformed("start", "is after end")
+    skip = ((page or 1) - 1) * limit
+    if skip > queries.MAX_SKIPPED:
+        malformed(
+            "page", f"with limit {limit} would skip more than {queries.MAX_SKIPPED}; use cursor"
+        )
+
+    store = services(request).store()
+    found = queries.find_records(store, query, limit=limit + 1, after=after, skip=skip)
+    shown = found[:limit]
+    more = len(found) > limit
+    last_run = queries.last_closed_run_id(store)
+    return Records.model_validate(
+        {
+            "data": [record(document) for document in shown],
+            "pagination": {
+                "limit": limit,
+                "page": page,
+                "next_cursor": _cursor(query, shown[-1]) if more else None,
+                "has_more": more,
+            },
+            "run_id": last_run,
+        }
+    )
+
+
+_RecordId = Annotated[
+    str, Path(pattern="^[0-9a-f]{40}$", description="Its id.", examples=[RECORD_ID])
+]
+
+
+@router.get(
+    "/data/<record_id>",
+    summary="A record",
+    description="One record by its id.",
+    responses=responses("The record.", 400, 404),
+    tags=["data"],
+    operation_id="getRecord",
+)
+def get_record(request: Request, record_id: _RecordId) -> OneRecord:
+    """One record."""
+    document = queries.find_record(services(request).store(), bytes.fromhex(record_id))
+    return OneRecord.model_validate({"data": record(document), "run_id": document["run_id"]})
+
+
+@router.get(
+    "/data/<record_id>/history",
+    summary="The values that a record has had",
+    description="All values that a source has given for this asset and time, the oldest first.",
+    responses=responses("The values.", 400, 404),
+    tags=["data"],
+    operation_id="getHistory",
+)
+def get_history(request: Request, record_id: _RecordId) -> History:
+    """The history of a record, the current value included."""
+    document = queries.find_record(services(request).store(), bytes.fromhex(record_id))
+    return History.model_validate(
+        {
+            "id": record_id,
+            "data": [_sighting(value) for value in (*document.get("history", ()), document)],
+            "run_id": document["run_id"],
+        }
+    )
+
+
+_VALUES = (
+    "symbol",
+    "name",
+    "price_usd",
+    "volume_24h",
+    "market_cap",
+    "percent_change_24h",
+    "open",
+    "high",
+    "low",
+)
+
+
+def _sighting(document: Document) -> Document:
+    return {
+        **{field: document.get(field) for field in _VALUES},
+        "run_id": document["run_id"],
+        "received_at": clock.iso(document["received_at"]),
+    }
+
+
+def record(document: Document) -> Document:
+    """A stored record as it is told."""
+    return {
+        "id": bytes(document["_id"]).hex(),
+        **_sighting(document),
+        "asset_id": document["asset_id"],
+        "interval": document.get("interval"),
+        "timestamp": clock.iso(document["timestamp"]),
+        "source": document["source"],
+        "dataset": document["dataset"],
+        "revision": document["revision"],
+    }
+
+
+def _order(
+    combined: str | None, field: str | None, direction: str | None
+) -> tuple[str | None, bool | None]:
+    """The field and whether it descends, each None where it is not said."""
+    name = "sort_by"
+    if combined is not None:
+        if field is not None or direction is not None:
+            malformed("sortBy", "can't be given with sort_by or sort_dir")
+        name = "sortBy"
+        field, colon, direction = combined.partition(":")
+        direction = direction if colon else None
+    if field is not None and field not in queries.SORTABLE:
+        malformed(
+            name, f"{field[:80]!r} is no field to sort by; these are: {', '.join(queries.SORTABLE)}"
+        )
+    if direction is not None and direction.lower() not in ("asc", "desc"):
+        malformed(
+            "sortBy" if combined else "sort_dir",
+            f"the direction is asc or desc, not {direction[:80]!r}",
+        )
+    return field, None if direction is None else direction.lower() == "desc"
+
+
+def _cursor(query: RecordQuery, last: Document) -> str:
+    value = None if query.sort == "timestamp" else last[query.sort]
+    return cursors.encode(
+        _KIND,
+        list(query.symbols),
+        query.source,
+        query.start and clock.to_ms(query.start),
+        query.end and clock.to_ms(query.end),
+        query.sort,
+        query.descending,
+        value,
+        bytes(last["_id"]).hex(),
+    )
+
+
+def _resume(cursor: str, asked: _Asked) -> tuple[RecordQuery, Position]:
+    """The query of a cursor and where it goes on; what is asked beside it must be the same."""
+    symbols, source, start, end, sort, descending, value, id_ = cursors.decode(
+        _KIND, cursor, _CURSOR_PARTS
+    )
+    if not (
+        cursors.texts(symbols)
+        and cursors.text_or_none(source)
+        and sort in queries.SORTABLE
+        and isinstance(descending, bool)
+        and _is_value(sort, value)
+    ):
+        cursors.refuse()
+    query = RecordQuery(
+        symbols=read_symbols(symbols or None),
+        source=read_text("source", source),
+        start=_time(start),
+        end=_time(end),
+        sort=sort,
+        descending=descending,
+    )
+    for name in (field.name for field in fields(asked)):
+        given = getattr(asked, name)
+        shown = {"sort": "sortBy", "descending": "sortBy", "symbols": "symbol"}.get(name, name)
+        check_same(shown, None if given == () else given, getattr(query, name))
+    return query, Position(value, cursors.id_bytes(id_, ID_BYTES))
+
+
+def _is_value(sort: str, value: object) -> bool:
+    """Whether a cursor's value can be one of the sort field."""
+    if sort == "timestamp":
+        return value is None
+    if sort in _TEXT_FIELDS:
+        return isinstance(value, str) or (sort == "name" and value is None)
+    if value is None:
+        return sort != "price_usd"
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _time(value: object) -> datetime | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_MS:
+        cursors.refuse()
+    return clock.from_ms(value)

@@ -1,0 +1,188 @@
+"""`/runs`: what was run and what came of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Request
+from aws_lambda_powertools.event_handler.openapi.params import Path, Query
+
+from marketdata import clock
+from marketdata.runs import lifecycle
+from marketdata.store import batches as checkpoints
+from marketdata.store import queries
+from marketdata.store.batches import COUNTS
+from marketdata.store.connection import Document, Store
+from marketdata.store.queries import RunPosition
+from marketdata.store.runs import get
+from marketdata.web import cursor as cursors
+from marketdata.web.models.common import RUN_ID
+from marketdata.web.models.runs import Run, Runs, RunStatus
+from marketdata.web.parameters import (
+    DEFAULT_LIMIT,
+    MAX_MS,
+    CursorText,
+    Limit,
+    Source,
+    check_same,
+    read_text,
+)
+from marketdata.web.responses import responses
+from marketdata.web.routing import new_router
+from marketdata.web.services import services
+
+router = new_router()
+
+LISTED_BATCHES = 100
+"""Batches that a run shows; a large file has thousands."""
+
+_MAPPINGS = ("applied_mappings", "quarantined_mappings", "skipped_mappings")
+
+
+@router.get(
+    "/runs",
+    summary="Runs",
+    description="Runs, the newest first.",
+    responses=responses("A page; with nothing that fits, an empty one.", 400),
+    tags=["runs"],
+    operation_id="listRuns",
+)
+def list_runs(
+    request: Request,
+    status: Annotated[RunStatus | None, Query(description="Only with this status.")] = None,
+    trigger: Annotated[
+        str | None,
+        Query(
+            pattern="^[a-z0-9_]{1,32}$",
+            description="Only those that this started: schedule, refresh, upload.",
+            examples=["schedule"],
+        ),
+    ] = None,
+    source: Source = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Runs:
+    """One page of runs."""
+    asked = {"status": status, "trigger": trigger, "source": read_text("source", source)}
+    after = None
+    if cursor is not None:
+        *kept, milliseconds, last_id = cursors.decode("runs", cursor, len(asked) + 2)
+        if not (
+            all(cursors.text_or_none(part) for part in kept)
+            and type(milliseconds) is int
+            and 0 <= milliseconds <= MAX_MS
+            and isinstance(last_id, str)
+        ):
+            cursors.refuse()
+        for name, value in zip(asked, kept, strict=True):
+            check_same(name, asked[name], value)
+            asked[name] = read_text(name, value)
+        after = RunPosition(clock.from_ms(milliseconds), last_id)
+    store = services(request).store()
+    found = queries.find_runs(store, limit=limit + 1, after=after, **asked)
+    shown, more = found[:limit], len(found) > limit
+    next_cursor = None
+    if more:
+        last = shown[-1]
+        next_cursor = cursors.encode(
+            "runs", *asked.values(), clock.to_ms(last["started_at"]), last["_id"]
+        )
+    inputs = inputs_of(store, shown)
+    newest = queries.last_run(store)
+    return Runs.model_validate(
+        {
+            "data": [summary(run, inputs[run["_id"]]) for run in shown],
+            "pagination": {"limit": limit, "next_cursor": next_cursor, "has_more": more},
+            "run_id": newest["_id"] if newest else None,
+        }
+    )
+
+
+@router.get(
+    "/runs/<run_id>",
+    summary="A run",
+    description="A run as it is now: its status, what each source brought, its batches and what "
+    "failed. It exists from the moment its id was given out.",
+    responses=responses("The run.", 400, 404),
+    tags=["runs"],
+    operation_id="getRun",
+)
+def get_run(
+    request: Request,
+    run_id: Annotated[
+        str, Path(pattern=r"^[A-Za-z0-9_.:-]{1,128}$", description="Its id.", examples=[RUN_ID])
+    ],
+) -> Run:
+    """One run, flat."""
+    store = services(request).store()
+    run = get(store, run_id)
+    inputs = inputs_of(store, [run])[run_id]
+    states = queries.batch_states(store, run_id)
+    closed = run["status"] != lifecycle.RUNNING
+    batches = checkpoints.of_run(store, run_id, limit=LISTED_BATCHES)
+    failed = queries.batches_not_loaded(store, run_id, unfinished=closed, limit=LISTED_BATCHES)
+    mappings = {name: run.get(name, []) for name in _MAPPINGS}
+    return Run.model_validate(
+        {
+            **summary(run, inputs),
+            "batch_states": states,
+            "batches": [_batch(batch) for batch in batches],
+            "failed_batches": [
+                {**_place(batch), "error": cause(batch.get("error"))} for batch in failed
+            ],
+            **mappings,
+            "resume_from": run.get("resume_from"),
+            "pre_run_counts": run.get("pre_run_counts"),
+        }
+    )
+
+
+def inputs_of(store: Store, runs: list[Document]) -> dict[str, list[Document]]:
+    """What became of the inputs of runs: as stored for those that ended, else as it is now."""
+    found = {run["_id"]: run["results"] for run in runs if "results" in run}
+    if under_way := [run for run in runs if run["_id"] not in found]:
+        found |= lifecycle.summarise_inputs(store, under_way)
+    return found
+
+
+def summary(run: Document, inputs: list[Document]) -> dict[str, Any]:
+    """The fields that a run has in a list and by itself."""
+    started, ended = run["started_at"], run["ended_at"]
+    totals = run.get("totals") or {
+        name: sum(i[name] for i in inputs) for name in ("extracted", "rows_in", *COUNTS)
+    }
+    return {
+        "run_id": run["_id"],
+        "status": run["status"],
+        "trigger": run["trigger"],
+        "started_at": clock.iso(started),
+        "ended_at": clock.iso(ended) if ended else None,
+        "duration": round((ended - started).total_seconds(), 3) if ended else None,
+        "sources": [{**i, "error": cause(i.get("error"))} for i in inputs],
+        "totals": totals,
+        "error": cause(run.get("error")),
+    }
+
+
+def cause(error: Document | None) -> Document | None:
+    """A stored error as it is told."""
+    if error is None:
+        return None
+    return {
+        "code": error.get("code", "unknown"),
+        "type": error.get("type"),
+        "message": error.get("message", ""),
+    }
+
+
+def _place(batch: Document) -> Document:
+    return {name: batch[name] for name in ("source", "input", "number", "rows")}
+
+
+def _batch(batch: Document) -> Document:
+    return {
+        **_place(batch),
+        "state": batch["state"],
+        "attempts": batch["attempts"],
+        "counts": batch.get("counts"),
+    }

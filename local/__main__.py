@@ -1,0 +1,68 @@
+"""``python -m local COMMAND``: the entrance to the local stack; the Makefile calls it."""
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from local import commands
+from local.cloud import deploy_to_aws
+from local.console import Screen
+from local.errors import LocalError
+from local.settings import Settings
+
+COMMANDS = {
+    "run": commands.run,
+    "up": commands.up,
+    "down": commands.down,
+    "clean": commands.clean,
+    "status": commands.status,
+    "refresh": commands.refresh,
+    "migrate": commands.migrate,
+    "build": commands.build,
+    "validate": commands.validate,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name, function in COMMANDS.items():
+        subparsers.add_parser(name, help=(function.__doc__ or "").partition("\n")[0])
+    logs = subparsers.add_parser("logs", help="Show a log and what is added to it.")
+    logs.add_argument("part", nargs="?", default="lambda")
+    deploy = subparsers.add_parser("deploy", help="Deploy to AWS.")
+    deploy.add_argument("environment")
+    return parser
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def main() -> int:
+    """Run one command. Returns the exit status; not 0 when it failed, with the reason on stderr."""
+    arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGHUP, _stop)
+    screen = Screen()
+    try:
+        settings = Settings.load()
+        if arguments.command == "logs":
+            commands.logs(settings, screen, arguments.part)
+        elif arguments.command == "deploy":
+            deploy_to_aws(settings, screen, arguments.environment)
+        else:
+            COMMANDS[arguments.command](settings, screen)
+    except LocalError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

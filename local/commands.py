@@ -1,0 +1,308 @@
+"""The commands behind the Makefile's targets."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pymongo
+from pymongo.errors import PyMongoError
+from rich import box
+from rich.table import Table
+
+from local.build import architecture, sam, tool_environment
+from local.build import build as build_template
+from local.client import ApiError, Client
+from local.console import Screen
+from local.errors import LocalError, RunFailedError
+from local.processes import write_atomically
+from local.settings import ROOT, Settings
+from local.stack import Stack, run_in_foreground
+
+COUNTS = ("extracted", "inserted", "updated", "unchanged", "quarantined")
+MIB = 1024 * 1024
+
+
+def up(settings: Settings, screen: Screen) -> None:
+    """Start the stack without running the pipeline."""
+    screen.heading("Starting the local stack")
+    description = Stack(settings, screen).up()
+    _show_addresses(screen, description)
+
+
+def run(settings: Settings, screen: Screen) -> None:
+    """Start the stack and run the pipeline once.
+
+    Raises:
+        LocalError: the stack did not start or the run failed; what was started has ended by then.
+    """
+    stack = Stack(settings, screen)
+    with stack.undone_on_failure():
+        screen.heading("Starting the local stack")
+        description = stack.up()
+        screen.heading("Running the pipeline")
+        _run_pipeline(stack, description, screen)
+    _show_addresses(screen, description)
+
+
+def refresh(settings: Settings, screen: Screen) -> None:
+    """Run the pipeline on the stack that is up.
+
+    Raises:
+        LocalError: the stack is not up, or the run failed.
+    """
+    stack = Stack(settings, screen)
+    _run_pipeline(stack, _description(stack), screen)
+
+
+def down(settings: Settings, screen: Screen) -> None:
+    """End every process of the stack; keep the data."""
+    with screen.step("ending the local stack") as step:
+        ended = Stack(settings, screen).down()
+        step.done(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+
+
+def clean(settings: Settings, screen: Screen) -> None:
+    """End the stack and remove all its state."""
+    with screen.step("removing the local stack's state") as step:
+        removed = Stack(settings, screen).clean()
+        folder = settings.local_state_dir.relative_to(ROOT)
+        step.done(
+            f"removed from {folder}: {', '.join(removed)}"
+            if removed
+            else f"there was nothing in {folder}"
+        )
+    if settings.mongodb_uri is not None:
+        screen.say("  the database of MONGODB_URI is yours and was not touched")
+
+
+def build(settings: Settings, screen: Screen) -> None:
+    """Build the template and layers as for a deployment."""
+    stack = Stack(settings, screen)
+    with screen.step("building the template (sam build)") as step:
+        folder, anew = build_template(stack.runner("build", step))
+        step.done(f"{'built' if anew else 'unchanged'}: {folder.relative_to(ROOT)}")
+
+
+def migrate(settings: Settings, screen: Screen) -> None:
+    """Make the collections and indexes in the database of the running stack, or of MONGODB_URI.
+
+    Raises:
+        LocalError: no database is running, or a migration failed.
+    """
+    stack = Stack(settings, screen)
+    if settings.mongodb_uri is None and stack.mongod.part.process() is None:
+        raise LocalError("mongod is not running: `make up` first, or set MONGODB_URI")
+    with screen.step("migrating") as step:
+        stack.migrate(step)
+        step.done("collections and indexes are up to date")
+
+
+def validate(settings: Settings, screen: Screen) -> None:
+    """Check the template with cfn-lint.
+
+    Raises:
+        CommandError: it has a fault; what is on the terminal says which.
+    """
+    template = ["--template-file", str(ROOT / "template.yaml")]
+    run_in_foreground(
+        [*sam(), "validate", "--lint", *template, "--region", settings.aws_region],
+        tool_environment(architecture()),
+    )
+    screen.say("the template is valid")
+
+
+def logs(settings: Settings, screen: Screen, part: str) -> None:
+    """Show a log and what is added to it, until interrupted.
+
+    Raises:
+        LocalError: there is no such log.
+    """
+    folder = settings.local_state_dir / "logs"
+    file = folder / f"{part}.log"
+    if not file.exists():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
+        raise LocalError(f"there is no log of '{part}'. There are: {known}")
+    screen.say(f"{file} (Ctrl-C ends this)")
+    try:
+        _follow(file)
+    except KeyboardInterrupt:
+        return
+
+
+def _follow(file: Path, start_bytes: int = 8192) -> None:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - start_bytes))
+        if stream.tell():
+            stream.readline()  # the rest of a line
+        while True:
+            chunk = stream.read()
+            if chunk:
+                sys.stdout.write(chunk.decode("utf-8", errors="replace"))
+                sys.stdout.flush()
+            else:
+                time.sleep(0.2)
+
+
+def status(settings: Settings, screen: Screen) -> None:
+    """Say how each part is, and what the last run did.
+
+    Raises:
+        LocalError: a part has ended by itself.
+    """
+    stack = Stack(settings, screen)
+    parts = stack.status()
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("part", "state", "pid", "port", "memory"):
+        table.add_column(column, justify="right" if column in {"pid", "port", "memory"} else "left")
+    for part in parts:
+        memory = "" if part.memory is None else f"{part.memory / MIB:.0f} MiB"
+        table.add_row(part.name, part.state, _text(part.pid), _text(part.port), memory)
+    screen.console.print(table)
+    for part in parts:
+        if part.detail and part.state == "healthy":
+            screen.say(f"  {part.name}: {part.detail}")
+    description = stack.description()
+    if description is None:
+        screen.say("  the stack is not up: `make up` or `make run`")
+    else:
+        _show_last_run(screen, description)
+        _show_addresses(screen, description)
+    failed = [part for part in parts if part.state in {"died", "not answering"}]
+    if failed:
+        raise LocalError(
+            "\n".join(f"{part.name}: {part.state}. {part.detail}".rstrip() for part in failed)
+        )
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _show_last_run(screen: Screen, description: dict[str, Any]) -> None:
+    try:
+        with pymongo.MongoClient[dict[str, Any]](
+            description["mongodb_uri"], serverSelectionTimeoutMS=2000
+        ) as client:
+            database = client[description["mongodb_database"]]
+            counts = {
+                name: database[name].estimated_document_count()
+                for name in ("raw_batches", "market_data", "quarantine", "runs")
+            }
+            last = database["runs"].find_one({}, sort=[("started_at", -1)])
+    except PyMongoError as error:
+        screen.say(f"  the database does not answer: {error}")
+        return
+    screen.say("  documents: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    if last is not None:
+        screen.say(
+            f"  last run: {last['_id']}, {last.get('status')}, started {last.get('started_at')}"
+        )
+
+
+def _description(stack: Stack) -> dict[str, Any]:
+    stack.check_parts()
+    return stack.description() or {}
+
+
+def _run_pipeline(stack: Stack, description: dict[str, Any], screen: Screen) -> None:
+    client = Client(description["api_url"], description["refresh_token"])
+    began = time.monotonic()
+    with screen.step("running the pipeline") as step:
+        try:
+            run_id = client.refresh()
+        except ApiError as error:
+            stack.check_parts()
+            raise RunFailedError(f"the run could not be started: {error}") from error
+        ended = client.wait_for(
+            run_id,
+            seconds=stack.settings.run_timeout,
+            look=_progress(stack, screen, f"run {run_id}", began),
+        )
+        step.done(f"run {run_id}: {ended.get('status')}")
+    write_atomically(stack.state / "last-run.json", json.dumps(ended, indent=2) + "\n")
+    screen.console.print(_table(ended))
+    problems = [
+        f"{source.get('source')}: {source['error']}"
+        for source in ended.get("sources", [])
+        if source.get("error")
+    ]
+    if ended.get("status") not in {"success", "partial_success"}:
+        reason = "; ".join(problems) or ended.get("error") or "no reason was recorded"
+        raise RunFailedError(
+            f"run {run_id} ended as {ended.get('status')}: {reason}."
+            f" The functions' log is {stack.localstack.console_log}"
+        )
+    for problem in problems:
+        screen.say(f"  not loaded: {problem}")
+
+
+def _progress(
+    stack: Stack, screen: Screen, title: str, began: float
+) -> Callable[[dict[str, Any]], None]:
+    """Return what shows a run's state, each time it changes where there is no terminal."""
+    shown = ""
+
+    def look(state: dict[str, Any]) -> None:
+        nonlocal shown
+        stack.check_parts()
+        sources = ", ".join(
+            f"{source.get('source')} {source.get('status')} ({source.get('extracted') or 0} rows)"
+            for source in state.get("sources", [])
+        )
+        text = f"{title}: {state.get('problem') or sources or state.get('status')}"
+        if screen.live:
+            screen.update(f"{text}, {time.monotonic() - began:.0f} s")
+        elif text != shown:
+            screen.say(f"    {text}")
+        shown = text
+
+    return look
+
+
+def _table(ended: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("source")
+    for column in (*COUNTS, "seconds"):
+        table.add_column(column, justify="right")
+    for source in ended.get("sources", []):
+        seconds = source.get("seconds")
+        table.add_row(
+            str(source.get("source")),
+            *(_text(source.get(column)) for column in COUNTS),
+            "" if seconds is None else f"{seconds:.1f}",
+        )
+    return table
+
+
+def _show_addresses(screen: Screen, description: dict[str, Any]) -> None:
+    api = description["api_url"]
+    client = Client(api, description["refresh_token"])
+    screen.heading("Where to look")
+    rows = [
+        ("API", api),
+        ("health", f"{api}/health"),
+        ("data", f"{api}/data?symbol=BTC&sortBy=price_usd:desc&limit=10"),
+        *(
+            (name, f"{api}{path}")
+            for name, path in (("docs", "/docs"), ("OpenAPI", "/openapi.json"))
+            if _answers(client, path)
+        ),
+        ("MongoDB", f"{description['mongodb_uri']} database {description['mongodb_database']}"),
+        ("upstream", description["upstream"]),
+        ("logs", f"{description['logs']} (make logs)"),
+        ("all of it", str(Path(description["logs"]).parent / "stack.json")),
+    ]
+    for name, value in rows:
+        screen.say(f"  {name:<10} {value}")
+    screen.say("  `make refresh` runs it again, `make status` tells how it is, `make down` ends it")
+
+
+def _answers(client: Client, path: str) -> bool:
+    try:
+        client.get(path)
+    except ApiError as error:
+        return "no JSON" in str(error) or "Expecting value" in str(error)
+    return True

@@ -1,0 +1,208 @@
+"""Deploys the built template to LocalStack and puts into the secret what the functions need."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.build import Runner, architecture, sam, tool_environment
+from local.errors import CommandError, LocalError
+from local.processes import write_atomically
+from local.settings import ROOT, Settings
+from local.upstream import Choice
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+"""LocalStack takes any; real ones never reach it."""
+
+ARTIFACTS_PREFIX = "artifacts-"
+"""Buckets with code, which nobody needs after the deployment; their names begin so."""
+
+_COMPLETE = {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
+
+
+class Deployment:
+    """The project's CloudFormation stack in one LocalStack."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    # --- what is there ------------------------------------------------------------------------
+
+    def _session(self) -> boto3.Session:
+        return boto3.Session(
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 - LocalStack takes any
+            region_name=self.settings.aws_region,
+        )
+
+    def _config(self) -> Config:
+        return Config(connect_timeout=2, read_timeout=60, retries={"total_max_attempts": 2})
+
+    def _cloudformation(self) -> "CloudFormationClient":
+        return self._session().client(
+            "cloudformation", endpoint_url=self.settings.address, config=self._config()
+        )
+
+    def _secretsmanager(self) -> "SecretsManagerClient":
+        return self._session().client(
+            "secretsmanager", endpoint_url=self.settings.address, config=self._config()
+        )
+
+    def outputs(self) -> dict[str, str] | None:
+        """Return the stack's outputs, or None when it is not there or not complete."""
+        try:
+            answer = self._cloudformation().describe_stacks(StackName=self.settings.stack_name)
+        except (ClientError, BotoCoreError):
+            return None
+        stack = answer["Stacks"][0]
+        if stack["StackStatus"] not in _COMPLETE:
+            return None
+        return {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
+
+    # --- what is wanted -----------------------------------------------------------------------
+
+    def refresh_token(self) -> str:
+        """Return the token that ``POST /refresh`` asks for; made once per state folder."""
+        file = self.settings.local_state_dir / "refresh-token"
+        try:
+            return file.read_text("utf-8").strip()
+        except FileNotFoundError:
+            token = secrets.token_urlsafe(24)
+            write_atomically(file, token + "\n", mode=0o600)
+            return token
+
+    def secret(self, mongodb_uri: str) -> dict[str, str]:
+        """Return what the stack's secret holds."""
+        return {
+            "mongodb_uri": mongodb_uri,
+            "refresh_token": self.refresh_token(),
+            **key_values(self.settings),
+        }
+
+    def parameters(
+        self, choices: Mapping[str, Choice], secret: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Return the template parameters to deploy with.
+
+        The version of the settings is a hash of the secret: when a value in it changes, the
+        functions get another environment, start afresh and read it again.
+        """
+        version = hashlib.sha256(json.dumps(secret, sort_keys=True).encode()).hexdigest()[:12]
+        wanted = {
+            **self.settings.overrides,
+            "Environment": "local",
+            "Architecture": architecture(),
+            "SettingsVersion": version,
+            **{name: choice.url for name, choice in choices.items()},
+        }
+        return {name: value for name, value in wanted.items() if name in self.settings.parameters}
+
+    # --- deploy -------------------------------------------------------------------------------
+
+    def deploy(self, build: Path, parameters: Mapping[str, str], run: Runner) -> None:
+        """Create or update the stack from a build.
+
+        Raises:
+            CommandError: SAM could not deploy; the message has its output.
+        """
+        bucket = self._artifacts_bucket()
+        command = [
+            *sam(),
+            "deploy",
+            "--config-file",
+            str(ROOT / "samconfig.toml"),
+            "--config-env",
+            "local",
+            "--template-file",
+            str(build / "template.yaml"),
+            "--stack-name",
+            self.settings.stack_name,
+            "--region",
+            self.settings.aws_region,
+            "--no-resolve-s3",
+            "--s3-bucket",
+            bucket,
+            "--capabilities",
+            "CAPABILITY_IAM",
+            "--no-confirm-changeset",
+            "--no-fail-on-empty-changeset",
+            "--no-progressbar",
+            "--parameter-overrides",
+            *(f"{name}={quoted(value)}" for name, value in sorted(parameters.items())),
+        ]
+        inherited = tool_environment(architecture())
+        environment = {
+            **{name: one for name, one in inherited.items() if not name.startswith("AWS_")},
+            **CREDENTIALS,
+            "AWS_DEFAULT_REGION": self.settings.aws_region,
+            "AWS_ENDPOINT_URL": self.settings.address,
+            # Whatever profile the user has, this never talks to a real account.
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        run(command, environment)
+
+    def _artifacts_bucket(self) -> str:
+        """Make the bucket that SAM uploads code to, which takes SAM itself fifteen seconds."""
+        name = f"{ARTIFACTS_PREFIX}{self.settings.stack_name.lower()}"
+        client = self._session().client(
+            "s3", endpoint_url=self.settings.address, config=self._config()
+        )
+        try:
+            client.create_bucket(Bucket=name)
+        except client.exceptions.BucketAlreadyOwnedByYou:
+            pass
+        except (ClientError, BotoCoreError) as error:
+            raise LocalError(f"the bucket {name} could not be made: {error}") from error
+        return name
+
+    def put_secret(self, arn: str, secret: Mapping[str, str]) -> None:
+        """Put the values into the stack's secret.
+
+        Raises:
+            LocalError: LocalStack refused.
+        """
+        try:
+            self._secretsmanager().put_secret_value(
+                SecretId=arn, SecretString=json.dumps(dict(secret))
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise LocalError(f"the stack's secret could not be written: {error}") from error
+
+    def require_outputs(self) -> dict[str, str]:
+        """Return the stack's outputs.
+
+        Raises:
+            CommandError: the stack is not complete although SAM said that it deployed it.
+        """
+        outputs = self.outputs()
+        if outputs is None:
+            raise CommandError(
+                f"stack {self.settings.stack_name} is not complete after its deployment"
+            )
+        return outputs
+
+
+def key_values(settings: Settings) -> dict[str, str]:
+    """Return the sources' API keys as they stand in a secret; empty where none is set."""
+    keys = {
+        "coingecko_api_key": settings.coingecko_api_key,
+        "coinpaprika_api_key": settings.coinpaprika_api_key,
+    }
+    return {name: key.get_secret_value() if key else "" for name, key in keys.items()}
+
+
+def quoted(value: str) -> str:
+    """Quote a parameter's value for SAM's ``Name=Value`` notation, which splits at spaces."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

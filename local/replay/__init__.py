@@ -1,0 +1,5 @@
+"""A small server that answers as the public APIs do, for machines that cannot reach them.
+
+Its payloads are invented, though of the real shape; they never change, so that a second run of the
+pipeline finds everything unchanged.
+"""

@@ -1,0 +1,68 @@
+"""Fixtures that tests of every kind share."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import settings
+
+from marketdata.store.connection import Store, connect
+from marketdata.store.migrations import migrate
+from tests.support.mongod import running_mongod
+
+# A busy machine makes single examples slow; what matters is that they are right.
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri() -> Iterator[str]:
+    """A real mongod, a replica set of one: TEST_MONGODB_URI, else one started for the session."""
+    given = os.environ.get("TEST_MONGODB_URI")
+    if given:
+        yield given
+        return
+    with running_mongod() as mongod:
+        yield mongod.uri
+
+
+@pytest.fixture
+def empty_store(mongodb_uri: str) -> Iterator[Store]:
+    """A database of this test's own with nothing in it, not even collections."""
+    with _database(mongodb_uri) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def _migrated(mongodb_uri: str) -> Iterator[Store]:
+    with _database(mongodb_uri) as store:
+        migrate(store)
+        yield store
+
+
+@pytest.fixture
+def store(_migrated: Store) -> Store:
+    """A migrated database without a document in it but for its migrations.
+
+    Tests share it one after the other, since making the indexes anew takes a quarter of a
+    second each time. A test that changes indexes or validators uses `empty_store`.
+    """
+    for name in _migrated.database.list_collection_names():
+        if name != _migrated.migrations.name:
+            _migrated.database[name].delete_many({})
+    return _migrated
+
+
+@contextmanager
+def _database(uri: str) -> Iterator[Store]:
+    """A database with a name of its own, dropped and its client closed at the end."""
+    store = connect(uri, f"test_{uuid.uuid4().hex[:20]}")
+    try:
+        yield store
+        store.client.drop_database(store.database.name)
+    finally:
+        store.client.close()

@@ -1,0 +1,43 @@
+"""One stack for all end-to-end tests, with upstreams that the tests script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from tests.support.stack import StackUnderTest, running_stack
+from tests.support.upstream import Upstream, upstream
+
+COINGECKO = "/api/v3/coins/markets"
+COINPAPRIKA = "/v1/tickers"
+
+
+@pytest.fixture(scope="session")
+def sources() -> Iterator[Upstream]:
+    """The upstreams of all sources, in one server."""
+    with upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(sources: Upstream) -> Iterator[StackUnderTest]:
+    """The whole system, deployed from the real template."""
+    with running_stack(
+        COINGECKO_API_URL=sources.url + COINGECKO, COINPAPRIKA_API_URL=sources.url + COINPAPRIKA
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def database(stack: StackUnderTest) -> Iterator[Database[dict[str, object]]]:
+    """The stack's database, emptied of what earlier tests left, its indexes kept."""
+    client: MongoClient[dict[str, object]] = MongoClient(stack.mongodb_uri, tz_aware=True)
+    with client:
+        database = client[stack.database]
+        for name in database.list_collection_names():
+            if name != "migrations" and not name.startswith("system."):
+                database[name].delete_many({})
+        yield database

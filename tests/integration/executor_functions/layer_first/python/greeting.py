@@ -1,0 +1,1 @@
+TEXT = "the first layer's"

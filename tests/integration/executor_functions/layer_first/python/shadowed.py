@@ -1,0 +1,1 @@
+TEXT = "a layer's"

@@ -1,0 +1,1 @@
+TEXT = "the second layer's"

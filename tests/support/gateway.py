@@ -1,0 +1,140 @@
+"""API Gateway in front of the API's two functions, in this process.
+
+It makes the events that API Gateway's REST proxy integration makes, and routes them as the
+template does: POST to `control`, everything else to `api`.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import uuid4
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from marketdata.web.application import Application
+
+STAGE = "test"
+
+
+class Context:
+    """What a handler is told of its invocation."""
+
+    function_name = "marketdata-test-api"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:marketdata-test-api"
+
+    def __init__(self) -> None:
+        self.aws_request_id = str(uuid4())
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 29_000
+
+
+@dataclass
+class Reply:
+    """An answer as a client gets it."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+def event(
+    method: str,
+    path: str,
+    *,
+    query: Iterable[tuple[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    body: str | None = None,
+) -> dict[str, Any]:
+    """An event as API Gateway delivers it; what is empty is null there."""
+    multi: dict[str, list[str]] = {}
+    for name, value in query:
+        multi.setdefault(name, []).append(value)
+    headers = dict(headers or {})
+    return {
+        "resource": "/{proxy+}",
+        "path": path,
+        "httpMethod": method,
+        "headers": headers or None,
+        "multiValueHeaders": {k: [v] for k, v in headers.items()} or None,
+        "queryStringParameters": {k: v[-1] for k, v in multi.items()} or None,
+        "multiValueQueryStringParameters": multi or None,
+        "pathParameters": {"proxy": path.lstrip("/")} if path != "/" else None,
+        "stageVariables": None,
+        "requestContext": {
+            "requestId": str(uuid4()),
+            "stage": STAGE,
+            "path": f"/{STAGE}{path}",
+            "httpMethod": method,
+            "identity": {"sourceIp": "127.0.0.1"},
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+@dataclass
+class Gateway:
+    """Both functions behind one address; callable as a WSGI application."""
+
+    api: Application
+    control: Application
+    token: str
+
+    def call(self, made: dict[str, Any]) -> Reply:
+        """Deliver an event."""
+        function = self.control if made["httpMethod"] == "POST" else self.api
+        answer = function(made, Context())  # type: ignore[arg-type]
+        body = answer["body"] or ""
+        if answer["isBase64Encoded"]:
+            body = b64decode(body).decode()
+        headers = {k: ", ".join(v) for k, v in answer["multiValueHeaders"].items()}
+        return Reply(answer["statusCode"], headers, body)
+
+    def get(self, path: str, *pairs: tuple[str, str], **query: object) -> Reply:
+        """GET with query parameters."""
+        given = [*pairs, *((k, str(v)) for k, v in query.items() if v is not None)]
+        return self.call(event("GET", path, query=given))
+
+    def post(self, path: str, body: object = None, *, token: str | None = None) -> Reply:
+        """POST a JSON body with the token, or with another one; an empty token sends none."""
+        token = self.token if token is None else token
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        text = None if body is None else body if isinstance(body, str) else json.dumps(body)
+        return self.call(event("POST", path, headers=headers, body=text))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        headers = {
+            name[5:].replace("_", "-").title(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+        if environ.get("CONTENT_TYPE"):
+            headers["Content-Type"] = environ["CONTENT_TYPE"]
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        raw = environ["wsgi.input"].read(size) if size else b""
+        query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+        path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace") or "/"
+        made = event(
+            environ["REQUEST_METHOD"],
+            path,
+            query=query,
+            headers=headers,
+            body=raw.decode("utf-8", "replace") if raw else None,
+        )
+        reply = self.call(made)
+        start_response(
+            f"{reply.status} answered",
+            [(k, v) for k, v in reply.headers.items()],
+        )
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.text.encode()]

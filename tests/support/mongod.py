@@ -1,0 +1,40 @@
+"""A real mongod for tests: a replica set of its own, ready in about a second."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from local.build import ENVS
+from local.mongod import Mongod
+from local.processes import free_port
+from local.settings import ROOT
+
+
+def state_folder() -> Path:
+    """Return the folder for the state of everything that tests start."""
+    return ROOT / os.environ.get("LOCAL_STATE_DIR", ".local/test")
+
+
+@contextmanager
+def running_mongod() -> Iterator[Mongod]:
+    """Start a mongod with no data on a free port; end it and remove its data afterwards.
+
+    Use it as a fixture of session or module scope and give each test a database of its own:
+
+        @pytest.fixture(scope="session")
+        def mongod() -> Iterator[Mongod]:
+            with running_mongod() as mongod:
+                yield mongod
+    """
+    state = state_folder() / f"mongod-{uuid.uuid4().hex[:8]}"
+    mongod = Mongod(state, ENVS, free_port(), cache_gb=0.25)
+    try:
+        mongod.start()
+        mongod.wait_until_ready()
+        yield mongod
+    finally:
+        mongod.stop()
+        shutil.rmtree(state, ignore_errors=True)
