@@ -7,7 +7,9 @@ from types import FrameType
 
 from local import commands
 from local.cloud import deploy_to_aws
+from local.compose import compose_clean, compose_down, compose_up
 from local.console import Screen
+from local.containers import compose_deploy
 from local.errors import LocalError
 from local.settings import Settings
 
@@ -21,6 +23,10 @@ COMMANDS = {
     "migrate": commands.migrate,
     "build": commands.build,
     "validate": commands.validate,
+    "compose-up": compose_up,
+    "compose-down": compose_down,
+    "compose-clean": compose_clean,
+    "compose-deploy": compose_deploy,
 }
 
 

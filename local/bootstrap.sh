@@ -213,7 +213,11 @@ install_environment() {
         "$UV" venv --no-project --clear --python "$PROJECT_PYTHON" "$folder"
     fi
     rm -f "$folder/.stamp"
-    "$UV" pip sync --python "$folder/bin/python" --require-hashes "requirements/$name.txt"
+    # The functions start as fresh processes again and again: what they import is compiled beforehand.
+    compile=""
+    if [ "$name" = runtime ]; then compile=--compile-bytecode; fi
+    # shellcheck disable=SC2086 - empty or one word
+    "$UV" pip sync --python "$folder/bin/python" --require-hashes $compile "requirements/$name.txt"
     case "$name" in
         dev) "$UV" pip install --python "$folder/bin/python" --no-deps --editable layers/marketdata ;;
         localstack)

@@ -81,9 +81,9 @@ def _table(environment: str) -> dict[str, Any]:
 
 
 def _migrate(settings: Settings) -> None:
-    module = [sys.executable, "-m", "marketdata.store.migrate"]
-    options = ["--uri", settings.mongodb_uri or "", "--database", settings.database]
-    run_in_foreground([*module, *options], os.environ)
+    database = {"MONGODB_URI": settings.mongodb_uri or "", "MONGODB_DATABASE": settings.database}
+    command = [sys.executable, "-m", "marketdata.store.migrate"]
+    run_in_foreground(command, {**os.environ, **database})
 
 
 def _put_secret(stack: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from local.build import Runner, architecture, sam, tool_environment
 from local.errors import CommandError, LocalError
@@ -179,6 +179,35 @@ class Deployment:
             )
         except (ClientError, BotoCoreError) as error:
             raise LocalError(f"the stack's secret could not be written: {error}") from error
+
+    def update_code(self, code: Mapping[str, Path]) -> None:
+        """Give functions of the stack other code, without a deployment.
+
+        Args:
+            code: a ZIP file for each logical id.
+
+        Raises:
+            LocalError: LocalStack refused.
+        """
+        try:
+            answer = self._cloudformation().describe_stack_resources(
+                StackName=self.settings.stack_name
+            )
+            names = {
+                one["LogicalResourceId"]: one["PhysicalResourceId"]
+                for one in answer["StackResources"]
+            }
+            client = self._session().client(
+                "lambda", endpoint_url=self.settings.address, config=self._config()
+            )
+            for logical_id, file in code.items():
+                client.update_function_code(
+                    FunctionName=names[logical_id], ZipFile=file.read_bytes()
+                )
+            for logical_id in code:
+                client.get_waiter("function_updated_v2").wait(FunctionName=names[logical_id])
+        except (ClientError, BotoCoreError, WaiterError, KeyError) as error:
+            raise LocalError(f"the functions' code could not be updated: {error}") from error
 
     def require_outputs(self) -> dict[str, str]:
         """Return the stack's outputs.

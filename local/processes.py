@@ -85,10 +85,12 @@ class Part:
     Attributes:
         name: as the user knows it; also the name of the log and of the process file.
         state: the stack's state folder.
+        ended: the processes that ``stop`` has ended.
     """
 
     name: str
     state: Path
+    ended: list[psutil.Process] = field(default_factory=list, repr=False)
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -215,9 +217,10 @@ class Part:
         process = self.process()
         if process is not None:
             descendants = _descendants(process)
+            self.ended = [process, *descendants]
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
-            _, alive = psutil.wait_procs([process], timeout=seconds)
+            alive = _wait_for_end([process], seconds)
             end_all([*alive, *descendants], seconds=2)
         if self._child is not None:
             self._child.wait()
@@ -225,16 +228,19 @@ class Part:
         self.pidfile.unlink(missing_ok=True)
         return process is not None
 
-    def memory_bytes(self) -> int | None:
-        """Return the resident memory of the process and its descendants."""
+    def descendants(self) -> list[psutil.Process]:
+        """Return the processes that the running process has started, and those that they have."""
         process = self.process()
-        if process is None:
-            return None
-        total = 0
-        for one in [process, *_descendants(process)]:
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_info().rss
-        return total
+        return [] if process is None else _descendants(process)
+
+
+def memory_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Return the resident memory of processes, without those that have ended meanwhile."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
@@ -250,11 +256,36 @@ def end_all(processes: Iterable[psutil.Process], *, seconds: float) -> None:
     for process in remaining:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(remaining, timeout=seconds)
+    alive = _wait_for_end(remaining, seconds)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(alive, timeout=5)
+    _wait_for_end(alive, 5)
+
+
+def _wait_for_end(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until the processes have ended. Returns those that have not after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if not _has_ended(process)]:
+        if time.monotonic() > deadline:
+            return alive
+        time.sleep(POLL_SECONDS)
+    return []
+
+
+def wait_until_vanished(processes: Iterable[psutil.Process], seconds: float) -> None:
+    """Wait until ended processes are not even listed any more, which is up to the system's init."""
+    deadline = time.monotonic() + seconds
+    while any(process.is_running() for process in processes) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        # One that has ended stays listed until its parent has taken notice.
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def leftovers(state: Path, *, nested: bool = False) -> list[psutil.Process]:

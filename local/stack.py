@@ -28,7 +28,16 @@ from local.deploy import Deployment
 from local.errors import CommandError, LocalError
 from local.localstack import LocalStack
 from local.mongod import Mongod
-from local.processes import Part, end_all, leftovers, tail, write_atomically
+from local.orphans import end_orphans
+from local.processes import (
+    Part,
+    end_all,
+    leftovers,
+    memory_bytes,
+    tail,
+    wait_until_vanished,
+    write_atomically,
+)
 from local.replay.service import Replay
 from local.settings import ROOT, Settings
 from local.upstream import Choice, choose, summary
@@ -40,7 +49,7 @@ KEPT_BY_CLEAN = {"envs"}
 
 @dataclass(frozen=True)
 class PartStatus:
-    """How one part is doing; memory in bytes, with all that it has started."""
+    """How one part is doing; memory in bytes."""
 
     name: str
     state: str
@@ -185,16 +194,10 @@ class Stack:
         Raises:
             CommandError: a migration failed.
         """
-        command = [
-            sys.executable,
-            "-m",
-            "marketdata.store.migrate",
-            "--uri",
-            self.mongodb_uri,
-            "--database",
-            self.settings.database,
-        ]
-        self._run("migrate", command, dict(os.environ), step)
+        # Not as arguments: a connection string can hold a password, and arguments are public.
+        database = {"MONGODB_URI": self.mongodb_uri, "MONGODB_DATABASE": self.settings.database}
+        command = [sys.executable, "-m", "marketdata.store.migrate"]
+        self._run("migrate", command, {**os.environ, **database}, step)
 
     def _serve_samples(self, choices: Mapping[str, Choice]) -> None:
         if summary(choices) != "replay":
@@ -227,6 +230,14 @@ class Stack:
             self.deployment.put_secret(outputs["SecretArn"], secret)
             write_atomically(self._deployed, json.dumps({"key": wanted}) + "\n")
             step.done(f"stack {self.settings.stack_name} deployed")
+        cut_off = end_orphans(
+            self.mongodb_uri,
+            self.settings.database,
+            self.settings.stack_name,
+            shared=self.settings.mongodb_uri is not None,
+        )
+        for run_id in cut_off:
+            self.screen.say(f"  run {run_id} was cut off when LocalStack ended; closed it")
         return outputs
 
     def _restart_localstack(self) -> None:
@@ -358,6 +369,8 @@ class Stack:
         if strays:
             end_all(strays, seconds=10)
             ended.append(f"{len(strays)} process(es) left behind by a crash")
+        gone = [process for service in services for process in service.part.ended] + strays
+        wait_until_vanished(gone, seconds=5)
         self.file.unlink(missing_ok=True)
         self._deployed.unlink(missing_ok=True)
         return ended
@@ -389,6 +402,7 @@ class Stack:
         """Say of each part how it is."""
         parts = [
             self._status_of(self.localstack, self.localstack.port),
+            self._status_of_functions(),
             self._status_of(self.replay, self.replay.port),
         ]
         if self.settings.mongodb_uri is None:
@@ -409,7 +423,16 @@ class Stack:
             "healthy" if service.healthy() else "not answering",
             pid=process.pid,
             port=port,
-            memory=part.memory_bytes(),
+            memory=memory_bytes([process]),
+        )
+
+    def _status_of_functions(self) -> PartStatus:
+        """Say how many Lambda environments LocalStack keeps, and what they take together."""
+        environments = self.localstack.part.descendants()
+        return PartStatus(
+            "functions",
+            f"{len(environments)} processes",
+            memory=memory_bytes(environments),
         )
 
     def check_parts(self) -> None:

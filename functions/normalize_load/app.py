@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -10,6 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from marketdata import bootstrap
 from marketdata.aws.tasks import task
 from marketdata.load.loader import load_batch
+from marketdata.objects import ObjectReader
 from marketdata.store.batches import BatchKey
 
 
@@ -17,4 +19,12 @@ from marketdata.store.batches import BatchKey
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """`{run_id, input, number}` in; the batch's counts out."""
     key = BatchKey(event["run_id"], event["input"], event["number"])
-    return asdict(load_batch(bootstrap.store(), key))
+    objects = _objects() if key.input.startswith("csv-") else None
+    return asdict(load_batch(bootstrap.store(), key, objects))
+
+
+@cache
+def _objects() -> ObjectReader:
+    from marketdata.aws.s3_objects import S3Objects  # noqa: PLC0415 - boto3 is slow to import
+
+    return S3Objects()

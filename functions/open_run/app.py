@@ -7,16 +7,19 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
+from marketdata.aws.s3_objects import S3Objects
 from marketdata.aws.tasks import task
 from marketdata.runs import lifecycle
-from marketdata.settings import SourceSettings, read_settings
+from marketdata.settings import SourceSettings, UploadSettings, read_settings
 
 SETTINGS = read_settings(SourceSettings)
+_BUCKET = read_settings(UploadSettings).uploads_bucket
+UPLOADS = S3Objects(_BUCKET) if _BUCKET else None
 
 
 @task("open_run")
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """`{event: EventBridge envelope, execution: ARN}` in; see `lifecycle.open_run` for out."""
     return lifecycle.open_run(
-        bootstrap.store(), event["event"], event["execution"], SETTINGS.names()
+        bootstrap.store(), event["event"], event["execution"], SETTINGS.names(), UPLOADS
     )

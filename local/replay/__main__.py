@@ -10,10 +10,11 @@ from local.replay.server import Handler, ReplayServer
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m local.replay", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="another one only inside a container")
     parser.add_argument("--port", type=int, required=True)
-    port = parser.parse_args().port
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with ReplayServer(("127.0.0.1", port), Handler) as server:
+    with ReplayServer((arguments.host, arguments.port), Handler) as server:
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The rule of EventBridge starts runs by itself."""
+"""Settings reach a stack that is up, and the rule of EventBridge starts runs by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from tests.e2e.conftest import COINGECKO
 from tests.support.stack import StackUnderTest
 from tests.support.upstream import Reply, Upstream
 from tests.support.waiting import wait_for
@@ -22,22 +21,18 @@ ROW = {
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.changes_the_stack
 def test_the_rule_lowered_to_a_minute_starts_a_run(
     stack: StackUnderTest, sources: Upstream, database: Database[Any]
 ) -> None:
-    sources.replies[COINGECKO] = Reply([ROW])
-    stack.up(SCHEDULE="rate(1 minute)")
-    try:
-        document = wait_for(
-            lambda: database["runs"].find_one(
-                {"trigger": "schedule", "status": {"$ne": "running"}}
-            ),
-            what="a run that the rule started",
-            seconds=150,
-            every=1,
-        )
-        assert document["inputs"]["coingecko"]["status"] == "extracted"
-        records = stack.get("/data?symbol=CLK")["data"]
-        assert [record["asset_id"] for record in records] == ["clockwork"]
-    finally:
-        stack.up(SCHEDULE="rate(1 hour)")
+    sources.replies["/elsewhere"] = Reply([ROW])
+    stack.up(SCHEDULE="rate(1 minute)", COINGECKO_API_URL=sources.url + "/elsewhere")
+    document = wait_for(
+        lambda: database["runs"].find_one({"trigger": "schedule", "status": {"$ne": "running"}}),
+        what="a run that the rule started",
+        seconds=150,
+        every=1,
+    )
+    assert document["inputs"]["coingecko"]["status"] == "extracted"
+    records = stack.get("/data?symbol=CLK")["data"]
+    assert [record["asset_id"] for record in records] == ["clockwork"]

@@ -160,7 +160,12 @@ class LocalStack:
             client.close()
         self.clients.clear()
         self.process.send_signal(number)
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def function_log(self) -> str:
         return (self.home / "logs" / "functions.log").read_text(encoding="utf-8")
@@ -364,8 +369,8 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
 
         for number in (signal.SIGKILL, signal.SIGTERM):
             create_function(localstack.client("lambda"), "ended", "function", 60)
-            # LocalStack starts its log service with the first call, and must not be stopped while
-            # it does: for half a minute it would look for a service that is not there any more.
+            # LocalStack starts its log service with the first call, and takes longer to stop while
+            # it does.
             warm = invoke(localstack.client("lambda"), "ended", "say", text="x")
             stored_lines(localstack, "ended", warm.report)
             hanging = hang(localstack, "ended", localstack.home / f"hanging-{number.name}")

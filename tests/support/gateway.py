@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 from uuid import uuid4
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from marketdata.store.connection import Store
+from marketdata.web import api, control
 from marketdata.web.application import Application
+from marketdata.web.auth import bearer
+from marketdata.web.resolver import make_resolver
+from marketdata.web.services import Services
 
 STAGE = "test"
+TOKEN = "a-token-of-tests"
 
 
 class Context:
@@ -81,6 +87,20 @@ def event(
     }
 
 
+class Engine:
+    """Stands in for Step Functions: it remembers what was started, or fails as it is told."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, Mapping[str, Any]]] = []
+        self.failure: Exception | None = None
+
+    def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
+        if self.failure is not None:
+            raise self.failure
+        self.started.append((run_id, envelope))
+        return f"arn:aws:states:us-east-1:000000000000:execution:test:{run_id}"
+
+
 @dataclass
 class Gateway:
     """Both functions behind one address; callable as a WSGI application."""
@@ -138,3 +158,26 @@ class Gateway:
             [(k, v) for k, v in reply.headers.items()],
         )
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [reply.text.encode()]
+
+
+def make_gateway(
+    store: Callable[[], Store],
+    *,
+    token: str = TOKEN,
+    engine: Engine | None = None,
+    allow_origin: str = "",
+    **services: Any,
+) -> Gateway:
+    """Both functions over a store, as their composition makes them but for AWS."""
+    engine = engine or Engine()
+    given = Services(store=store, engine=lambda: engine, sources=("coingecko",), **services)
+    return Gateway(
+        Application(make_resolver(api.ROUTERS), given, allow_origin=allow_origin),
+        Application(
+            make_resolver(control.ROUTERS),
+            given,
+            authorise=bearer(lambda: token),
+            allow_origin=allow_origin,
+        ),
+        token,
+    )

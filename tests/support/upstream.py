@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ class Reply:
     """A Content-Length other than the true one: the transfer is cut off."""
     hang: bool = False
     """Keep silent, with the connection open, until the server is closed."""
+    stall: bool = False
+    """Fall silent after the body, which a larger `declared_length` says is not its end."""
+    drip_seconds: float = 0
+    """Time between two bytes of the body, which then come one by one."""
 
     def content(self) -> bytes:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -36,6 +41,13 @@ class Seen:
     path: str
     query: dict[str, str]
     headers: dict[str, str]
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        # Who asked may hang up in the middle: that is its business, and what some tests are on.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Upstream:
@@ -58,10 +70,11 @@ class Upstream:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # A short poll, so that closing it takes no half second.
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True)
         self._thread.start()
 
     def pages(self, path: str, rows: list[Any]) -> None:
@@ -101,9 +114,21 @@ class Upstream:
         for name, value in reply.headers.items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(content)
+        self._send(handler, reply, content)
+        if reply.stall:
+            self._closing.wait()
         if reply.declared_length is not None:
             handler.close_connection = True
+
+    def _send(self, handler: BaseHTTPRequestHandler, reply: Reply, content: bytes) -> None:
+        if not reply.drip_seconds:
+            handler.wfile.write(content)
+            return
+        for byte in content:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            if self._closing.wait(reply.drip_seconds):
+                return
 
 
 @contextmanager

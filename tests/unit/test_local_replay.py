@@ -2,15 +2,13 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.replay.samples import coingecko_markets, coinpaprika_tickers
 from local.replay.server import BadQueryError, answer, markets
-
-RECORDED = Path(__file__).resolve().parents[3] / "shared" / "data"
+from tests.support.recorded import recorded
 
 USD = {"vs_currency": "usd"}
 
@@ -62,16 +60,16 @@ def test_tickers_have_what_makes_real_ones_hard() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recorded", "rows"),
+    ("name", "rows"),
     [
         ("coingecko_markets_2025-05-09.json", coingecko_markets()),
         ("coinpaprika_tickers_2021-08-12_part1.json", coinpaprika_tickers()),
     ],
 )
 def test_samples_have_the_shape_of_recorded_answers(
-    recorded: str, rows: tuple[dict[str, Any], ...]
+    name: str, rows: tuple[dict[str, Any], ...]
 ) -> None:
-    real = shape(json.loads((RECORDED / recorded).read_text("utf-8")))
+    real = shape(recorded(name))
     ours = shape(rows)
     assert ours.keys() == real.keys()
     # Where the real answer once had a value of another kind, the samples may; never the reverse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -101,7 +102,7 @@ def test_the_line_is_ordered_and_neighbours_differ(found: list[Document]) -> Non
     merged = merge(found)
     line = sightings(merged)
     assert [precedence(s) for s in line] == sorted(precedence(s) for s in line)
-    assert not any(same_values(a, b) for a, b in zip(line, line[1:], strict=False))
+    assert not any(same_values(a, b) for a, b in pairwise(line))
     assert merged["revision"] == len(line)
     assert merged["price_usd"] == max(found, key=precedence)["price_usd"]
     assert {f: merged[f] for f in IDENTITY} == IDENTITY

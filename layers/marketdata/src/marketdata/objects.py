@@ -72,9 +72,7 @@ class ObjectReader(Protocol):
         TransientError: S3 did not answer, or broke off.
     """
 
-    def open(
-        self, version: ObjectVersion, start: int = 0
-    ) -> AbstractContextManager[OpenObject]:
+    def open(self, version: ObjectVersion, start: int = 0) -> AbstractContextManager[OpenObject]:
         """The object from a byte on."""
 
     def read(self, version: ObjectVersion, start: int, end: int) -> bytes:

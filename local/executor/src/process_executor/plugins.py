@@ -1,12 +1,17 @@
 """What LocalStack finds by entry point. Nothing of it is imported before it is needed."""
 
 import gc
+import os
 import sys
+import threading
 from typing import Any
 
 from localstack.runtime import hooks
 from localstack.services.lambda_.invocation.plugins import RuntimeExecutorPlugin
 from localstack.services.plugins import Service, aws_provider
+
+# An orderly stop takes about 3 s.
+_STOP_SECONDS = 10.0
 
 
 class ProcessRuntimeExecutorPlugin(RuntimeExecutorPlugin):  # type: ignore[misc]
@@ -25,7 +30,15 @@ class ProcessRuntimeExecutorPlugin(RuntimeExecutorPlugin):  # type: ignore[misc]
 
 @hooks.on_infra_shutdown()  # type: ignore[untyped-decorator]
 def end_lambda_processes() -> None:
-    """End the functions' processes before LocalStack's services stop."""
+    """End the functions' processes before LocalStack's services stop.
+
+    It also sees to it that LocalStack does end: a service that is being started while the others
+    stop, as by the first call's metrics, is never stopped, and LocalStack would wait for its
+    threads for ever. Nothing is lost by then: all that is kept was written before each answer.
+    """
+    guard = threading.Timer(_STOP_SECONDS, os._exit, (0,))
+    guard.daemon = True
+    guard.start()
     # Python's last garbage collection would go over LocalStack's some million objects for several
     # seconds, to find memory to give back to a process that ends.
     gc.freeze()

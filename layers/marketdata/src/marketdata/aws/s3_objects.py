@@ -33,8 +33,9 @@ _NOT_SATISFIABLE = frozenset({"InvalidRange", "416"})
 
 
 class S3Objects:
-    """Reads objects (see `objects.ObjectReader`) and, of one bucket, tells which there are
-    (see `objects.Uploads`).
+    """Reads objects, and tells which there are in one bucket.
+
+    It is both an `objects.ObjectReader` and an `objects.Uploads`.
     """
 
     def __init__(self, bucket: str = "") -> None:

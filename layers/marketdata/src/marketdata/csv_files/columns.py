@@ -56,49 +56,54 @@ def candidates(
     """
     if not rows:
         return [], range(0), []
-    cells = list(zip(*rows, strict=True))
+    table = list(zip(*rows, strict=True))
+    cells = {name: table[index] for name, index in columns.items()}
     faults: dict[int, Fault] = {}
-
-    def column(name: str) -> Sequence[str] | None:
-        return cells[columns[name]] if name in columns else None
-
-    nothing: list[None] = [None] * len(rows)
-    fields: dict[str, Sequence[Any]] = {}
-    for name in _NUMBERS:
-        values = column(name)
-        fields[name] = nothing if values is None else _numbers(name, values, faults)
-    names = column("name")
-    fields["name"] = nothing if names is None else [None if n in _NO_NAME else n for n in names]
-    for name in _TEXTS:
-        values = column(name)
-        if values is not None:
-            fields[name] = _required(name, values, faults)
-    if "asset_id" not in fields:
-        fields["asset_id"] = _upper(fields["symbol"])
-    fields["timestamp"] = _times(cells[columns["timestamp"]], faults)
-    said = column("dataset")
-    fields["dataset"] = [dataset] * len(rows) if said is None else _datasets(said, dataset)
-    fields["source"] = [SOURCE] * len(rows)
-    _require("price_usd", fields["price_usd"], faults)
-
+    fields = _fields(cells, len(rows), dataset, faults)
     keys = tuple(fields)
     made = [dict(zip(keys, row, strict=True)) for row in zip(*fields.values(), strict=True)]
     for name in _OPTIONAL:
-        values = column(name)
-        if values is not None:
-            read = values if name == "interval" else _numbers(name, values, faults)
-            for candidate, value in zip(made, read, strict=True):
-                if value not in _NOTHING and value is not None:
-                    candidate[name] = value
+        if name in cells:
+            _add_where_said(made, name, cells[name], faults)
     if not faults:
         return made, range(len(made)), []
     places = [place for place in range(len(made)) if place not in faults]
     return [made[place] for place in places], places, [faults[p] for p in sorted(faults)]
 
 
-def _numbers(
-    name: str, values: Sequence[str], faults: dict[int, Fault]
-) -> Sequence[str | None]:
+def _fields(
+    cells: Mapping[str, Sequence[str]], rows: int, dataset: str, faults: dict[int, Fault]
+) -> dict[str, Sequence[Any]]:
+    """The fields that every candidate has, each as a column."""
+    nothing: list[None] = [None] * rows
+    fields: dict[str, Sequence[Any]] = {
+        name: _numbers(name, cells[name], faults) if name in cells else nothing for name in _NUMBERS
+    }
+    _require("price_usd", fields["price_usd"], faults)
+    names = cells.get("name")
+    fields["name"] = nothing if names is None else [None if n in _NO_NAME else n for n in names]
+    for name in _TEXTS:
+        if name in cells:
+            fields[name] = _required(name, cells[name], faults)
+    if "asset_id" not in fields:
+        fields["asset_id"] = _upper(fields["symbol"])
+    fields["timestamp"] = _times(cells["timestamp"], faults)
+    said = cells.get("dataset")
+    fields["dataset"] = [dataset] * rows if said is None else _datasets(said, dataset)
+    fields["source"] = [SOURCE] * rows
+    return fields
+
+
+def _add_where_said(
+    made: list[Candidate], name: str, values: Sequence[str], faults: dict[int, Fault]
+) -> None:
+    read = values if name == "interval" else _numbers(name, values, faults)
+    for candidate, value in zip(made, read, strict=True):
+        if value is not None and value not in _NOTHING:
+            candidate[name] = value
+
+
+def _numbers(name: str, values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str | None]:
     # Validation takes `1_000` for a thousand, as Python does; a file that writes it means
     # nobody knows what.
     if "_" in "".join(values):

@@ -28,10 +28,10 @@ _RECORD = re.compile(_FIELDS + rb"()(?:\r\n|\n|\r(?=[^\n]))")
 """A whole record. A CR at the end of what was read may be the first half of a CRLF."""
 _LAST_RECORD = re.compile(_FIELDS + rb"()(?:\r\n|\n|\r|\Z)")
 """A whole record when nothing more comes."""
-_BEGINNING = re.compile(
-    rb"(?:" + _FIELD + rb',)*+(?:"(?:[^"]++|"")*+"?|[^",\r\n][^,\r\n]*+|)\r?\Z'
-)
+_BEGINNING = re.compile(rb"(?:" + _FIELD + rb',)*+(?:"(?:[^"]++|"")*+"?|[^",\r\n][^,\r\n]*+|)\r?\Z')
 """What may yet become a record."""
+_ONE_BY_ONE = 100
+"""Records after which it is worth looking again whether many lines can be passed at once."""
 _LINE_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 _LAST_LINE_END = re.compile(rb"\r\n|\n|\r|\Z")
 
@@ -109,7 +109,7 @@ class _Cutter:
     def _advance(self, *, last: bool) -> bool:
         """Go on over whole records; True when the piece is full."""
         while self._count < self._rows:
-            if self._advance_over_plain_lines():
+            if self._advance_over_plain_lines() or self._advance_over_records():
                 continue
             if self._at == len(self.buffer):
                 return False
@@ -147,6 +147,22 @@ class _Cutter:
         self._at = limit - len(rest)
         return True
 
+    def _advance_over_records(self) -> bool:
+        """Go over some whole records, one by one; whatever is special about one is left."""
+        buffer, begin, match = self.buffer, self._at, _RECORD.match
+        at, count = begin, self._count
+        for _ in range(min(_ONE_BY_ONE, self._rows - count)):
+            found = match(buffer, at)
+            if found is None:
+                break
+            end = found.end()
+            if end > self._size or end - at > MAX_RECORD_BYTES:
+                break
+            count += found.start(1) != at
+            at = end
+        self._at, self._count = at, count
+        return at > begin
+
     def _record(self, *, last: bool) -> tuple[int, str] | None:
         """Where the next record ends and what it is; None if that can't be told yet.
 
@@ -157,11 +173,7 @@ class _Cutter:
         found = (_LAST_RECORD if last else _RECORD).match(buffer, at)
         if found and found.end() - at <= MAX_RECORD_BYTES:
             return found.end(), "empty" if found.start(1) == at else "whole"
-        if (
-            not last
-            and len(buffer) - at <= MAX_RECORD_BYTES
-            and _BEGINNING.match(buffer, at)
-        ):
+        if not last and len(buffer) - at <= MAX_RECORD_BYTES and _BEGINNING.match(buffer, at):
             return None
         line = (_LAST_LINE_END if last else _LINE_END).search(buffer, at)
         if line and line.end() - at <= MAX_RECORD_BYTES:

@@ -20,9 +20,7 @@ def header_cells(line: bytes) -> list[str]:
     return _cells(line)[0]
 
 
-def parse(
-    data: bytes, malformed: Sequence[Sequence[int]] = ()
-) -> list[list[str] | str]:
+def parse(data: bytes, malformed: Sequence[Sequence[int]] = ()) -> list[list[str] | str]:
     """The records of a piece in order: cells, or the line's text where it is malformed.
 
     Args:

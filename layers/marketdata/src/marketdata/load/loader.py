@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bson import Binary
-
 from marketdata import clock
 from marketdata.errors import FileRefused, StateConflict
 from marketdata.load import merge
@@ -123,7 +121,7 @@ def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> C
     by_id: dict[bytes, list[Document]] = {}
     for index, record in good:
         document = _document(record, origin, first_row + places[index])
-        by_id.setdefault(bytes(document["_id"]), []).append(document)
+        by_id.setdefault(document["_id"], []).append(document)
     mine = {
         id_: (same[0] if len(same) == 1 else merge.merge(same)) | {"inserted_by": key.id}
         for id_, same in by_id.items()
@@ -145,7 +143,7 @@ def _document(record: Record, origin: Document, row: int) -> Document:
         record.get("interval", ""),
         record["timestamp"],
     )
-    return {"_id": Binary(id_), **record, **origin, "row": row, "revision": 1}
+    return {"_id": id_, **record, **origin, "row": row, "revision": 1}
 
 
 def _write(store: Store, mine: dict[bytes, Document], counts: Counts) -> list[Document]:
@@ -178,7 +176,12 @@ def _write(store: Store, mine: dict[bytes, Document], counts: Counts) -> list[Do
         lost = set(records.replace_if_unchanged(store, replacements))
         for old, merged in replacements:
             if bytes(old["_id"]) not in lost:
-                counts.updated += 1
+                # An earlier sighting of what was known changes where it comes from, not what
+                # it says.
+                if merge.same_story(old, merged):
+                    counts.unchanged += 1
+                else:
+                    counts.updated += 1
                 current.append(merged)
         open_ids = [*taken, *lost]
     return current
@@ -187,9 +190,7 @@ def _write(store: Store, mine: dict[bytes, Document], counts: Counts) -> list[Do
 def _same_line(a: Document, b: Document) -> bool:
     """Whether two states of a record have the same sightings."""
     mine, other = merge.sightings(a), merge.sightings(b)
-    return len(mine) == len(other) and all(
-        merge.same_row(x, y) and merge.same_values(x, y) for x, y in zip(mine, other, strict=True)
-    )
+    return merge.same_story(a, b) and all(map(merge.same_row, mine, other))
 
 
 def _count_known(counts: Counts, existing: Document, mine: Document) -> None:

@@ -47,6 +47,12 @@ def sightings(document: Document) -> list[Document]:
     return [*document.get("history", ()), _part(document)]
 
 
+def same_story(a: Document, b: Document) -> bool:
+    """Whether two states of a record say the same, now and in their history."""
+    mine, other = sightings(a), sightings(b)
+    return len(mine) == len(other) and all(map(same_values, mine, other))
+
+
 def merge(documents: Iterable[Document]) -> Document:
     """One record out of several of the same identity, each with its history.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
-import requests
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -24,6 +24,7 @@ from marketdata.errors import (
 )
 from marketdata.load.raw import Payload, pack_json, raw_id
 from marketdata.runs.lifecycle import require_running
+from marketdata.runs.outcome import Extracted
 from marketdata.sources import http
 from marketdata.sources.base import ApiSource, PageRequest
 from marketdata.sources.json_stream import elements, parse
@@ -50,18 +51,6 @@ class Patience:
 
 
 PATIENCE = Patience()
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """What the state machine needs to know after a call."""
-
-    state: str
-    """`extracted`, `throttled` (call again after `wait_seconds`), `again` (call again at
-    once: the time of this call was up), or `failed`."""
-    numbers: list[int]
-    """Numbers of the batches to load; only with `extracted`, or `failed` after some pages."""
-    wait_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +100,7 @@ def extract(
         runs.set_input(store, run_id, name, {"status": "extracting", "started_at": clock.now()})
     page, rows, number = note.get("pages", 0), note.get("last_rows", 0), note.get("batches", 0)
     left_out = note.get("left_out", 0)
-    with requests.Session() as session:
+    with http.Session() as session:
         while request := source.page_after(page, rows):
             left = remaining_seconds() - _RESERVE_SECONDS
             if page > note.get("pages", 0) and left < patience.limits.read_seconds:
@@ -152,7 +141,7 @@ def extract(
 
 
 def fetch(
-    session: requests.Session,
+    session: http.Session,
     request: PageRequest,
     source: ApiSource,
     rows_per_batch: int,
@@ -171,7 +160,7 @@ def fetch(
 
 
 def _fetch_once(
-    session: requests.Session,
+    session: http.Session,
     request: PageRequest,
     source: ApiSource,
     rows_per_batch: int,
@@ -260,7 +249,7 @@ def _save(
 
 def _pause(store: Store, run_id: str, name: str, note: Document, error: Throttled) -> Extracted:
     pauses = note.get("throttled", 0) + 1
-    seconds = max(1, round(error.retry_after_seconds + 0.5))
+    seconds = ceil(error.retry_after_seconds)
     fields: Document = {"throttled": pauses}
     if pauses > MAX_PAUSES or seconds > runs.LEASE.total_seconds():
         fields |= {"status": "failed", "error": checkpoints.describe(error)}

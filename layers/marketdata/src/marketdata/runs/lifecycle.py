@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import nsmallest
+from itertools import batched
 from typing import Any, Protocol
 
 from marketdata import clock
-from marketdata.errors import StateConflict
+from marketdata.errors import MarketDataError, StateConflict, StoreUnavailable
+from marketdata.objects import ObjectVersion, Uploads, is_upload
 from marketdata.runs import triggers
 from marketdata.runs.triggers import Trigger
 from marketdata.store import batches as checkpoints
-from marketdata.store import runs
+from marketdata.store import objects, runs
 from marketdata.store.batches import COUNTS
 from marketdata.store.connection import Document, Store
+
+MAX_UPLOADS = 200
+"""Object versions that one run takes at most: its document and its execution have limits."""
+
+_LOOKUP = 1_000
 
 FAILED, PARTIAL, SUCCESS, RUNNING = "failed", "partial_success", "success", "running"
 
@@ -35,8 +43,10 @@ def create(
     trigger: Trigger,
     sources: Sequence[str],
     pre_run_counts: Mapping[str, int] | None = None,
+    *,
+    upload: ObjectVersion | None = None,
 ) -> Document | None:
-    """Create the run of a trigger, with one input per source.
+    """Create the run of a trigger, with one input per source, or with the uploaded object.
 
     Runs that gave no sign of life for longer than their lease are ended first: what died
     with its execution must not hold its inputs for ever.
@@ -56,6 +66,9 @@ def create(
                 }
             ],
         )
+    inputs: Document = {name: {"source": name, "status": "pending"} for name in sources}
+    if upload is not None:
+        inputs[upload.id] = objects.input_note(upload)
     now = clock.now()
     return runs.create(
         store,
@@ -69,8 +82,8 @@ def create(
             "started_at": now,
             "ended_at": None,
             "expires_at": now + runs.LEASE,
-            "holds": list(sources),
-            "inputs": {name: {"source": name, "status": "pending"} for name in sources},
+            "holds": list(inputs),
+            "inputs": inputs,
             "pre_run_counts": pre_run_counts,
         },
     )
@@ -103,21 +116,53 @@ def request(
 
 
 def open_run(
-    store: Store, envelope: Mapping[str, Any], execution: str, sources: Sequence[str]
+    store: Store,
+    envelope: Mapping[str, Any],
+    execution: str,
+    sources: Sequence[str],
+    uploads: Uploads | None = None,
 ) -> Document:
     """The first step of an execution: which run this is and what it has to do.
 
+    The hourly rule and a refresh take the sources, and every uploaded object version that no
+    run has taken. An upload takes its object version and nothing else.
+
+    Args:
+        store: the database.
+        envelope: the event that started the execution.
+        execution: its id.
+        sources: the API sources.
+        uploads: the bucket for uploads; without one, none are looked for.
+
     Returns:
         `{run_id, proceed, inputs}`: `proceed` is false when this execution has nothing to
-        do (the event came twice, or another run holds the sources), else `inputs` lists
-        `{run_id, input, source}`.
+        do (the event came twice, or another run holds the sources or the object), else
+        `inputs` lists `{run_id, input, source}`.
+
+    Raises:
+        InvalidInput: the envelope starts no run.
+        TransientError: MongoDB or, for an upload, S3 did not answer.
     """
     trigger = triggers.parse(envelope)
-    other = create(store, trigger, sources)
+    upload = None
+    if trigger.upload is not None:
+        upload = _find_upload(trigger.upload, uploads)
+        taken_by = objects.owner(store, upload.id) if upload else trigger.run_id
+        if upload is None or taken_by not in (None, trigger.run_id):
+            return _nothing_to_do(taken_by or trigger.run_id)
+    other = create(store, trigger, [] if upload else sources, upload=upload)
     if other is not None and other["_id"] != trigger.run_id:
-        return {"run_id": other["_id"], "proceed": False, "inputs": []}
+        return _nothing_to_do(other["_id"])
     if not runs.adopt(store, trigger.run_id, execution):
-        return {"run_id": trigger.run_id, "proceed": False, "inputs": []}
+        return _nothing_to_do(trigger.run_id)
+    if upload is not None:
+        taken_by = objects.claim(store, upload, trigger.run_id)
+        if taken_by != trigger.run_id:
+            # The run that had it ended between the look above and the creation of this one.
+            objects.discard_run(store, trigger.run_id)
+            return _nothing_to_do(taken_by)
+    elif uploads is not None:
+        _take_uploads(store, trigger.run_id, uploads)
     document = runs.get(store, trigger.run_id)
     return {
         "run_id": trigger.run_id,
@@ -125,8 +170,45 @@ def open_run(
         "inputs": [
             {"run_id": trigger.run_id, "input": name, "source": note["source"]}
             for name, note in document["inputs"].items()
+            if note["status"] != FAILED
         ],
     }
+
+
+def _nothing_to_do(run_id: str) -> Document:
+    return {"run_id": run_id, "proceed": False, "inputs": []}
+
+
+def _find_upload(told: ObjectVersion, uploads: Uploads | None) -> ObjectVersion | None:
+    """The uploaded object version that an event tells of; None if runs don't take it."""
+    if uploads is None or told.bucket != uploads.bucket:
+        return None
+    found = uploads.locate(told)
+    return found if is_upload(found.key) else None
+
+
+def _take_uploads(store: Store, run_id: str, uploads: Uploads) -> None:
+    """Make the oldest object versions that no run has taken inputs of a run.
+
+    If they can't be listed, the run says so and goes on without: a later one finds them.
+    """
+    try:
+        oldest = nsmallest(
+            MAX_UPLOADS + 1, _untaken(store, uploads), key=lambda v: (v.last_modified, v.id)
+        )
+    except StoreUnavailable:
+        raise
+    except MarketDataError as error:
+        note = {"source": "csv", "status": FAILED, "error": checkpoints.describe(error)}
+        runs.set_input(store, run_id, "uploads", note)
+        return
+    objects.add_to_run(store, run_id, oldest[:MAX_UPLOADS])
+
+
+def _untaken(store: Store, uploads: Uploads) -> Iterator[ObjectVersion]:
+    for page in batched(uploads.versions(), _LOOKUP, strict=False):
+        taken = objects.taken(store, [version.id for version in page])
+        yield from (version for version in page if version.id not in taken)
 
 
 def close(store: Store, run_id: str, errors: Sequence[Document] = ()) -> Document:

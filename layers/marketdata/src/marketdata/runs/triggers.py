@@ -1,7 +1,8 @@
 """What starts a run, and the run's identity that follows from it.
 
 Every trigger hands over an EventBridge envelope (`id`, `time`, `source`, `detail-type`,
-`detail`). An event that is delivered twice has the same id, and so is one run.
+`detail`). An event that is delivered twice has the same id, and so is one run. S3 may tell of
+one object version in two events with two ids; there the object version is the identity.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from uuid import uuid4
 
 from marketdata import clock
 from marketdata.errors import InvalidInput
+from marketdata.objects import NO_VERSION, ObjectVersion
 
 REFRESH_SOURCE = "marketdata.control"
 REFRESH_TYPE = "Refresh Requested"
 _SCHEDULE_SOURCE = "aws.events"
+_UPLOAD_SOURCE = "aws.s3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +31,12 @@ class Trigger:
     run_id: str
     """Begins with the time of the event, so that run ids sort by it."""
     kind: str
-    """`schedule` or `refresh`."""
+    """`schedule`, `refresh` or `upload`."""
     event_id: str
     time: datetime
     envelope: Mapping[str, Any] = field(repr=False)
+    upload: ObjectVersion | None = None
+    """Of an upload: the object version as the event tells of it."""
 
 
 def parse(envelope: Mapping[str, Any]) -> Trigger:
@@ -50,10 +55,38 @@ def parse(envelope: Mapping[str, Any]) -> Trigger:
             f"and `source` ({type(error).__name__}: {error}). Start runs by POST /refresh, the "
             "hourly rule or an upload."
         ) from None
+    if source == _UPLOAD_SOURCE:
+        upload = _upload(envelope)
+        identity = f"{upload.bucket}\0{upload.key}\0{upload.version_id}"
+        return Trigger(_run_id(time, identity), "upload", event_id, time, envelope, upload)
     kind = {_SCHEDULE_SOURCE: "schedule", REFRESH_SOURCE: "refresh"}.get(source)
     if kind is None:
         raise InvalidInput(f"An event from {source!r} starts no run.")
     return Trigger(_run_id(time, event_id), kind, event_id, time, envelope)
+
+
+def _upload(envelope: Mapping[str, Any]) -> ObjectVersion:
+    """The object version that an event of S3 tells of.
+
+    Format: Amazon S3 User Guide, "EventBridge event message structure". An object from before
+    versioning has no `version-id`.
+    """
+    try:
+        detail = envelope["detail"]
+        described = detail["object"]
+        bucket, key = str(detail["bucket"]["name"]), str(described["key"])
+        return ObjectVersion(
+            bucket=bucket,
+            key=key,
+            version_id=str(described.get("version-id") or NO_VERSION),
+            size=described.get("size"),
+            etag=described.get("etag"),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(
+            "The event of S3 does not say which object it is about: it needs `detail.bucket.name` "
+            f"and `detail.object.key` ({type(error).__name__}: {error})."
+        ) from None
 
 
 def refresh_envelope() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 
 from marketdata import clock
@@ -25,11 +26,21 @@ def record_id(
     records of the same millisecond has probability below 1e-17.
     """
     milliseconds = clock.to_ms(timestamp)
+    return (milliseconds + _SIGN).to_bytes(8, "big") + _series(source, dataset, asset_id, interval)
+
+
+# A file of a million rows has a few thousand assets.
+@lru_cache(maxsize=50_000)
+def _series(source: str, dataset: str, asset_id: str, interval: str) -> bytes:
     text = f"{len(source)},{len(dataset)},{len(asset_id)}:{source}{dataset}{asset_id}{interval}"
-    digest = blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
-    return (milliseconds + _SIGN).to_bytes(8, "big") + digest
+    return blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
 
 
 def first_id(timestamp: datetime) -> bytes:
     """The lowest possible `_id` at a time: ids from it on are of that time or later."""
     return (clock.to_ms(timestamp) + _SIGN).to_bytes(8, "big") + bytes(_HASH_BYTES)
+
+
+def last_id(timestamp: datetime) -> bytes:
+    """The highest possible `_id` at a time: ids up to it are of that time or earlier."""
+    return (clock.to_ms(timestamp) + _SIGN).to_bytes(8, "big") + b"\xff" * _HASH_BYTES

@@ -62,9 +62,7 @@ FIELDS: Mapping[str, _Field] = {
     "price_usd": _Field(
         ("price_usd", "usd_price"), _THING | {"in", "current", "last", "latest", "spot"}
     ),
-    "volume_24h": _Field(
-        ("volume_24h", "tx_volume"), _THING | {"usd", "in", "total", "trading"}
-    ),
+    "volume_24h": _Field(("volume_24h", "tx_volume"), _THING | {"usd", "in", "total", "trading"}),
     "market_cap": _Field(("market_cap",), _THING | {"usd", "in", "current"}),
     "percent_change_24h": _Field(("percent_change_24h",), frozenset({"price", "usd", "in"})),
     # What was created at some time may be the row of a table; any other time is the price's own.
@@ -108,16 +106,22 @@ _SYNONYMS = {
 }
 _COMPOUNDS = {"mcap": ("market", "cap"), "mktcap": ("market", "cap")}
 
-_CURRENCIES = frozenset(
-    "usd usdt usdc usdd usde busd tusd fdusd dai eur gbp jpy cny krw inr aud cad chf hkd sgd nzd "
-    "sek nok dkk pln try rub brl zar mxn btc eth bnb xrp sol ltc sats satoshi wei".split()
-)
-_WORDS = frozenset(
-    "price volume market cap percent change symbol ticker name timestamp time stamp created "
-    "asset coin token crypto source dataset id tx "
-    "exchange resource ticket date rank open high low close average adjusted quote base total "
-    "trading current last latest realized diluted supply".split()
-)
+# fmt: off
+_CURRENCIES = frozenset((
+    "usd", "usdt", "usdc", "usdd", "usde", "busd", "tusd", "fdusd", "dai", "eur", "gbp",
+    "jpy", "cny", "krw", "inr", "aud", "cad", "chf", "hkd", "sgd", "nzd", "sek",
+    "nok", "dkk", "pln", "try", "rub", "brl", "zar", "mxn", "btc", "eth", "bnb",
+    "xrp", "sol", "ltc", "sats", "satoshi", "wei",
+))
+_WORDS = frozenset((
+    "price", "volume", "market", "cap", "percent", "change", "symbol", "ticker",
+    "name", "timestamp", "time", "stamp", "created", "asset", "coin", "token",
+    "crypto", "source", "dataset", "id", "tx", "exchange", "resource", "ticket",
+    "date", "rank", "open", "high", "low", "close", "average", "adjusted",
+    "quote", "base", "total", "trading", "current", "last", "latest", "realized",
+    "diluted", "supply",
+))
+# fmt: on
 _VOCABULARY = _WORDS | _CURRENCIES | frozenset(_SYNONYMS) | frozenset(_COMPOUNDS)
 _LONG = 5
 """Letters from which a token may be misspelt and is still recognised."""
@@ -161,9 +165,11 @@ class ColumnMapping:
         shown = ", ".join(repr(name) for name in self.header[:_SHOWN_COLUMNS])
         more = len(self.header) - _SHOWN_COLUMNS
         questions = [q for q in self.quarantined if q["to"] in names]
-        unsure = "".join(
-            f" {q['from']!r} might be {q['to']} but {q['reason']}." for q in questions
-        )
+        unsure = "".join(f" {q['from']!r} might be {q['to']} but {q['reason']}." for q in questions)
+        only = self.header[0] if len(self.header) == 1 else ""
+        separator = next((sign for sign in (";", "\t", "|") if sign in only), "")
+        if separator:
+            unsure = f" They seem to be separated by {separator!r}, which is to be a comma."
         raise FileRefused(
             f"{what} has no usable {wanted}. Its columns are: {shown}"
             f"{f' and {more} more' if more > 0 else ''}.{unsure} Rename the columns and upload "
@@ -284,14 +290,14 @@ def _key(name: str) -> str:
 
 
 def _tokens(name: str) -> list[str]:
-    words: list[str] = _TOKEN.findall(_CAMEL.sub(" ", _clean(name)).casefold())
-    tokens: list[str] = []
-    for word in words:
-        if tokens and tokens[-1].isdecimal() and word in _HOURS | _DAYS:
+    words: list[str] = []
+    for word in _TOKEN.findall(_CAMEL.sub(" ", _clean(name)).casefold()):
+        if words and words[-1].isdecimal() and word in _HOURS | _DAYS:
             # `24 h` is one token, as `24h` is.
-            word = tokens.pop() + word  # noqa: PLW2901
-        tokens.extend(_plain(word))
-    return tokens
+            words[-1] += word
+        else:
+            words.append(word)
+    return [token for word in words for token in _plain(word)]
 
 
 def _plain(word: str) -> tuple[str, ...]:
@@ -352,8 +358,8 @@ def _misspelling(token: str, want: str) -> float:
     if token in _VOCABULARY or not token.isalpha() or not want.isalpha():
         return 0.0
     if want in _MAY_BE_MISSPELT:
-        near = token[0] == want[0] and DamerauLevenshtein.distance(token, want) == 1
-        return APPLIED_FROM if near and len(token) > 1 else 0.0
+        near = DamerauLevenshtein.distance(token, want) == 1 and token[0] == want[0]
+        return APPLIED_FROM if near and token[-1] == want[-1] else 0.0
     if len(want) < _LONG:
         return 0.0
     if len(token) >= _LONG - 1 and want.startswith(token):

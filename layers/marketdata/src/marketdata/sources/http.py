@@ -74,10 +74,19 @@ class Answer:
     chunks: Iterator[bytes]
 
 
+class Session(requests.Session):
+    """Keeps the connection between pages, and follows no redirect.
+
+    A redirect would carry the key's header to whatever host it names; and to look where it
+    goes, `requests` would read its whole body, without any of the limits here.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: the answer is taken as it is."""
+
+
 @contextmanager
-def get(
-    session: requests.Session, request: PageRequest, *, limits: Limits = LIMITS
-) -> Iterator[Answer]:
+def get(session: Session, request: PageRequest, *, limits: Limits = LIMITS) -> Iterator[Answer]:
     """GET a page; its body is to be read, in pieces, within the `with` block.
 
     Args:
@@ -101,7 +110,6 @@ def get(
             headers={"Accept": "application/json", "User-Agent": _USER_AGENT, **request.headers},
             timeout=(limits.connect_seconds, limits.read_seconds),
             stream=True,
-            # A redirect would carry the key's header to whatever host it names.
             allow_redirects=False,
         )
     except (requests.exceptions.InvalidHeader, UnicodeError):

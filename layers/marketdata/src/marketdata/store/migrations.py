@@ -6,6 +6,7 @@ too, so a step that was interrupted is simply run again. Nothing else creates an
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,13 @@ from marketdata.store.batches import COUNTS
 from marketdata.store.connection import Document, Store, store_errors
 
 _NAMESPACE_EXISTS = 48
-_NUMBER_OR_NULL: Document = {"bsonType": ["double", "null"]}
+_LARGEST = sys.float_info.max
+# Between the bounds there is neither an infinity nor NaN, which compares below all numbers.
+_NUMBER_OR_NULL: Document = {
+    "bsonType": ["double", "null"],
+    "minimum": -_LARGEST,
+    "maximum": _LARGEST,
+}
 _TEXT: Document = {"bsonType": "string", "minLength": 1}
 
 MARKET_DATA_SCHEMA: Document = {
@@ -46,7 +53,12 @@ MARKET_DATA_SCHEMA: Document = {
         "symbol": _TEXT,
         "name": {"bsonType": ["string", "null"]},
         "asset_id": _TEXT,
-        "price_usd": {"bsonType": "double", "minimum": 0, "exclusiveMinimum": True},
+        "price_usd": {
+            "bsonType": "double",
+            "minimum": 0,
+            "exclusiveMinimum": True,
+            "maximum": _LARGEST,
+        },
         "volume_24h": {**_NUMBER_OR_NULL, "minimum": 0},
         "market_cap": {**_NUMBER_OR_NULL, "minimum": 0},
         "percent_change_24h": _NUMBER_OR_NULL,

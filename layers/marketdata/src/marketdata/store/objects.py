@@ -8,7 +8,7 @@ go of it, and a later run takes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pymongo.errors import DuplicateKeyError
 
@@ -81,6 +81,21 @@ def add_to_run(store: Store, run_id: str, versions: Iterable[ObjectVersion]) -> 
 def input_note(version: ObjectVersion) -> Document:
     """An object version as the note of a run's input."""
     return {"source": "csv", "status": "pending", "object": version.document()}
+
+
+def note_mappings(
+    store: Store, run_id: str, input_id: str, mappings: Mapping[str, Sequence[Document]]
+) -> None:
+    """Add an object's column mappings to those of its run, each with the input it is of.
+
+    Doing it again adds nothing.
+    """
+    added = {
+        name: {"$each": [{**mapping, "input": input_id} for mapping in found]}
+        for name, found in mappings.items()
+    }
+    with store_errors(f"noting the columns of {input_id} in run {run_id}"):
+        store.runs.update_one({"_id": run_id, "status": "running"}, {"$addToSet": added})
 
 
 def discard_run(store: Store, run_id: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pymongo
@@ -19,9 +19,8 @@ from bson import Binary
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import ExecutionTimeout
 
-from marketdata import clock
 from marketdata.errors import InvalidInput, NotFound, QueryTimeout
-from marketdata.schema.identity import first_id
+from marketdata.schema.identity import first_id, last_id
 from marketdata.store.batches import COUNTS
 from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.raw import raw_row_count
@@ -33,11 +32,15 @@ MAX_SORTED = 100_000
 """Records that are sorted in memory at most; only the page's own are kept while doing so."""
 
 FEW = 20_000
-"""Up to so many selected records are sorted in memory though an index has the order: walking
-that index would pass by all the others."""
+"""Up to so many selected records are sorted in memory though an index has the order, if they
+are rare: walking that index would pass by all the others."""
 
-MAX_SKIPPED = 100_000
-"""Records that `page` may skip; a cursor skips none."""
+FEW_OF_SYMBOLS = 100_000
+"""The same for records of given symbols. An asset's prices lie close together, so that all
+others may come before the first of them; and sorting these takes a third of a second at most."""
+
+_RARE = 100
+"""One record in so many is rare."""
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def find_records(
         query: which records, in which order.
         limit: how many at most.
         after: go on after this record of an earlier page.
-        skip: leave out so many first; at most `MAX_SKIPPED`.
+        skip: leave out so many first; they are passed by one after the other.
 
     Raises:
         InvalidInput: the order needs a scan; the message names the way out.
@@ -140,16 +143,22 @@ def plan_records(store: Store, query: RecordQuery, after: Position | None = None
     """
     selected, narrow = _selection(query)
     direction = DESCENDING if query.descending else ASCENDING
-    by_time = query.sort == "timestamp"
-    order = [("_id", direction)] if by_time else [(query.sort, direction), ("_id", direction)]
-    filter_ = selected if after is None else {"$and": [selected, _after(query, after)]}
+    by_time = [("_id", direction)]
+    if query.sort == "timestamp" or _has_one_value(query):
+        if after is not None:
+            selected = {"$and": [selected, _past(query, after)]}
+        return Plan(selected, by_time, narrow, in_memory=False)
 
-    if by_time:
-        return Plan(filter_, order, narrow, in_memory=False)
+    order = [(query.sort, direction), *by_time]
+    filter_ = selected
+    if after is not None:
+        # The position takes the place of the symbols, so that it bounds the index scan.
+        rest = _selection(replace(query, symbols=()))[0] if query.sort == "symbol" else selected
+        filter_ = {"$and": [rest, _after(query, after)]}
     ordered = INDEX_OF_ORDER.get(query.sort)
     if ordered and (ordered == narrow or not selected):
         return Plan(filter_, order, ordered, in_memory=False)
-    if _at_most(store, selected, narrow, FEW if ordered else MAX_SORTED):
+    if _at_most(store, selected, narrow, _worth_sorting(store, query) if ordered else MAX_SORTED):
         return Plan(filter_, order, narrow, in_memory=True)
     if ordered:
         return Plan(filter_, order, ordered, in_memory=False)
@@ -160,6 +169,15 @@ def plan_records(store: Store, query: RecordQuery, after: Position | None = None
         sort=query.sort,
         indexed=list(INDEX_OF_ORDER),
     )
+
+
+def _worth_sorting(store: Store, query: RecordQuery) -> int:
+    """How many records are rather sorted in memory than met along an index of the order."""
+    if query.symbols:
+        return FEW_OF_SYMBOLS
+    with _reading("how many records there are"):
+        records = store.market_data.estimated_document_count()
+    return min(FEW, records // _RARE)
 
 
 def _selection(query: RecordQuery) -> tuple[Document, str]:
@@ -176,26 +194,36 @@ def _selection(query: RecordQuery) -> tuple[Document, str]:
     if query.start is not None:
         times["$gte"] = Binary(first_id(query.start))
     if query.end is not None:
-        times["$lt"] = Binary(first_id(clock.from_ms(clock.to_ms(query.end) + 1)))
+        times["$lte"] = Binary(last_id(query.end))
     if times:
         filter_["_id"] = times
     return filter_, narrow
 
 
+def _has_one_value(query: RecordQuery) -> bool:
+    """Whether all that a query selects agrees in the sort field, so that time decides alone."""
+    if query.sort == "symbol":
+        return len(query.symbols) == 1
+    return query.sort == "source" and query.source is not None
+
+
+def _past(query: RecordQuery, after: Position) -> Document:
+    return {"_id": {"$lt" if query.descending else "$gt": Binary(after.id)}}
+
+
 def _after(query: RecordQuery, after: Position) -> Document:
     """What comes after a record in the order of a query; null is below every other value."""
-    past = "$lt" if query.descending else "$gt"
-    later = {"_id": {past: Binary(after.id)}}
-    if query.sort == "timestamp":
-        return later
-    tie = {query.sort: {"$eq": after.value}, **later}
+    field, value = query.sort, after.value
+    tie = {field: {"$eq": value}, **_past(query, after)}
+    if field == "symbol" and query.symbols and isinstance(value, str):
+        later = [s for s in query.symbols if (s < value if query.descending else s > value)]
+        return {"$or": [{field: {"$in": later}}, tie]}
     if query.descending:
-        if after.value is None:
-            return tie
-        return {"$or": [{query.sort: {"$lt": after.value}}, {query.sort: {"$eq": None}}, tie]}
-    if after.value is None:
-        return {"$or": [{query.sort: {"$ne": None}}, tie]}
-    return {"$or": [{query.sort: {"$gt": after.value}}, tie]}
+        # A comparison with a number finds numbers only, so nulls are named by themselves.
+        beyond = [] if value is None else [{field: {"$lt": value}}, {field: {"$eq": None}}]
+    else:
+        beyond = [{field: {"$ne": None}} if value is None else {field: {"$gt": value}}]
+    return {"$or": [*beyond, tie]}
 
 
 def _at_most(store: Store, filter_: Document, hint: str, limit: int) -> bool:
@@ -437,7 +465,7 @@ def find_symbols(
         store.latest_prices.find({"$and": parts} if parts else {}, _ASSET)
         .sort([("symbol", ASCENDING), ("_id", ASCENDING)])
         .hint("symbol_id")
-        .batch_size(2 * limit)
+        .batch_size(max(100, 2 * limit))
         .max_time_ms(MAX_TIME_MS) as cursor,
     ):
         for document in cursor:

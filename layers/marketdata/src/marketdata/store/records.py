@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from bson import Binary
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
@@ -21,7 +20,7 @@ def find_existing(store: Store, ids: Sequence[bytes]) -> dict[bytes, Document]:
     found: dict[bytes, Document] = {}
     with store_errors(f"looking up {len(ids)} records"):
         for start in range(0, len(ids), _LOOKUP):
-            part = [Binary(i) for i in ids[start : start + _LOOKUP]]
+            part = list(ids[start : start + _LOOKUP])
             for document in store.market_data.find({"_id": {"$in": part}}):
                 found[bytes(document["_id"])] = document
     return found
@@ -96,10 +95,10 @@ def raise_latest(store: Store, documents: Sequence[Document]) -> None:
         return
     with store_errors(f"updating {len(newest)} latest prices"):
         known = {
-            bytes(d["_id"]): (bytes(d["record_id"]), d["received_at"], d["row"])
+            bytes(d["_id"]): (bytes(d["record_id"]), *_sighting(d))
             for d in store.latest_prices.find(
-                {"_id": {"$in": [Binary(k) for k in newest]}},
-                {"record_id": 1, "received_at": 1, "row": 1},
+                {"_id": {"$in": list(newest)}},
+                {"record_id": 1, "received_at": 1, "version": 1, "row": 1, "raw_id": 1},
             )
         }
         updates = [
@@ -117,13 +116,19 @@ def raise_latest(store: Store, documents: Sequence[Document]) -> None:
                 updates = [updates[f["index"]] for f in _duplicates_or_raise(error)]
 
 
-def _rank(document: Document) -> tuple[bytes, Any, int]:
-    return bytes(document["_id"]), document["received_at"], document["row"]
+def _rank(document: Document) -> tuple[bytes, Any, str, int, str]:
+    return bytes(document["_id"]), *_sighting(document)
+
+
+def _sighting(document: Document) -> tuple[Any, str, int, str]:
+    """What orders sightings of one record; the same order as in `load.merge.precedence`."""
+    version = document.get("version") or ""
+    return document["received_at"], version, document["row"], document["raw_id"]
 
 
 def _raise(key: bytes, document: Document) -> UpdateOne:
     new = {k: v for k, v in document.items() if k not in ("_id", "history")}
-    new |= {"_id": Binary(key), "record_id": document["_id"]}
+    new |= {"_id": key, "record_id": document["_id"]}
     newer = {
         "$or": [
             {"$gt": [new["record_id"], "$record_id"]},
@@ -132,8 +137,8 @@ def _raise(key: bytes, document: Document) -> UpdateOne:
                     {"$eq": [new["record_id"], "$record_id"]},
                     {
                         "$gte": [
-                            [new["received_at"], new["row"]],
-                            ["$received_at", "$row"],
+                            [{"$literal": part} for part in _sighting(new)],
+                            ["$received_at", {"$ifNull": ["$version", ""]}, "$row", "$raw_id"],
                         ]
                     },
                 ]

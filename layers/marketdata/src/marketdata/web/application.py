@@ -75,7 +75,8 @@ class Application:
             or getattr(context, "aws_request_id", "")
         )
         call = Call(self._services, request_id)
-        method, path = str(event["httpMethod"]).upper(), str(event["path"] or "/")
+        method = str(event.get("httpMethod") or "").upper()
+        path = str(event.get("path") or "/")
         try:
             answer = self._answer(event, context, call, method, path)
         except Exception as error:  # noqa: BLE001 - the last resort of all requests
@@ -99,6 +100,10 @@ class Application:
         headers = {str(k).lower(): str(v) for k, v in (event.get("headers") or {}).items()}
         if self._authorise is not None:
             self._authorise(headers)
+        body: Event = {}
+        if method == "POST":
+            body = {"body": _body(event, headers), "isBase64Encoded": False}
+            headers["content-type"] = "application/json"
         # API Gateway writes null where there is nothing.
         request = {
             **event,
@@ -107,9 +112,8 @@ class Application:
             "headers": headers,
             "multiValueHeaders": {k: [v] for k, v in headers.items()},
             "requestContext": {"stage": "", "path": path, **(event.get("requestContext") or {})},
+            **body,
         }
-        if method == "POST":
-            request |= {"body": _body(event, headers), "isBase64Encoded": False}
         self._resolver.append_context(call=call)  # type: ignore[no-untyped-call]
         return self._resolver.resolve(request, context)
 

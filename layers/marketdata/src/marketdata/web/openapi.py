@@ -78,12 +78,22 @@ def build() -> dict[str, Any]:
 
 def _operations(operations: dict[str, Any]) -> dict[str, Any]:
     for operation in operations.values():
+        for parameter in operation.get("parameters", []):
+            parameter["schema"] = _without_null(parameter["schema"])
         operation["responses"].pop("422", None)
         operation["responses"]["500"] = {
             "description": "A defect of this service.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
         }
     return operations
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema without null: a parameter is there or not, it can't be null."""
+    options = [s for s in schema.get("anyOf", []) if s.get("type") != "null"]
+    if len(options) != 1:
+        return schema
+    return {**options[0], **{k: v for k, v in schema.items() if k != "anyOf"}}
 
 
 def render() -> str:

@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, NoReturn
 
 from aws_lambda_powertools.event_handler.openapi.params import Query
+from pydantic import Field
 
 from marketdata import clock
 from marketdata.errors import InvalidInput
-from marketdata.web.cursor import MAX_CHARACTERS
+from marketdata.web.cursor import PATTERN
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
-MAX_SYMBOLS = 50
+MAX_SYMBOLS = 200
 
 Limit = Annotated[
     int, Query(ge=1, le=MAX_LIMIT, description="Entries on a page at most.", examples=[10])
@@ -23,19 +24,46 @@ Limit = Annotated[
 CursorText = Annotated[
     str | None,
     Query(
-        min_length=1,
-        max_length=MAX_CHARACTERS,
-        pattern=r"^[A-Za-z0-9_=-]+$",
+        pattern=PATTERN,
         description="`next_cursor` of the page before. It keeps the list's filters and order, "
         "which need not be given again.",
     ),
 ]
+_TICKER = "[^ ,](?:[^,]{0,62}[^ ,])?"
 Symbols = Annotated[
-    list[str] | None,
+    list[Annotated[str, Field(json_schema_extra={"pattern": f"^{_TICKER}(?:,{_TICKER})*$"})]]
+    | None,
     Query(
+        min_length=1,
+        max_length=20,
         description="Ticker, in any case; several separated by commas, or the parameter again. "
-        f"At most {MAX_SYMBOLS}.",
+        f"At most {MAX_SYMBOLS} in all.",
         examples=[["BTC"]],
+    ),
+]
+
+_TIME = {
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "format": "date"},
+        {"type": "string", "pattern": "^(?:0|[1-9][0-9]{11,14})$"},
+    ]
+}
+_TIME_FORMS = "ISO 8601 (UTC where no zone is given), a date, or milliseconds since 1970."
+Start = Annotated[
+    str | None,
+    Query(
+        description=f"First time that belongs to it: {_TIME_FORMS}",
+        json_schema_extra=_TIME,
+        examples=["2025-05-09T08:15:00Z"],
+    ),
+]
+End = Annotated[
+    str | None,
+    Query(
+        description=f"Last time that belongs to it: {_TIME_FORMS} A date is its whole day.",
+        json_schema_extra=_TIME,
+        examples=["2025-05-09"],
     ),
 ]
 Source = Annotated[
@@ -52,13 +80,14 @@ RunId = Annotated[
     Query(pattern=r"^[A-Za-z0-9_.:-]{1,128}$", description="Only of this run."),
 ]
 
-MAX_MS = clock.to_ms(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
-"""The last time that a parameter may name, in milliseconds since 1970."""
+MAX_MS = clock.to_ms(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
+"""The last time that a parameter may name, in milliseconds since 1970; the first is 0."""
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_INTEGER = re.compile(r"-?[0-9]+")
+_MILLISECONDS = re.compile(r"0|[1-9][0-9]{11,14}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_LOST_PLUS = re.compile(r"(T[\d:.,]+) (\d{2}(:?\d{2})?)")
-_SHORTEST_MS = 12
+_LOST_PLUS = re.compile(r"(T[0-9:.,]+) ([0-9]{2}(:?[0-9]{2})?)")
+_LEAP_SECOND = re.compile(r"(T[0-9]{2}:[0-9]{2}):60")
 _MAX_SYMBOL = 64
 
 
@@ -83,23 +112,18 @@ def check_same(name: str, given: object, kept: object) -> None:
         malformed(name, "is not what the cursor's list was asked with; start without cursor")
 
 
-def text_is_clean(text: str) -> bool:
-    """Whether a text is printable, so that it can be stored, compared and shown."""
-    return text.isprintable()
-
-
 def read_symbols(values: Iterable[str] | None) -> tuple[str, ...]:
     """Tickers in upper case, each once, in the order given."""
     if values is None:
         return ()
-    symbols = tuple(
-        dict.fromkeys(part.strip().upper() for value in values for part in value.split(","))
-    )
-    for symbol in symbols:
-        if not symbol:
+    parts = [part.strip(" ") for value in values for part in value.split(",")]
+    for part in parts:
+        if not part:
             malformed("symbol", "is empty, or has an empty part between commas")
-        if len(symbol) > _MAX_SYMBOL or not text_is_clean(symbol):
-            malformed("symbol", f"{symbol[:80]!r} is no ticker: up to 64 printable characters")
+        if len(part) > _MAX_SYMBOL:
+            malformed("symbol", f"{part[:80]!r} is longer than a ticker's {_MAX_SYMBOL} characters")
+        read_text("symbol", part)
+    symbols = tuple(dict.fromkeys(part.upper() for part in parts))
     if len(symbols) > MAX_SYMBOLS:
         malformed("symbol", f"has {len(symbols)} tickers; at most {MAX_SYMBOLS} are taken")
     return symbols
@@ -107,13 +131,19 @@ def read_symbols(values: Iterable[str] | None) -> tuple[str, ...]:
 
 def read_text(name: str, value: str | None) -> str | None:
     """A text that is compared with a field, as it is."""
-    if value is not None and not text_is_clean(value):
-        malformed(name, "has characters that are not printable")
+    if value is not None:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            malformed(name, "is not UTF-8 text")
     return value
 
 
 def read_time(name: str, value: str | None, *, end: bool = False) -> datetime | None:
     """A time: ISO 8601 (UTC where no zone is given), a date, or milliseconds since 1970.
+
+    Times before 1970 and after 9999 bound nothing, so they are as good as the nearest that is
+    in between.
 
     Args:
         name: of the parameter, for the message.
@@ -123,36 +153,27 @@ def read_time(name: str, value: str | None, *, end: bool = False) -> datetime | 
     if value is None:
         return None
     text = value.strip()
+    if _MILLISECONDS.fullmatch(text):
+        return clock.from_ms(min(int(text), MAX_MS))
     if _INTEGER.fullmatch(text):
-        digits = text.lstrip("+-")
-        if 1 < len(digits) < _SHORTEST_MS:
-            malformed(
-                name,
-                f"{text} would be milliseconds since 1970, of {_day_of(int(text))}; give "
-                "milliseconds, or an ISO 8601 time",
-            )
-        return _within(name, text, timedelta(milliseconds=int(text)))
+        malformed(
+            name,
+            f"{text[:80]!r} is no number of milliseconds since 1970 that is meant: those have 12 "
+            "to 15 digits. Give such a number, or an ISO 8601 time",
+        )
+    # A plus sign that was not percent-encoded arrives as a space.
+    iso = _LOST_PLUS.sub(r"\1+\2", text.upper())
+    leap = _LEAP_SECOND.search(iso) is not None
     try:
-        # A plus sign that was not percent-encoded arrives as a space.
-        time = datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text))
+        time = datetime.fromisoformat(_LEAP_SECOND.sub(r"\1:59", iso))
     except ValueError:
         malformed(
             name,
             f"{text[:80]!r} is no time: give ISO 8601 (2025-05-09T08:15:00Z), a date (2025-05-09) "
             "or milliseconds since 1970",
         )
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    since = time - clock.EPOCH + timedelta(seconds=leap)
     if end and _DATE.fullmatch(text):
-        time += timedelta(days=1, milliseconds=-1)
-    aware = time.replace(tzinfo=UTC) if time.tzinfo is None else time
-    return _within(name, text, aware - clock.EPOCH)
-
-
-def _day_of(milliseconds: int) -> str:
-    return f"{clock.EPOCH + timedelta(milliseconds=milliseconds):%Y-%m-%d}"
-
-
-def _within(name: str, text: str, since: timedelta) -> datetime:
-    milliseconds = since // timedelta(milliseconds=1)
-    if not 0 <= milliseconds <= MAX_MS:
-        malformed(name, f"{text[:80]!r} is not between 1970 and 9999")
-    return clock.from_ms(milliseconds)
+        since += timedelta(days=1, milliseconds=-1)
+    return clock.from_ms(min(max(since // timedelta(milliseconds=1), 0), MAX_MS))

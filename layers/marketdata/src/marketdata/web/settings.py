@@ -25,5 +25,5 @@ class ControlSettings(WebSettings, SourceSettings):
 
     state_machine_arn: str
     uploads_bucket: str = ""
-    upload_max_bytes: int = Field(default=1024**3, ge=1, le=5 * 1024**3)
+    upload_max_bytes: int = Field(default=5 * 1024**3, ge=1, le=5 * 1024**3)
     """The most that a presigned form takes; S3's own limit for a form is 5 GiB."""

@@ -11,7 +11,7 @@ class RouteEntry(Form):
     """One route."""
 
     method: str = Field(examples=["GET"])
-    path: str = Field(examples=["/data"])
+    path: str = Field(description="Relative to this route.", examples=["data"])
     summary: str = Field(examples=["Records"])
 
 

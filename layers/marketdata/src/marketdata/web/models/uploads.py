@@ -8,6 +8,9 @@ from pydantic import Field
 
 from marketdata.web.models.common import Answer, Form, Time
 
+MAX_FORM_BYTES = 5 * 1024**3
+"""S3's own limit for what a form can put."""
+
 
 class UploadRequest(Form):
     """A file that is to be put."""
@@ -25,6 +28,7 @@ class UploadRequest(Form):
         int | None,
         Field(
             ge=1,
+            le=MAX_FORM_BYTES,
             description="Its size in bytes; when given, exactly so many are taken.",
             examples=[52431],
         ),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from aws_lambda_powertools.event_handler import Request
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
 from marketdata import clock
+from marketdata.errors import NotFound
 from marketdata.schema.identity import ID_BYTES
 from marketdata.store import queries
 from marketdata.store.connection import Document
@@ -21,8 +23,10 @@ from marketdata.web.parameters import (
     DEFAULT_LIMIT,
     MAX_MS,
     CursorText,
+    End,
     Limit,
     Source,
+    Start,
     Symbols,
     check_same,
     malformed,
@@ -63,7 +67,7 @@ class _Asked:
 
 _KIND = "data"
 _CURSOR_PARTS = 8
-_TIME = "ISO 8601 (UTC where no zone is given), a date, or milliseconds since 1970."
+MAX_PAGE = 1_000
 _TEXT_FIELDS = {"symbol", "source", "name", "asset_id"}
 
 
@@ -73,7 +77,7 @@ _TEXT_FIELDS = {"symbol", "source", "name", "asset_id"}
     description="Records, the newest first unless another order is asked for. Go on with "
     "`cursor`: a walk gives every record exactly once, also while new ones come in. `page` "
     "counts from the start each time and is for looking around.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400),
+    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
     tags=["data"],
     operation_id="listData",
 )
@@ -81,30 +85,33 @@ def list_data(
     request: Request,
     symbol: Symbols = None,
     source: Source = None,
-    start: Annotated[
-        str | None, Query(description=f"First time that belongs to it: {_TIME}")
-    ] = None,
-    end: Annotated[
-        str | None,
-        Query(description=f"Last time that belongs to it: {_TIME} A date is its whole day."),
-    ] = None,
+    start: Start = None,
+    end: End = None,
     sort_by_direction: Annotated[
         str | None,
         Query(
             alias="sortBy",
-            description="Field and direction, as `price_usd:desc`. Fields: "
-            f"{', '.join(queries.SORTABLE)}. Null counts as the lowest.",
+            description="Field and direction, as `price_usd:desc`. Without a direction, time "
+            "descends and everything else ascends; null counts as the lowest.",
+            json_schema_extra={"pattern": f"^(?:{'|'.join(queries.SORTABLE)})(?::(?:asc|desc))?$"},
             examples=["price_usd:desc"],
         ),
     ] = None,
     sort_by: Annotated[
-        str | None, Query(description="The same by two parameters: the field.")
+        Literal[queries.SORTABLE] | None,  # type: ignore[valid-type]
+        Query(description="The same by two parameters: the field. `sortBy` outweighs it."),
     ] = None,
     sort_dir: Annotated[
-        str | None, Query(description="The same by two parameters: `asc` or `desc`.")
+        Literal["asc", "desc"] | None,
+        Query(description="The same by two parameters: the direction. `sortBy` outweighs it."),
     ] = None,
     page: Annotated[
-        int | None, Query(ge=1, description="Number of a page of `limit` records, from 1.")
+        int | None,
+        Query(
+            ge=1,
+            le=MAX_PAGE,
+            description="Number of a page of `limit` records, from 1; further on, take `cursor`.",
+        ),
     ] = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
@@ -119,21 +126,11 @@ def list_data(
         sort=sort,
         descending=descending,
     )
-    if cursor is None:
-        query, after = asked.query(), None
-    elif page is None:
-        query, after = _resume(cursor, asked)
-    else:
+    query, after = (asked.query(), None) if cursor is None else _resume(cursor, asked)
+    if cursor is not None and page is not None:
         malformed("page", "can't be given with cursor")
-    if query.start and query.end and query.start > query.end:
-        malformed("start", "is after end")
-    skip = ((page or 1) - 1) * limit
-    if skip > queries.MAX_SKIPPED:
-        malformed(
-            "page", f"with limit {limit} would skip more than {queries.MAX_SKIPPED}; use cursor"
-        )
-
     store = services(request).store()
+    skip = ((page or 1) - 1) * limit
     found = queries.find_records(store, query, limit=limit + 1, after=after, skip=skip)
     shown = found[:limit]
     more = len(found) > limit
@@ -152,9 +149,7 @@ def list_data(
     )
 
 
-_RecordId = Annotated[
-    str, Path(pattern="^[0-9a-f]{40}$", description="Its id.", examples=[RECORD_ID])
-]
+_RecordId = Annotated[str, Path(description="Its id, 40 hexadecimal digits.", examples=[RECORD_ID])]
 
 
 @router.get(
@@ -167,7 +162,7 @@ _RecordId = Annotated[
 )
 def get_record(request: Request, record_id: _RecordId) -> OneRecord:
     """One record."""
-    document = queries.find_record(services(request).store(), bytes.fromhex(record_id))
+    document = _find(request, record_id)
     return OneRecord.model_validate({"data": record(document), "run_id": document["run_id"]})
 
 
@@ -181,7 +176,7 @@ def get_record(request: Request, record_id: _RecordId) -> OneRecord:
 )
 def get_history(request: Request, record_id: _RecordId) -> History:
     """The history of a record, the current value included."""
-    document = queries.find_record(services(request).store(), bytes.fromhex(record_id))
+    document = _find(request, record_id)
     return History.model_validate(
         {
             "id": record_id,
@@ -190,6 +185,14 @@ def get_history(request: Request, record_id: _RecordId) -> History:
         }
     )
 
+
+def _find(request: Request, record_id: str) -> Document:
+    if not _ID.fullmatch(record_id):
+        raise NotFound(f"There is no record {record_id[:80]!r}: an id has 40 hexadecimal digits.")
+    return queries.find_record(services(request).store(), bytes.fromhex(record_id))
+
+
+_ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
 
 _VALUES = (
     "symbol",
@@ -230,23 +233,16 @@ def _order(
     combined: str | None, field: str | None, direction: str | None
 ) -> tuple[str | None, bool | None]:
     """The field and whether it descends, each None where it is not said."""
-    name = "sort_by"
     if combined is not None:
-        if field is not None or direction is not None:
-            malformed("sortBy", "can't be given with sort_by or sort_dir")
-        name = "sortBy"
         field, colon, direction = combined.partition(":")
-        direction = direction if colon else None
-    if field is not None and field not in queries.SORTABLE:
-        malformed(
-            name, f"{field[:80]!r} is no field to sort by; these are: {', '.join(queries.SORTABLE)}"
-        )
-    if direction is not None and direction.lower() not in ("asc", "desc"):
-        malformed(
-            "sortBy" if combined else "sort_dir",
-            f"the direction is asc or desc, not {direction[:80]!r}",
-        )
-    return field, None if direction is None else direction.lower() == "desc"
+        if field not in queries.SORTABLE:
+            malformed(
+                "sortBy",
+                f"{field[:80]!r} is no field to sort by; these are: {', '.join(queries.SORTABLE)}",
+            )
+        if colon and direction not in ("asc", "desc"):
+            malformed("sortBy", f"the direction is asc or desc, not {direction[:80]!r}")
+    return field, direction == "desc" if direction else None
 
 
 def _cursor(query: RecordQuery, last: Document) -> str:

@@ -70,7 +70,11 @@ def get_index() -> Index:
             "version": described["info"]["version"],
             "documentation": "docs",
             "routes": [
-                {"method": method.upper(), "path": path, "summary": operation["summary"]}
+                {
+                    "method": method.upper(),
+                    "path": path.lstrip("/"),
+                    "summary": operation["summary"],
+                }
                 for path, operations in described["paths"].items()
                 for method, operation in operations.items()
             ],

@@ -35,7 +35,7 @@ _ASSET_KEY_BYTES = 12
     summary="The newest prices",
     description="The newest record of each source's asset, by ticker. A ticker may stand for "
     "several coins: tell them apart by `source` and `asset_id`.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400),
+    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
     tags=["data"],
     operation_id="listLatest",
 )
@@ -83,7 +83,7 @@ def list_latest(
     "/symbols",
     summary="The tickers there are",
     description="Tickers in alphabetical order, each with the assets that bear it.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400),
+    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
     tags=["data"],
     operation_id="listSymbols",
 )

@@ -35,7 +35,7 @@ _SHOWN_CHARACTERS = 4_000
     summary="Rows that were set aside",
     description="Rows that could not be loaded, each with the reason. The raw batch has them "
     "whole; nothing is ever dropped.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400),
+    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
     tags=["operations"],
     operation_id="listQuarantine",
 )

@@ -16,6 +16,8 @@ from marketdata.web.services import services
 
 router = new_router()
 
+_NOTHING = RefreshRequest()
+
 
 @router.post(
     "/refresh",
@@ -30,7 +32,7 @@ router = new_router()
 )
 def refresh(
     request: Request,
-    body: Annotated[RefreshRequest | None, Body(description="May be left out.")] = None,  # noqa: ARG001
+    body: Annotated[RefreshRequest, Body(description="May be left out.")] = _NOTHING,  # noqa: ARG001
 ) -> Refresh:
     """Start a run, or find the one under way."""
     given = services(request)

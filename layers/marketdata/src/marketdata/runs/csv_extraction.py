@@ -1,0 +1,283 @@
+"""Extracting an uploaded CSV: one pass over the object, pending batches out.
+
+A batch of a plain file is a range of its bytes, which is fetched and kept when it is loaded.
+A packed file can't be entered in the middle, so its raw batches are kept right here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from marketdata import clock
+from marketdata.csv_files import cutting, encoding, parsing
+from marketdata.csv_files.columns import DEFAULT_DATASET
+from marketdata.csv_files.cutting import Piece
+from marketdata.errors import FileRefused, TerminalError, TransientError
+from marketdata.load.loader import csv_raw
+from marketdata.load.raw import digest_of, pack_csv, raw_id
+from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
+from marketdata.runs.lifecycle import require_running
+from marketdata.runs.outcome import Extracted
+from marketdata.schema.mapping import ColumnMapping, map_columns
+from marketdata.settings import CsvSettings
+from marketdata.store import batches as checkpoints
+from marketdata.store import objects as uploads
+from marketdata.store import runs
+from marketdata.store.connection import Document, Store
+from marketdata.store.raw import save_raw
+
+MAX_COLUMNS = 500
+MAX_BATCHES = 40_000
+"""The state machine carries a number for each batch, 256 KB in all."""
+
+_RESERVE_SECONDS = 20.0
+"""Time kept back for writing what was cut."""
+_SAVED_TOGETHER = 50
+"""Batches between two notes of how far this got."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What reading any part of the file takes."""
+
+    header: list[str]
+    columns: dict[str, int]
+    dataset: str
+
+
+def extract_csv(
+    store: Store,
+    run_id: str,
+    input_id: str,
+    objects: ObjectReader,
+    *,
+    settings: CsvSettings,
+    remaining_seconds: Callable[[], float],
+) -> Extracted:
+    """Cut an object version into batches, from where an earlier call had got to.
+
+    Nothing is loaded before the whole file was seen, so a file that is refused in its middle
+    leaves no half of it behind.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the object version's id; the run's note on it says which it is.
+        objects: reads it.
+        settings: how large batches are, and how large a packed file may be.
+        remaining_seconds: what is left of this call's time.
+
+    Raises:
+        StateConflict: the run has ended.
+        TransientError: S3 or the database is out of reach; the state machine retries.
+    """
+    require_running(store, run_id)
+    note = runs.get(store, run_id)["inputs"][input_id]
+    if note["status"] == "extracted":
+        return Extracted("extracted", checkpoints.numbers(store, run_id, input_id))
+    if note["status"] == "failed":
+        return Extracted("failed", [])
+    if "started_at" not in note:
+        note["started_at"] = clock.now()
+        start = {"status": "extracting", "started_at": note["started_at"]}
+        runs.set_input(store, run_id, input_id, start)
+    extraction = _Extraction(store, run_id, input_id, note, settings)
+    try:
+        done = extraction.run(objects, remaining_seconds)
+    except TerminalError as error:
+        # What a file that is refused had brought so far was never to be loaded.
+        checkpoints.drop_pending_from(store, input_id, run_id, 0)
+        fields = {"status": "failed", "error": checkpoints.describe(error)}
+        runs.set_input(store, run_id, input_id, fields)
+        return Extracted("failed", [])
+    except TransientError as error:
+        # Kept in case that the last of the state machine's retries fails as well.
+        runs.set_input(store, run_id, input_id, {"error": checkpoints.describe(error)})
+        raise
+    if not done:
+        return Extracted("again", [])
+    end = {"status": "extracted", "extracted_at": clock.now(), "error": None}
+    runs.set_input(store, run_id, input_id, end)
+    return Extracted("extracted", checkpoints.numbers(store, run_id, input_id))
+
+
+class _Extraction:
+    """The extraction of one object version, with its progress."""
+
+    def __init__(
+        self, store: Store, run_id: str, input_id: str, note: Document, settings: CsvSettings
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._input_id = input_id
+        self._settings = settings
+        self._version = ObjectVersion.of(note["object"])
+        progress = note.get("progress", {})
+        self._position: int = progress.get("position", 0)
+        self._batches: int = progress.get("batches", 0)
+        self._rows: int = progress.get("rows", 0)
+        self._packed: bool = progress.get("packed", False)
+        layout = note.get("layout")
+        self._layout = _Layout(**layout) if layout else None
+
+    def run(self, objects: ObjectReader, remaining_seconds: Callable[[], float]) -> bool:
+        """Cut the rest of the file; False if the time was up before its end."""
+        start = 0 if self._packed else self._position
+        if self._layout and not self._packed and self._position == self._version.size:
+            return True
+        with objects.open(self._version, start) as opened:
+            self._version = opened.version
+            chunks = self._plain(opened, start)
+            if self._layout is None:
+                chunks = self._read_head(opened, chunks)
+            pieces = cutting.cut(
+                chunks,
+                start=self._position,
+                rows=self._settings.batch_rows,
+                size=self._settings.batch_bytes,
+                what=self._version.place,
+            )
+            return self._save_all(pieces, remaining_seconds)
+
+    def _plain(self, opened: OpenObject, start: int) -> Iterator[bytes]:
+        """The bytes of the CSV from the current position on, unpacked and checked."""
+        chunks = opened.chunks
+        place = self._version.place
+        if start == 0:
+            first, chunks = encoding.peek(chunks)
+            self._packed = first.startswith(encoding.GZIP)
+        if not self._packed:
+            return encoding.checked(chunks, start=start, what=place)
+        limit = self._settings.csv_gzip_max_bytes
+        plain = encoding.checked(encoding.unpack(chunks, limit=limit, what=place), what=place)
+        return _skip(plain, self._position)
+
+    def _read_head(self, opened: OpenObject, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Map the header; what follows it comes back."""
+        place = self._version.place
+        data, head = b"", None
+        for chunk in chunks:
+            data += chunk
+            head = cutting.head(data, complete=False, what=place)
+            if head is not None or len(data) > 2 * cutting.MAX_RECORD_BYTES:
+                break
+        head = head or cutting.head(data, complete=True, what=place)
+        if head is None:
+            raise FileRefused(
+                f"{place} is empty: it has no header. A CSV of market data begins with the names "
+                "of its columns, such as symbol,price_usd,timestamp."
+            )
+        header = parsing.header_cells(head.header)
+        if len(header) > MAX_COLUMNS:
+            raise FileRefused(
+                f"{place} has {len(header)} columns, and {MAX_COLUMNS} is the most. Keep those "
+                "that are market data and upload the file again."
+            )
+        mapping = map_columns(header)
+        self._note_mapping(mapping)
+        mapping.require_usable(place)
+        dataset = opened.metadata.get("dataset", "").strip() or DEFAULT_DATASET
+        self._layout = _Layout(header, dict(mapping.columns), dataset)
+        self._position = head.end
+        self._note_progress()
+        return chain((data[head.end :],), chunks)
+
+    def _note_mapping(self, mapping: ColumnMapping) -> None:
+        mappings = {
+            "applied_mappings": mapping.applied,
+            "quarantined_mappings": mapping.quarantined,
+            "skipped_mappings": mapping.skipped,
+        }
+        warnings = [
+            f"Column {skipped['from']!r} is not used: {skipped['reason']}."
+            for skipped in mapping.skipped
+        ]
+        fields = {**mappings, "warnings": warnings, "object": self._version.document()}
+        runs.set_input(self._store, self._run_id, self._input_id, fields)
+        uploads.note_mappings(self._store, self._run_id, self._input_id, mappings)
+
+    def _save_all(self, pieces: Iterator[Piece], remaining_seconds: Callable[[], float]) -> bool:
+        batches: list[Document] = []
+        for piece in pieces:
+            batch = self._batch(piece, self._batches)
+            if self._packed:
+                save_raw(self._store, [csv_raw(batch, pack_csv(piece.data, piece.rows))])
+            batches.append(batch)
+            self._position = piece.end
+            self._batches += 1
+            self._rows += piece.rows
+            if self._batches > MAX_BATCHES:
+                raise FileRefused(
+                    f"{self._version.place} has more than {MAX_BATCHES} batches of "
+                    f"{self._settings.batch_rows} rows. Raise BATCH_ROWS, or split the file."
+                )
+            short_of_time = remaining_seconds() < _RESERVE_SECONDS
+            if short_of_time or len(batches) == _SAVED_TOGETHER:
+                self._save(batches)
+                batches = []
+            if short_of_time:
+                return False
+        self._save(batches)
+        if not self._rows:
+            warning = ["The file has a header and no rows."]
+            runs.set_input(self._store, self._run_id, self._input_id, {"warnings": warning})
+        return True
+
+    def _batch(self, piece: Piece, number: int) -> Document:
+        assert self._layout is not None  # noqa: S101 - the head is read before the first piece
+        version = self._version
+        digest = digest_of(piece.data)
+        place = f"{version.bucket}/{version.key} {version.version_id} {piece.start}-{piece.end}"
+        return {
+            "number": number,
+            "source": "csv",
+            "raw_id": raw_id("csv", place, digest),
+            # Of a packed file there are no ranges to fetch; where it was cut is known all the same.
+            **({} if self._packed else {"range": [piece.start, piece.end]}),
+            "cut": [piece.start, piece.end],
+            "digest": digest,
+            "object": version.document(),
+            "header": self._layout.header,
+            "layout": {"columns": self._layout.columns, "dataset": self._layout.dataset},
+            "malformed": [list(place) for place in piece.malformed],
+            "first_row": self._rows,
+            "rows": piece.rows,
+            "received_at": version.last_modified,
+        }
+
+    def _save(self, batches: list[Document]) -> None:
+        checkpoints.put_batches(self._store, self._input_id, self._run_id, batches)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        layout = self._layout
+        fields: dict[str, Any] = {
+            "progress": {
+                "position": self._position,
+                "batches": self._batches,
+                "rows": self._rows,
+                "packed": self._packed,
+            },
+            "object": self._version.document(),
+            "error": None,
+        }
+        if layout is not None:
+            fields["layout"] = {
+                "header": layout.header,
+                "columns": layout.columns,
+                "dataset": layout.dataset,
+            }
+        runs.set_input(self._store, self._run_id, self._input_id, fields)
+
+
+def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """The chunks without their first `count` bytes."""
+    for chunk in chunks:
+        if count >= len(chunk):
+            count -= len(chunk)
+        else:
+            yield chunk[count:]
+            count = 0

@@ -1,0 +1,147 @@
+"""The containers of ``docker-compose.yml``, seen from this machine."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from local.console import Screen
+from local.containers import RUNS_IN
+from local.errors import CommandError, LocalError
+from local.settings import ROOT, Settings, read_dotenv, setting_names
+from local.stack import Stack
+
+# Docker itself needs these from what Settings reads, the service `deploy` all others.
+_NOT_FOR_DEPLOY = {"LOCAL_STATE_DIR", "LOCALSTACK_PORT", "MONGODB_PORT", "REPLAY_PORT"}
+
+
+class Compose:
+    """One compose project: by default it has the name of the clone's folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        file = ROOT / (os.environ.get("ENV_FILE") or ".env")
+        self._values = {
+            name: value
+            for name, value in {**read_dotenv(file), **os.environ}.items()
+            if name in setting_names() and value.strip()
+        }
+
+    def run(self, *words: str) -> None:
+        """Run ``docker compose`` on the terminal.
+
+        Raises:
+            CommandError: it failed; what is on the terminal says why.
+        """
+        status = subprocess.run(
+            self._command(*words), cwd=ROOT, env=self._environment(), check=False
+        ).returncode
+        if status != 0:
+            raise CommandError(
+                f"docker compose {words[0]} failed (exit status {status}), see above"
+            )
+
+    def ask(self, *words: str) -> str:
+        """Run ``docker compose`` and return what it printed.
+
+        Raises:
+            CommandError: it failed; with what it said.
+        """
+        result = subprocess.run(
+            self._command(*words),
+            cwd=ROOT,
+            env=self._environment(),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode != 0:
+            raise CommandError(f"docker compose {words[0]} failed: {result.stderr.strip()}")
+        return result.stdout
+
+    def deploy(self) -> None:
+        """Run the service that builds and deploys, with all settings of this process.
+
+        Raises:
+            CommandError: it failed.
+        """
+        # By name only: a value in the arguments could be read by everybody on this machine.
+        names = sorted(self._values.keys() - _NOT_FOR_DEPLOY)
+        given = [word for name in names for word in ("--env", name)]
+        self.run("run", "--rm", "--no-deps", "--env", "ENV_FILE=/dev/null", *given, "deploy")
+
+    def network(self) -> str:
+        """Return the name of the network that the containers are in."""
+        configuration = json.loads(self.ask("config", "--format", "json"))
+        name: str = configuration["networks"]["default"]["name"]
+        return name
+
+    def _command(self, *words: str) -> list[str]:
+        # Compose would read .env by itself, also where another file was named.
+        return ["docker", "compose", "--env-file", os.devnull, *words]
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self._values}
+
+
+def require_docker() -> None:
+    """Check that the Docker engine answers and Compose is there.
+
+    Raises:
+        LocalError: says what is missing.
+    """
+    if shutil.which("docker") is None:
+        raise LocalError(
+            "there is no `docker` here: install Docker, or use the stack without it, `make run`"
+        )
+    for command, missing in (
+        (["docker", "info"], "the Docker engine does not answer"),
+        (["docker", "compose", "version"], "Docker Compose v2 is missing (a plugin of docker)"),
+    ):
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        if result.returncode != 0:
+            raise LocalError(f"{missing}: {result.stderr.strip() or result.stdout.strip()}")
+
+
+def require_stack(settings: Settings, screen: Screen) -> Mapping[str, Any]:
+    """Return what ``stack.json`` of the stack in containers says.
+
+    Raises:
+        LocalError: it is not up, or another one is.
+    """
+    description = Stack(settings, screen).description()
+    if description is None or description.get("runs_in") != RUNS_IN:
+        raise LocalError("the stack in containers is not up: `make compose-up` starts it")
+    return description
+
+
+def compose_up(settings: Settings, screen: Screen) -> None:
+    """Start the stack in containers, or deploy to it what has changed."""
+    require_docker()
+    compose = Compose(settings)
+    screen.heading("Starting the containers")
+    compose.run("up", "--detach", "--wait", "mongodb", "localstack")
+    screen.heading("Deploying")
+    compose.deploy()
+    compose.run("up", "--detach", "--wait", "--no-deps", "replay")
+
+
+def compose_down(settings: Settings, screen: Screen) -> None:
+    """End the containers; the database's volume stays."""
+    _end(settings, screen)
+
+
+def compose_clean(settings: Settings, screen: Screen) -> None:
+    """End the containers and remove their volumes: the database, builds and tools."""
+    _end(settings, screen, "--volumes")
+
+
+def _end(settings: Settings, screen: Screen, *options: str) -> None:
+    require_docker()
+    Compose(settings).run("down", *options)
+    stack = Stack(settings, screen)
+    description = stack.description()
+    if description is not None and description.get("runs_in") == RUNS_IN:
+        stack.file.unlink(missing_ok=True)

@@ -1,0 +1,649 @@
+"""Uploaded CSVs, from the object in S3 to records in a real mongod."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from local.replay.csv_sample import SAMPLE_ROWS, sample_csv
+from marketdata.aws.s3_objects import S3Objects
+from marketdata.errors import TransientError
+from marketdata.load.loader import load_batch
+from marketdata.load.raw import unpack
+from marketdata.load.reading import read
+from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
+from marketdata.runs import csv_extraction, lifecycle, triggers
+from marketdata.runs.csv_extraction import extract_csv
+from marketdata.runs.outcome import Extracted
+from marketdata.settings import CsvSettings
+from marketdata.store import runs
+from marketdata.store.batches import COUNTS, BatchKey
+from marketdata.store.connection import Document, Store
+from tests.support.recorded import FOLDER
+
+BUCKET = "uploads"
+HEADER = "symbol,name,price_usd,volume_24h,market_cap,percent_change_24h,timestamp\n"
+WHOLE = CsvSettings()
+SMALL = CsvSettings(batch_rows=3, batch_bytes=2**16)
+
+
+class Bucket:
+    """A versioned bucket, and the events that it would send."""
+
+    def __init__(self) -> None:
+        self.client = boto3.client("s3", region_name="us-east-1")
+        self.client.create_bucket(Bucket=BUCKET)
+        self.client.put_bucket_versioning(
+            Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"}
+        )
+        self._events = 0
+
+    def put(self, key: str, body: bytes | str, **metadata: str) -> dict[str, Any]:
+        """Put an object; its event comes back."""
+        answer = self.client.put_object(
+            Bucket=BUCKET,
+            Key=key,
+            Body=body.encode() if isinstance(body, str) else body,
+            Metadata=metadata,
+        )
+        return self.event(key, answer["VersionId"])
+
+    def event(self, key: str, version: str) -> dict[str, Any]:
+        self._events += 1
+        return {
+            "version": "0",
+            "id": f"event-{self._events}",
+            "detail-type": "Object Created",
+            "source": "aws.s3",
+            "time": "2025-06-02T09:00:00Z",
+            "detail": {
+                "bucket": {"name": BUCKET},
+                "object": {"key": key, "version-id": version},
+            },
+        }
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield Bucket()
+
+
+def open_run(store: Store, event: dict[str, Any], *sources: str) -> Document:
+    return lifecycle.open_run(
+        store, event, f"execution of {event['id']}", sources, S3Objects(BUCKET)
+    )
+
+
+def extract(
+    store: Store,
+    run_id: str,
+    input_id: str,
+    settings: CsvSettings = SMALL,
+    *,
+    objects: ObjectReader | None = None,
+    remaining: Callable[[], float] = lambda: 600,
+) -> Extracted:
+    return extract_csv(
+        store,
+        run_id,
+        input_id,
+        objects or S3Objects(),
+        settings=settings,
+        remaining_seconds=remaining,
+    )
+
+
+def carry_out(store: Store, event: dict[str, Any], settings: CsvSettings = SMALL) -> Document:
+    """What the state machine does for a run without API sources; the closed run."""
+    opened = open_run(store, event)
+    assert opened["proceed"], opened
+    for item in opened["inputs"]:
+        assert item["source"] == "csv"
+        extracted = extract(store, item["run_id"], item["input"], settings)
+        for number in extracted.numbers:
+            load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
+    return lifecycle.close(store, opened["run_id"])
+
+
+def totals(run: Document) -> dict[str, int]:
+    return {name: run["totals"][name] for name in COUNTS if run["totals"][name]}
+
+
+def rows(count: int, *, price: float = 1.5) -> str:
+    return "".join(
+        f'S{n},"Coin, {n}",{price + n},{n}.5,,{-n},2025-05-09T06:{n:02d}:00Z\n'
+        for n in range(count)
+    )
+
+
+def records(store: Store) -> list[Document]:
+    hidden = {"run_id": 0, "raw_id": 0, "received_at": 0, "version": 0, "inserted_by": 0}
+    return list(store.market_data.find({}, hidden).sort("_id"))
+
+
+# --- from upload to records ---------------------------------------------------------------------
+
+
+def test_an_upload_becomes_records_once(store: Store, bucket: Bucket) -> None:
+    event = bucket.put("incoming/prices.csv", HEADER + rows(10))
+
+    run = carry_out(store, event)
+
+    assert run["status"] == "success"
+    assert run["trigger"] == "upload"
+    assert run["totals"] == {
+        "extracted": 10,
+        "rows_in": 10,
+        **dict.fromkeys(COUNTS, 0),
+        "inserted": 10,
+    }
+    assert store.market_data.count_documents({"source": "csv", "dataset": "csv"}) == 10
+    assert store.latest_prices.count_documents({}) == 10
+    for again in (event, event | {"id": "another"}, event | {"time": "2025-06-02T09:07:00Z"}):
+        opened = open_run(store, again)
+        assert opened == {"run_id": run["_id"], "proceed": False, "inputs": []}
+    assert store.runs.count_documents({}) == 1
+
+
+def test_the_sample_loads_whole(store: Store, bucket: Bucket) -> None:
+    assert totals(carry_out(store, bucket.put("incoming/s.csv", sample_csv()), WHOLE)) == {
+        "inserted": SAMPLE_ROWS
+    }
+    assert totals(carry_out(store, bucket.put("incoming/s.csv", sample_csv()), WHOLE)) == {
+        "unchanged": SAMPLE_ROWS
+    }
+
+
+def test_raw_batches_hold_the_objects_very_bytes_and_all_that_reading_takes(
+    store: Store, bucket: Bucket
+) -> None:
+    body = "\ufeffticker,usd_price,time\r\n" + 'a,1,1502928000\r\n"b\n",2,1502928000000\r\n' * 4
+    event = bucket.put("incoming/prices.csv", body, dataset="desk 7")
+
+    run = carry_out(store, event)
+
+    raw = list(store.raw_batches.find().sort("first_row"))
+    assert body.encode().endswith(b"".join(unpack(document) for document in raw))
+    assert [document["first_row"] for document in raw] == [0, 3, 6]
+    version = event["detail"]["object"]["version-id"]
+    for document in raw:
+        assert document["origin"]["bucket"] == BUCKET
+        assert document["origin"]["key"] == "incoming/prices.csv"
+        assert document["origin"]["version_id"] == document["version"] == version
+        start, end = document["origin"]["range"]
+        assert body.encode()[start:end] == unpack(document)
+        reading = read(document)
+        assert reading.rows == document["rows"]
+        assert {c["dataset"] for c in reading.candidates} == {"desk 7"}
+    (result,) = run["results"]
+    assert result["batches"] == 3
+    # Two records, each seen four times with the same values.
+    assert (run["totals"]["inserted"], run["totals"]["rows_in"]) == (2, 8)
+
+
+@pytest.mark.parametrize("ending", ["csv.gz", "csv", "CSV.GZ"])
+def test_a_packed_file_is_what_it_is_unpacked(store: Store, bucket: Bucket, ending: str) -> None:
+    body = HEADER + rows(10) + "bad,row\n"
+    plain = carry_out(store, bucket.put("incoming/plain.csv", body))
+    was = records(store)
+    store.market_data.delete_many({})
+
+    packed = carry_out(store, bucket.put(f"incoming/x.{ending}", gzip.compress(body.encode())))
+
+    assert packed["totals"] == plain["totals"]
+    assert records(store) == was
+
+
+def test_what_is_wrong_with_single_rows_costs_these_rows(store: Store, bucket: Bucket) -> None:
+    body = (
+        "symbol,price_usd,timestamp\n"
+        "A,1,2025-05-09\n"
+        "B,1\n"
+        'C,"1,2025-05-09\n'
+        "D,-1,2025-05-09\n"
+        "\n"
+        "E,1,2025-05-09,more\n"
+        "F,1,20250509\n"
+        "G,1,2099-01-01\n"
+        "H,1,2025-05-09"
+    )
+
+    run = carry_out(store, bucket.put("incoming/prices.csv", body))
+
+    assert totals(run) == {"inserted": 2, "quarantined": 6}
+    assert run["status"] == "success"
+    aside = {q["row_number"]: q for q in store.quarantine.find()}
+    assert {number: q["reason"] for number, q in aside.items()} == {
+        1: "ragged_row",
+        2: "malformed_row",
+        3: "greater_than",
+        4: "ragged_row",
+        5: "timestamp_not_understood",
+        6: "timestamp_in_future",
+    }
+    assert aside[1]["row"] == '["B", "1"]'
+    assert aside[2]["row"] == '"C,\\"1,2025-05-09"'
+    assert aside[3]["row"] == '{"symbol": "D", "price_usd": "-1", "timestamp": "2025-05-09"}'
+
+
+def test_columns_are_told_of_in_the_run(store: Store, bucket: Bucket) -> None:
+    body = "Ticker,Price USD,price_btc,colour of it,created_at\nA,1,2,red,2025-05-09\n"
+
+    run = carry_out(store, bucket.put("incoming/prices.csv", body))
+
+    (note,) = run["inputs"].values()
+    assert [(m["from"], m["to"], m["confidence"]) for m in run["applied_mappings"]] == [
+        ("Ticker", "symbol", 1.0),
+        ("Price USD", "price_usd", 1.0),
+        ("created_at", "timestamp", 1.0),
+    ]
+    assert [m["from"] for m in run["quarantined_mappings"]] == ["price_btc"]
+    assert [m["from"] for m in run["skipped_mappings"]] == ["colour of it"]
+    assert "'colour of it'" in note["warnings"][0]
+    assert {m["input"] for m in run["applied_mappings"]} == set(run["inputs"])
+
+
+# --- identity, datasets, versions ---------------------------------------------------------------
+
+
+def test_same_bytes_under_another_key_are_known_and_of_another_dataset_are_new(
+    store: Store, bucket: Bucket
+) -> None:
+    body = HEADER + rows(5)
+    assert totals(carry_out(store, bucket.put("incoming/a.csv", body))) == {"inserted": 5}
+    assert totals(carry_out(store, bucket.put("incoming/b.csv", body))) == {"unchanged": 5}
+    other = carry_out(store, bucket.put("incoming/c.csv", body, dataset="other"))
+    assert totals(other) == {"inserted": 5}
+    assert sorted(store.market_data.distinct("dataset")) == ["csv", "other"]
+
+
+def test_the_source_column_goes_before_the_metadata(store: Store, bucket: Bucket) -> None:
+    body = "symbol,price_usd,timestamp,source\nA,1,2025-05-09,Kaggle\nA,2,2025-05-09,\n"
+
+    carry_out(store, bucket.put("incoming/a.csv", body, dataset="mine"))
+
+    found = {r["dataset"]: r["price_usd"] for r in store.market_data.find()}
+    assert found == {"Kaggle": 1.0, "mine": 2.0}
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_versions_of_a_key_give_one_winner_whatever_the_order_of_loading(
+    store: Store, bucket: Bucket, *, newest_first: bool
+) -> None:
+    """Both are mostly of one second here, and then the version id decides."""
+    prices = {}
+    for price in (1.5, 7.0):
+        event = bucket.put("incoming/a.csv", HEADER + rows(3, price=price))
+        prices[event["detail"]["object"]["version-id"]] = (price, event)
+    newest = max(S3Objects(BUCKET).versions(), key=lambda v: (v.last_modified, v.version_id))
+    expected, last = prices[newest.version_id]
+    first = next(event for _, event in prices.values() if event is not last)
+
+    order = [last, first] if newest_first else [first, last]
+    results = [carry_out(store, event) for event in order]
+
+    assert [totals(result) for result in results] == [{"inserted": 3}, {"updated": 3}]
+    (record,) = store.market_data.find({"symbol": "S0"})
+    (latest,) = store.latest_prices.find({"symbol": "S0"})
+    assert record["price_usd"] == latest["price_usd"] == expected
+    assert record["version"] == latest["version"] == newest.version_id
+    assert record["revision"] == 2
+    assert {record["price_usd"], record["history"][0]["price_usd"]} == {1.5, 7.0}
+
+
+# --- what a run takes ---------------------------------------------------------------------------
+
+
+def keys(store: Store, opened: Document) -> set[str]:
+    notes = runs.get(store, opened["run_id"])["inputs"]
+    return {notes[i["input"]]["object"]["key"] for i in opened["inputs"] if i["source"] == "csv"}
+
+
+def test_other_runs_take_the_sources_and_what_nobody_has_taken(
+    store: Store, bucket: Bucket
+) -> None:
+    taken = bucket.put("incoming/taken.csv", HEADER)
+    carry_out(store, taken)
+    bucket.put("incoming/new.csv", HEADER)
+    bucket.put("incoming/deep/New 2.CSV.gz", HEADER)
+    bucket.put("incoming/notes.txt", HEADER)
+    bucket.put("other/new.csv", HEADER)
+    bucket.put("incoming/folder.csv/", b"")
+    bucket.put("incoming/deleted.csv", HEADER)
+    bucket.client.delete_object(Bucket=BUCKET, Key="incoming/deleted.csv")
+
+    opened = open_run(store, triggers.refresh_envelope(), "coingecko")
+
+    assert opened["proceed"]
+    assert {i["input"] for i in opened["inputs"] if i["source"] == "coingecko"} == {"coingecko"}
+    # A version stays when a delete marker hides it.
+    assert keys(store, opened) == {
+        "incoming/new.csv",
+        "incoming/deep/New 2.CSV.gz",
+        "incoming/deleted.csv",
+    }
+    lifecycle.close(store, opened["run_id"])
+    assert keys(store, open_run(store, triggers.refresh_envelope(), "coingecko")) == set()
+
+
+def test_a_run_leaves_what_another_holds(store: Store, bucket: Bucket) -> None:
+    held = open_run(store, bucket.put("incoming/held.csv", HEADER))
+    bucket.put("incoming/free.csv", HEADER)
+    # As if it had died between holding and claiming.
+    store.objects.delete_many({})
+
+    opened = open_run(store, triggers.refresh_envelope(), "coingecko")
+
+    assert opened["proceed"]
+    assert keys(store, opened) == {"incoming/free.csv"}
+    lifecycle.close(store, held["run_id"])
+    lifecycle.close(store, opened["run_id"])
+    later = open_run(store, triggers.refresh_envelope(), "coingecko")
+    assert keys(store, later) == {"incoming/held.csv"}
+
+
+def test_an_event_for_what_an_hourly_run_took_starts_nothing(store: Store, bucket: Bucket) -> None:
+    event = bucket.put("incoming/a.csv", HEADER)
+    hourly = open_run(store, triggers.refresh_envelope(), "coingecko")
+
+    assert open_run(store, event) == {
+        "run_id": hourly["run_id"],
+        "proceed": False,
+        "inputs": [],
+    }
+    lifecycle.close(store, hourly["run_id"])
+    assert not open_run(store, event)["proceed"]
+    assert store.runs.count_documents({}) == 1
+
+
+def test_uploads_run_beside_an_hourly_run(store: Store, bucket: Bucket) -> None:
+    assert open_run(store, triggers.refresh_envelope(), "coingecko")["proceed"]
+
+    run = carry_out(store, bucket.put("incoming/a.csv", HEADER + rows(2)))
+
+    assert run["status"] == "success"
+    assert set(run["inputs"]) == {i["input"] for i in run["results"]}
+
+
+def test_opening_again_after_an_answer_was_lost_gives_the_same(
+    store: Store, bucket: Bucket
+) -> None:
+    upload = bucket.put("incoming/a.csv", HEADER)
+    assert open_run(store, upload) == open_run(store, upload)
+    bucket.put("incoming/b.csv", HEADER)
+    refresh = triggers.refresh_envelope()
+    assert open_run(store, refresh, "coingecko") == open_run(store, refresh, "coingecko")
+
+
+@pytest.mark.parametrize("key", ["incoming/a b+ü%20x.csv", "incoming/ünï cödé.csv.gz"])
+@pytest.mark.parametrize("told", [lambda key: key, quote])
+def test_any_key_is_found_however_the_event_writes_it(
+    store: Store, bucket: Bucket, key: str, told: Callable[[str], str]
+) -> None:
+    event = bucket.put(key, HEADER + rows(1))
+    event["detail"]["object"]["key"] = told(key)
+
+    run = carry_out(store, event)
+
+    assert totals(run) == {"inserted": 1}
+    (note,) = run["inputs"].values()
+    assert note["object"]["key"] == key
+    # The listing knows it by the same id.
+    assert keys(store, open_run(store, triggers.refresh_envelope(), "coingecko")) == set()
+
+
+@pytest.mark.parametrize("key", ["other/a.csv", "incoming/a.txt", "a.csv"])
+def test_objects_elsewhere_start_nothing(store: Store, bucket: Bucket, key: str) -> None:
+    assert not open_run(store, bucket.put(key, HEADER))["proceed"]
+    assert store.runs.count_documents({}) == 0
+
+
+def test_a_bucket_that_can_not_be_listed_does_not_stop_the_sources(
+    store: Store, bucket: Bucket
+) -> None:
+    opened = lifecycle.open_run(
+        store, triggers.refresh_envelope(), "x", ["coingecko"], S3Objects("no-such-bucket")
+    )
+
+    assert [i["input"] for i in opened["inputs"]] == ["coingecko"]
+    note = runs.get(store, opened["run_id"])["inputs"]["uploads"]
+    assert note["status"] == "failed"
+    assert "no-such-bucket" in note["error"]["message"]
+
+
+def test_no_more_objects_than_a_run_can_carry_the_oldest_first(
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "MAX_UPLOADS", 3)
+    for number in range(5):
+        bucket.put(f"incoming/{number}.csv", HEADER)
+
+    first = open_run(store, triggers.refresh_envelope(), "coingecko")
+    lifecycle.close(store, first["run_id"])
+    second = open_run(store, triggers.refresh_envelope(), "coingecko")
+
+    assert len(keys(store, first)) == 3
+    assert len(keys(store, first) | keys(store, second)) == 5
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "is empty"),
+        (b"symbol,price,time\nA,1,2025-05-09\n", "no usable price_usd"),
+        (b"1672531200000,16541.77,16545.70\n1672534800000,1,2\n", "no usable symbol"),
+        (b"open;high;low\n1;2;3\n", "separated by ';'"),
+        (HEADER.encode() + rows(9).encode() + b"\xe9,,,,,,\n", "not UTF-8"),
+        (HEADER.encode() + rows(9).encode() + b"x" * 2_000_000, "line of more than"),
+        (gzip.compress(HEADER.encode() + rows(9).encode())[:-4], "cut off"),
+        (b"PK\x03\x04", "Excel"),
+        (",".join(f"column {n}" for n in range(501)).encode(), "501 columns"),
+    ],
+)
+def test_a_file_that_is_not_understood_is_refused_whole(
+    store: Store, bucket: Bucket, body: bytes, reason: str
+) -> None:
+    run = carry_out(store, bucket.put("incoming/bad.csv", body))
+
+    (result,) = run["results"]
+    assert run["status"] == result["status"] == "failed"
+    assert reason in result["error"]["message"]
+    assert "s3://uploads/incoming/bad.csv" in result["error"]["message"]
+    assert store.market_data.count_documents({}) == store.batches.count_documents({}) == 0
+    # It is taken all the same: the next run does not try it again.
+    assert keys(store, open_run(store, triggers.refresh_envelope(), "coingecko")) == set()
+
+
+def test_a_bad_file_does_not_stop_a_good_one(store: Store, bucket: Bucket) -> None:
+    bucket.put("incoming/bad.csv", "nothing\n")
+    bucket.put("incoming/good.csv", HEADER + rows(4))
+
+    run = carry_out(store, triggers.refresh_envelope())
+
+    assert run["status"] == "partial_success"
+    assert sorted(r["status"] for r in run["results"]) == ["failed", "success"]
+    assert totals(run) == {"inserted": 4}
+
+
+def test_a_header_alone_is_no_failure(store: Store, bucket: Bucket) -> None:
+    run = carry_out(store, bucket.put("incoming/a.csv", HEADER))
+
+    assert run["status"] == "success"
+    (note,) = run["inputs"].values()
+    assert note["warnings"] == ["The file has a header and no rows."]
+
+
+def test_a_packed_file_that_is_too_large_is_refused_with_the_way_out(
+    store: Store, bucket: Bucket
+) -> None:
+    event = bucket.put("incoming/a.csv.gz", gzip.compress((HEADER + rows(59) * 50).encode()))
+
+    run = carry_out(store, event, CsvSettings(batch_rows=10, csv_gzip_max_bytes=10_000))
+
+    assert "upload it unpacked" in run["results"][0]["error"]["message"]
+    assert store.market_data.count_documents({}) == 0
+
+
+def test_a_version_that_was_deleted_meanwhile_fails_with_the_reason(
+    store: Store, bucket: Bucket
+) -> None:
+    event = bucket.put("incoming/a.csv", HEADER + rows(4))
+    opened = open_run(store, event)
+    (item,) = opened["inputs"]
+    version = event["detail"]["object"]["version-id"]
+    extracted = extract(store, item["run_id"], item["input"])
+    bucket.client.delete_object(Bucket=BUCKET, Key="incoming/a.csv", VersionId=version)
+    for number in extracted.numbers:
+        with pytest.raises(Exception, match="is not there"):
+            load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
+    assert lifecycle.close(store, opened["run_id"])["status"] == "failed"
+
+
+def test_an_event_for_a_version_that_is_gone_fails_with_the_reason(
+    store: Store, bucket: Bucket
+) -> None:
+    event = bucket.put("incoming/a.csv", HEADER + rows(4))
+    version = event["detail"]["object"]["version-id"]
+    bucket.client.delete_object(Bucket=BUCKET, Key="incoming/a.csv", VersionId=version)
+
+    run = carry_out(store, event)
+
+    assert run["status"] == "failed"
+    assert "Upload the file again" in run["results"][0]["error"]["message"]
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.csv")), ids=lambda file: file.name)
+def test_files_of_publishers_whose_dialect_is_not_known_are_refused(
+    store: Store, bucket: Bucket, file: Any
+) -> None:
+    run = carry_out(store, bucket.put(f"incoming/{file.name}", file.read_bytes()))
+
+    assert run["status"] == "failed"
+    assert "has no usable" in run["results"][0]["error"]["message"]
+    assert store.market_data.count_documents({}) == 0
+
+
+# --- interruptions ------------------------------------------------------------------------------
+
+
+class Faulty:
+    """A reader that breaks off after so many bytes, a few times."""
+
+    def __init__(self, *, after: int, times: int) -> None:
+        self._objects = S3Objects()
+        self._after = after
+        self._times = times
+
+    @contextmanager
+    def open(self, version: ObjectVersion, start: int = 0) -> Iterator[OpenObject]:
+        with self._objects.open(version, start) as opened:
+            yield replace(opened, chunks=self._broken(opened.chunks))
+
+    def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
+        return self._objects.read(version, start, end)
+
+    def _broken(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        data = b"".join(chunks)
+        for at in range(0, len(data), 1000):
+            if at >= self._after and self._times:
+                self._times -= 1
+                raise TransientError("S3 broke off")
+            yield data[at : at + 1000]
+
+
+def big(rows_wanted: int) -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(["symbol", "name", "price_usd", "timestamp"])
+    for number in range(rows_wanted):
+        writer.writerow([f"S{number}", f'Co"in\n{number}', number + 1, 1_500_000_000 + number])
+    return out.getvalue().encode()
+
+
+def batches(store: Store, run_id: str) -> list[Document]:
+    fields = {"_id": 0, "number": 1, "raw_id": 1, "first_row": 1, "rows": 1, "cut": 1}
+    return list(store.batches.find({"run_id": run_id}, fields).sort("number"))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_extraction_that_is_interrupted_goes_on_where_it_was(
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, packed: bool
+) -> None:
+    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 5)
+    body = big(700)
+    data = gzip.compress(body) if packed else body
+    settings = CsvSettings(batch_rows=35)
+    whole = open_run(store, bucket.put("incoming/whole.csv", data))
+    extract(store, whole["run_id"], whole["inputs"][0]["input"], settings)
+    broken = open_run(store, bucket.put("incoming/broken.csv", data))
+    (item,) = broken["inputs"]
+
+    states = []
+    objects = Faulty(after=4000, times=3)
+    left = iter([600.0] * 8 + [1.0] + [600.0] * 4 + [5.0] + [600.0] * 1000)
+    while "extracted" not in states:
+        try:
+            extracted = extract(
+                store,
+                item["run_id"],
+                item["input"],
+                settings,
+                objects=objects,
+                remaining=lambda: next(left),
+            )
+            states.append(extracted.state)
+        except TransientError:
+            states.append("broken")
+
+    assert states.count("broken") == 3
+    assert states.count("again") == 2
+    assert len(extracted.numbers) == 20
+
+    def shape(run: Document) -> list[Document]:
+        return [{k: v for k, v in b.items() if k != "raw_id"} for b in batches(store, run)]  # type: ignore[arg-type]
+
+    assert shape(broken["run_id"]) == shape(whole["run_id"])
+    for number in extracted.numbers:
+        load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
+    run = lifecycle.close(store, broken["run_id"])
+    assert totals(run) == {"inserted": 700}
+
+
+def test_extracting_again_when_done_changes_nothing(store: Store, bucket: Bucket) -> None:
+    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(7)))
+    (item,) = opened["inputs"]
+    first = extract(store, item["run_id"], item["input"])
+    was = batches(store, item["run_id"])
+
+    assert extract(store, item["run_id"], item["input"]) == first
+    assert batches(store, item["run_id"]) == was
+
+
+def test_loading_a_batch_again_keeps_its_counts_and_its_raw(store: Store, bucket: Bucket) -> None:
+    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(3)))
+    (item,) = opened["inputs"]
+    (number,) = extract(store, item["run_id"], item["input"]).numbers
+    key = BatchKey(item["run_id"], item["input"], number)
+    counts = load_batch(store, key, S3Objects())
+    store.batches.update_one({"_id": key.id}, {"$set": {"state": "loading"}})
+
+    assert load_batch(store, key, S3Objects()) == counts
+    assert store.raw_batches.count_documents({}) == 1

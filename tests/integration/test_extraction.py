@@ -1,0 +1,415 @@
+"""Extracting an API source: pages in, raw batches and pending batches out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from marketdata import clock
+from marketdata.errors import StateConflict, UpstreamUnavailable
+from marketdata.load.raw import unpack
+from marketdata.runs import extraction, lifecycle
+from marketdata.runs.extraction import MAX_PAUSES
+from marketdata.runs.outcome import Extracted
+from marketdata.sources.base import PageRequest
+from marketdata.sources.coingecko import CoinGecko
+from marketdata.sources.http import Session
+from marketdata.store import batches, runs
+from marketdata.store.connection import Document, Store
+from tests.support.pipeline import QUICK, Pipeline, coin, counts, line
+from tests.support.upstream import Reply, Seen, Upstream, upstream
+
+COINS, TICKERS = "/coins", "/tickers"
+
+
+@pytest.fixture
+def server() -> Iterator[Upstream]:
+    with upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def coingecko(store: Store, server: Upstream) -> Pipeline:
+    return Pipeline(
+        store,
+        {"COINGECKO_API_URL": server.url + COINS, "COINGECKO_PAGES": "3"},
+        ["coingecko"],
+    )
+
+
+@pytest.fixture
+def coinpaprika(store: Store, server: Upstream) -> Pipeline:
+    return Pipeline(store, {"COINPAPRIKA_API_URL": server.url + TICKERS}, ["coinpaprika"])
+
+
+def coins(number: int) -> list[dict[str, Any]]:
+    return [coin(f"coin {n}") for n in range(number)]
+
+
+def tickers(number: int) -> list[dict[str, Any]]:
+    """Rows as of CoinPaprika, whose ranks come in no order; every tenth has none."""
+    return [
+        {
+            "id": f"c{n}-coin",
+            "symbol": f"C{n}",
+            "name": f"Coin {n}",
+            "rank": 0 if n % 10 == 0 else number - n,
+            "last_updated": "2025-05-09T06:00:00Z",
+            "quotes": {"USD": {"price": 1 + n, "volume_24h": 0, "market_cap": n}},
+        }
+        for n in range(number)
+    ]
+
+
+def note(pipeline: Pipeline, run_id: str) -> Document:
+    inputs: Document = runs.get(pipeline.store, run_id)["inputs"]
+    return next(iter(inputs.values()))
+
+
+def raw_rows(store: Store) -> list[Any]:
+    """All rows in raw batches, by page and place."""
+    found = sorted(store.raw_batches.find({}), key=lambda d: (d["origin"]["page"], d["first_row"]))
+    return [row for document in found for row in json.loads(unpack(document))]
+
+
+def pages_asked(server: Upstream) -> list[str]:
+    return [seen.query["page"] for seen in server.seen]
+
+
+# --- pages -------------------------------------------------------------------------------
+
+
+def test_pages_become_raw_batches_and_pending_batches(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    rows = coins(600)
+    server.pages(COINS, rows)
+    run_id = coingecko.open()["run_id"]
+    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
+    assert pages_asked(server) == ["1", "2", "3"]
+    assert raw_rows(coingecko.store) == rows
+    found = list(coingecko.store.batches.find({}).sort("number"))
+    assert [(b["page"], b["rows"], b["state"]) for b in found] == [
+        (1, 250, "pending"),
+        (2, 250, "pending"),
+        (3, 100, "pending"),
+    ]
+    kept = coingecko.store.raw_batches.find_one({"_id": found[0]["raw_id"]})
+    assert kept is not None
+    assert (kept["source"], kept["rows"], kept["format"]) == ("coingecko", 250, "json")
+    assert kept["origin"]["url"] == server.url + COINS
+    assert kept["origin"]["status"] == 200
+    assert kept["received_at"] == kept["origin"]["fetched_at"] == found[0]["received_at"]
+
+
+def test_the_rows_are_kept_as_the_very_text_that_came(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    text = '{"id": "a",  "current_price": 1.50000000000000000001e-7, "x": "\\u00fc", "x": 1}'
+    server.replies[COINS] = Reply(f"\n[ {text} ]\n".encode())
+    coingecko.extract(coingecko.open()["run_id"], "coingecko")
+    kept = coingecko.store.raw_batches.find_one({})
+    assert kept is not None
+    assert unpack(kept) == b"[" + text.encode() + b"]"
+
+
+def test_a_page_that_is_not_full_is_the_last(server: Upstream, coingecko: Pipeline) -> None:
+    server.pages(COINS, coins(300))
+    coingecko.extract(coingecko.open()["run_id"], "coingecko")
+    assert pages_asked(server) == ["1", "2"]
+
+
+def test_one_large_answer_becomes_several_batches(server: Upstream, coinpaprika: Pipeline) -> None:
+    server.replies[TICKERS] = Reply(tickers(1050))
+    coinpaprika.rows_per_batch = 400
+    run = coinpaprika.run()
+    result = line(run, "coinpaprika")
+    assert (result["batches"], result["extracted"], result["pages"]) == (3, 1050, 1)
+    assert counts(result) == {"inserted": 1050}
+    found = list(coinpaprika.store.batches.find({}).sort("number"))
+    assert [(b["first_row"], b["rows"]) for b in found] == [(0, 400), (400, 400), (800, 250)]
+    assert server.seen[0].query == {"quotes": "USD"}
+    # Each record knows its row in the answer, not in the batch.
+    last = coinpaprika.store.market_data.find_one({"asset_id": "c1049-coin"})
+    assert last is not None
+    assert last["row"] == 1049
+    assert raw_rows(coinpaprika.store) == tickers(1050)
+
+
+def test_a_limit_by_rank_asks_for_these_rows_alone(server: Upstream, coinpaprika: Pipeline) -> None:
+    rows = [*tickers(100), "no object"]
+    server.replies[TICKERS] = Reply(rows)
+    coinpaprika.environment = {**coinpaprika.environment, "COINPAPRIKA_TOP": "30"}
+    run = coinpaprika.run()
+    wanted = [r for r in rows if not isinstance(r, dict) or 0 < r["rank"] <= 30]
+    assert len(wanted) == 28
+    result = line(run, "coinpaprika")
+    assert result["extracted"] == result["rows_in"] == 28
+    assert counts(result) == {"inserted": 27, "quarantined": 1}
+    # Raw is what was asked for, and says how much was left out.
+    assert raw_rows(coinpaprika.store) == wanted
+    kept = coinpaprika.store.raw_batches.find_one({})
+    assert kept is not None
+    assert (kept["rows"], kept["origin"]["rows"], kept["origin"]["left_out"]) == (28, 101, 73)
+    assert note(coinpaprika, run["_id"])["left_out"] == 73
+
+
+def test_a_limit_that_no_row_meets_is_a_format_that_changed(
+    server: Upstream, coinpaprika: Pipeline
+) -> None:
+    rows = tickers(20)
+    for row in rows:
+        del row["rank"]
+    server.replies[TICKERS] = Reply(rows)
+    coinpaprika.environment = {**coinpaprika.environment, "COINPAPRIKA_TOP": "30"}
+    result = line(coinpaprika.run(), "coinpaprika")
+    assert (result["status"], result["error"]["code"]) == ("failed", "upstream_malformed")
+    assert "20 rows, and by the source's settings none" in result["error"]["message"]
+    assert coinpaprika.store.raw_batches.count_documents({}) == 0
+
+
+def test_no_rows_with_a_limit_is_an_empty_answer(server: Upstream, coinpaprika: Pipeline) -> None:
+    server.replies[TICKERS] = Reply(b"[]")
+    coinpaprika.environment = {**coinpaprika.environment, "COINPAPRIKA_TOP": "30"}
+    result = line(coinpaprika.run(), "coinpaprika")
+    assert (result["status"], result["extracted"], result["batches"]) == ("success", 0, 1)
+
+
+# --- going on after a stop ---------------------------------------------------------------
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("where", ["save_raw", "put_batches", "set_input"])
+@pytest.mark.parametrize("page", [1, 2])
+def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
+    server: Upstream,
+    coingecko: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    page: int,
+) -> None:
+    server.pages(COINS, coins(600))
+    run_id = coingecko.open()["run_id"]
+    module: Any = {"save_raw": extraction, "put_batches": batches, "set_input": runs}[where]
+    real = getattr(module, where)
+    calls = 0
+
+    def crash(*args: Any) -> None:
+        nonlocal calls
+        if where == "set_input" and "pages" not in args[-1]:
+            real(*args)
+            return
+        calls += 1
+        real(*args)
+        if calls == page:
+            raise Crash
+
+    monkeypatch.setattr(module, where, crash)
+    with pytest.raises(Crash):
+        coingecko.extract(run_id, "coingecko")
+    monkeypatch.undo()
+    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
+    assert raw_rows(coingecko.store) == coins(600)
+    # A page whose note was written is not asked for again.
+    again = page if where != "set_input" else page + 1
+    assert pages_asked(server) == [*map(str, range(1, page + 1)), *map(str, range(again, 4))]
+
+
+def test_a_page_that_is_shorter_the_second_time_leaves_no_batch_behind(
+    server: Upstream, coinpaprika: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies[TICKERS] = [Reply(tickers(1050)), Reply(tickers(700))]
+    coinpaprika.rows_per_batch = 400
+    run_id = coinpaprika.open()["run_id"]
+    real = batches.put_batches
+
+    def crash(*args: Any) -> None:
+        real(*args)
+        raise Crash
+
+    monkeypatch.setattr(batches, "put_batches", crash)
+    with pytest.raises(Crash):
+        coinpaprika.extract(run_id, "coinpaprika")
+    monkeypatch.undo()
+    assert coinpaprika.extract(run_id, "coinpaprika") == Extracted("extracted", [0, 1])
+    assert sum(b["rows"] for b in coinpaprika.store.batches.find({})) == 700
+
+
+def test_a_call_that_is_made_again_takes_no_loaded_batch_back(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.pages(COINS, coins(10))
+    run = coingecko.run()
+    # As a call that Lambda made twice would, with the page not noted yet.
+    page = PageRequest(1, server.url + COINS)
+    source = CoinGecko.from_environment(coingecko.environment, {})
+    with Session() as session:
+        fetched = extraction.fetch(session, page, source, 5000, 60, QUICK)
+    before = coingecko.store.batches.find_one({})
+    assert before is not None
+    assert before["state"] == "loaded"
+    extraction._save(coingecko.store, run["_id"], "coingecko", page, fetched, 0)
+    assert list(coingecko.store.batches.find({})) == [before]
+    # Nor one that has other content by now.
+    other = [before | {"raw_id": "other", "number": 0}]
+    batches.put_batches(coingecko.store, "coingecko", run["_id"], other)
+    assert list(coingecko.store.batches.find({})) == [before]
+
+
+def test_a_pending_batch_of_other_content_is_replaced(coingecko: Pipeline) -> None:
+    about = {"number": 0, "source": "coingecko", "rows": 1}
+    for raw_id in ("first", "second"):
+        batches.put_batches(coingecko.store, "coingecko", "run", [about | {"raw_id": raw_id}])
+    (batch,) = coingecko.store.batches.find({})
+    assert (batch["raw_id"], batch["state"]) == ("second", "pending")
+
+
+def test_a_call_without_time_left_asks_to_be_called_again(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.pages(COINS, coins(600))
+    run_id = coingecko.open()["run_id"]
+    coingecko.seconds = 10.2  # after the reserve, less than one answer may take
+    for _ in range(2):
+        assert coingecko.extract(run_id, "coingecko") == Extracted("again", [])
+    # It never gives up a page that it could have asked for: each call brings one more.
+    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
+    assert pages_asked(server) == ["1", "2", "3"]
+
+
+def test_a_call_whose_time_is_over_still_asks_within_a_second(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.pages(COINS, coins(1))
+    coingecko.seconds = 0
+    assert coingecko.extract(coingecko.open()["run_id"], "coingecko").state == "extracted"
+
+
+def test_what_is_extracted_is_not_asked_for_again(server: Upstream, coingecko: Pipeline) -> None:
+    server.pages(COINS, coins(10))
+    run_id = coingecko.open()["run_id"]
+    first = coingecko.extract(run_id, "coingecko")
+    assert coingecko.extract(run_id, "coingecko") == first
+    assert len(server.seen) == 1
+
+
+def test_a_run_that_has_ended_extracts_nothing(server: Upstream, coingecko: Pipeline) -> None:
+    run_id = coingecko.open()["run_id"]
+    lifecycle.close(coingecko.store, run_id)
+    with pytest.raises(StateConflict, match=run_id):
+        coingecko.extract(run_id, "coingecko")
+    assert server.seen == []
+
+
+# --- what a source can do ----------------------------------------------------------------
+
+
+def test_a_throttled_source_is_waited_for_by_the_state_machine(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    rows, slow = coins(300), Reply(status=429, headers={"Retry-After": "7"})
+    told = 0
+
+    def answer(seen: Seen) -> Reply:
+        nonlocal told
+        if seen.query["page"] == "2" and told < 2:
+            told += 1
+            return slow
+        start = (int(seen.query["page"]) - 1) * 250
+        return Reply(rows[start : start + 250])
+
+    server.replies[COINS] = answer
+    run = coingecko.run()
+    assert coingecko.pauses == [7, 7]
+    assert pages_asked(server) == ["1", "2", "2", "2"]
+    result = line(run, "coingecko")
+    assert (result["status"], result["extracted"], result["throttled"]) == ("success", 300, 2)
+
+
+def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) -> None:
+    server.replies[COINS] = Reply(status=429, headers={"Retry-After": "1000"})
+    run_id = coingecko.open()["run_id"]
+    extracted = coingecko.extract(run_id, "coingecko")
+    assert (extracted.state, extracted.wait_seconds) == ("throttled", 1000)
+    left = runs.get(coingecko.store, run_id)["expires_at"] - clock.now()
+    assert left.total_seconds() > 1100
+
+
+@pytest.mark.parametrize("seconds", ["100000", "9" * 400])
+def test_a_pause_that_is_too_long_fails_the_source(
+    server: Upstream, coingecko: Pipeline, seconds: str
+) -> None:
+    server.replies[COINS] = Reply(status=429, headers={"Retry-After": seconds})
+    result = line(coingecko.run(), "coingecko")
+    assert (result["status"], result["error"]["code"]) == ("failed", "throttled")
+    assert coingecko.pauses == []
+
+
+def test_a_source_that_throttles_for_ever_fails(server: Upstream, coingecko: Pipeline) -> None:
+    server.replies[COINS] = Reply(status=429, headers={"Retry-After": "1"})
+    result = line(coingecko.run(), "coingecko")
+    assert (result["status"], result["error"]["code"]) == ("failed", "throttled")
+    assert len(coingecko.pauses) == MAX_PAUSES
+
+
+def test_a_short_fault_is_tried_again_within_the_call(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.replies[COINS] = [Reply(status=503), Reply(coins(3))]
+    run_id = coingecko.open()["run_id"]
+    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0])
+    assert len(server.seen) == 2
+    assert note(coingecko, run_id)["error"] is None
+
+
+def test_a_lasting_fault_is_noted_and_left_to_the_state_machine(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.replies[COINS] = Reply(b"Oops", status=503)
+    run_id = coingecko.open()["run_id"]
+    with pytest.raises(UpstreamUnavailable, match="503"):
+        coingecko.extract(run_id, "coingecko")
+    assert len(server.seen) == QUICK.attempts
+    error = note(coingecko, run_id)["error"]
+    assert error["code"] == "upstream_unavailable"
+    # The source comes back before the state machine's next try.
+    server.replies[COINS] = Reply(coins(3))
+    assert coingecko.extract(run_id, "coingecko").state == "extracted"
+    assert note(coingecko, run_id)["error"] is None
+
+
+def test_pages_before_a_fault_are_loaded(server: Upstream, coingecko: Pipeline) -> None:
+    server.replies[COINS] = [Reply(coins(250)), Reply({"error": "gone"}, status=410)]
+    run = coingecko.run()
+    result = line(run, "coingecko")
+    assert (result["status"], result["inserted"]) == ("partial_success", 250)
+    assert result["error"]["code"] == "upstream_refused"
+    assert "gone" in result["error"]["message"]
+    assert run["status"] == "partial_success"
+
+
+def test_a_page_that_breaks_off_brings_nothing_until_it_is_whole(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    whole = json.dumps(coins(3)).encode()
+    server.replies[COINS] = [Reply(whole[:-20]), Reply(whole)]
+    run = coingecko.run()
+    assert line(run, "coingecko")["inserted"] == 3
+    assert raw_rows(coingecko.store) == coins(3)
+
+
+def test_a_slow_source_has_the_time_of_all_attempts_and_no_more(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.replies[COINS] = Reply(hang=True)
+    coingecko.patience = replace(QUICK, attempts=3)
+    with pytest.raises(UpstreamUnavailable, match=r"within 0\.3 s"):
+        coingecko.extract(coingecko.open()["run_id"], "coingecko")
+    assert len(server.seen) == 3

@@ -1,0 +1,293 @@
+"""One GET to a source, against a real server that misbehaves as a test says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from marketdata import clock
+from marketdata.errors import (
+    SettingsError,
+    Throttled,
+    UpstreamMalformed,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
+from marketdata.sources import http
+from marketdata.sources.base import PageRequest
+from marketdata.sources.http import Limits, retry_after_seconds
+from tests.support.upstream import Reply, Upstream, upstream
+
+QUICK = Limits(connect_seconds=1, read_seconds=0.2, total_seconds=0.6, max_bytes=100_000)
+ROWS = [{"id": "bitcoin", "price": 1.5}, {"id": "Ünï"}]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Upstream]:
+    with upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def session() -> Iterator[http.Session]:
+    with http.Session() as opened:
+        yield opened
+
+
+def ask(
+    server: Upstream, session: http.Session, reply: Reply, limits: Limits = QUICK
+) -> tuple[http.Answer, bytes]:
+    server.replies["/coins"] = reply
+    request = PageRequest(1, server.url + "/coins", {"page": "1"}, {"x-key": "KEY"})
+    with http.get(session, request, limits=limits) as answer:
+        return answer, b"".join(answer.chunks)
+
+
+def test_an_answer_is_its_body_and_where_and_when_it_came_from(
+    server: Upstream, session: http.Session
+) -> None:
+    before = clock.now()
+    answer, body = ask(server, session, Reply(ROWS, headers={"ETag": '"abc"'}))
+    assert json.loads(body) == ROWS
+    assert (answer.url, answer.status) == (server.url + "/coins", 200)
+    assert (answer.etag, answer.content_type) == ('"abc"', "application/json; charset=utf-8")
+    assert before <= answer.received_at <= clock.now()
+
+
+def test_parameters_and_headers_are_sent(server: Upstream, session: http.Session) -> None:
+    ask(server, session, Reply(ROWS))
+    seen = server.seen[-1]
+    assert (seen.path, seen.query) == ("/coins", {"page": "1"})
+    assert seen.headers["x-key"] == "KEY"
+    assert seen.headers["Accept"] == "application/json"
+    assert seen.headers["User-Agent"].startswith("kasparro-etl/")
+
+
+def test_a_compressed_body_is_unpacked(server: Upstream, session: http.Session) -> None:
+    body = json.dumps(ROWS * 500).encode()
+    for name, packed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body))):
+        reply = Reply(packed, headers={"Content-Encoding": name})
+        assert ask(server, session, reply)[1] == body
+
+
+def test_a_compressed_body_is_measured_unpacked(server: Upstream, session: http.Session) -> None:
+    reply = Reply(gzip.compress(b"[" + b" " * 200_000), headers={"Content-Encoding": "gzip"})
+    with pytest.raises(UpstreamMalformed, match="more than 100000 bytes"):
+        ask(server, session, reply)
+
+
+def test_a_body_that_is_not_what_its_encoding_says(server: Upstream, session: http.Session) -> None:
+    with pytest.raises(UpstreamUnavailable, match="broke off"):
+        ask(server, session, Reply(b"[1, 2]", headers={"Content-Encoding": "gzip"}))
+
+
+@pytest.mark.parametrize("status", [429, 402])
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), (None, 60), ("0", 1), ("soon", 60)])
+def test_a_source_that_asks_for_a_pause(
+    server: Upstream, session: http.Session, status: int, header: str | None, seconds: float
+) -> None:
+    headers = {"Retry-After": header} if header else {}
+    with pytest.raises(Throttled) as caught:
+        ask(server, session, Reply({"error": "slow down"}, status=status, headers=headers))
+    assert caught.value.retry_after_seconds == seconds
+    assert str(status) in str(caught.value)
+    assert "slow down" in str(caught.value.details["head"])
+
+
+def test_a_pause_until_a_date(server: Upstream, session: http.Session) -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    with pytest.raises(Throttled) as caught:
+        ask(server, session, Reply(status=429, headers={"Retry-After": until}))
+    assert 25 < caught.value.retry_after_seconds <= 31
+
+
+NOW = datetime(2025, 5, 9, 6, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120),
+        (" 120 ", 120),
+        ("Fri, 09 May 2025 06:02:00 GMT", 120),
+        ("Fri, 09 May 2025 08:02:00 +0200", 120),
+        ("Fri, 09 May 2025 06:02:00 -0000", 120),
+        ("Fri, 09 May 2025 05:00:00 GMT", 1),
+        ("-5", 60),
+        ("1.5", 60),
+        ("٣", 60),
+        ("Fri, 99 May 2025 06:02:00 GMT", 60),
+        ("Fri, 09 May 2025 06:02:00 +99999999", 60),
+        ("", 60),
+        (None, 60),
+        ("9" * 400, 366 * 86_400),
+        ("Fri, 09 May 9999 06:02:00 GMT", 366 * 86_400),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float) -> None:
+    assert retry_after_seconds(value, now=NOW) == seconds
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 408, 425])
+def test_a_server_s_own_fault_may_pass(
+    server: Upstream, session: http.Session, status: int
+) -> None:
+    with pytest.raises(UpstreamUnavailable) as caught:
+        ask(server, session, Reply(b"<h1>Oops</h1>", status=status, content_type="text/html"))
+    assert str(status) in str(caught.value)
+    assert "Oops" in str(caught.value)
+    assert server.url in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+def test_a_refusal_stays_one(server: Upstream, session: http.Session, status: int) -> None:
+    with pytest.raises(UpstreamRefused) as caught:
+        ask(server, session, Reply({"error": "no such coin"}, status=status))
+    assert str(status) in str(caught.value)
+    assert "no such coin" in str(caught.value)
+    assert "KEY" not in str(caught.value)
+
+
+def test_an_error_page_is_shown_by_its_beginning(server: Upstream, session: http.Session) -> None:
+    with pytest.raises(UpstreamRefused) as caught:
+        ask(server, session, Reply(b"x" * 50_000, status=404))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_told_and_not_followed(
+    server: Upstream, session: http.Session, status: int
+) -> None:
+    before = len(server.seen)
+    location = "http://user:secret@other.example/path?token=secret#secret"
+    with pytest.raises(UpstreamRefused, match=r"http://other\.example/path\.") as caught:
+        ask(server, session, Reply(status=status, headers={"Location": location}))
+    assert "secret" not in str(caught.value)
+    assert len(server.seen) == before + 1
+
+
+@pytest.mark.parametrize("location", ["/login?x=1", "http://[bad", "http://h:99999/", ""])
+def test_a_redirect_to_anything_is_a_refusal(
+    server: Upstream, session: http.Session, location: str
+) -> None:
+    with pytest.raises(UpstreamRefused, match="redirects"):
+        ask(server, session, Reply(status=302, headers={"Location": location}))
+
+
+def test_the_body_of_a_redirect_is_not_waited_for(server: Upstream, session: http.Session) -> None:
+    began = time.monotonic()
+    with pytest.raises(UpstreamRefused, match="redirects"):
+        ask(
+            server,
+            session,
+            Reply(b"x" * 400, status=302, headers={"Location": "/"}, drip_seconds=0.05),
+        )
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("status", [204, 206])
+def test_a_status_without_a_list_is_refused(
+    server: Upstream, session: http.Session, status: int
+) -> None:
+    with pytest.raises(UpstreamRefused, match=str(status)):
+        ask(server, session, Reply(status=status))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(hang=True),
+        Reply(b"[1, ", declared_length=100, stall=True),
+        Reply(b"[" + b" " * 5000, drip_seconds=0.05),
+        Reply(b"Oops" * 100, status=500, declared_length=1000, stall=True),
+        Reply(b"Oops" * 100, status=503, drip_seconds=0.05),
+    ],
+    ids=["silent", "silent in the body", "drips", "error that stalls", "error that drips"],
+)
+def test_nothing_hangs(server: Upstream, session: http.Session, reply: Reply) -> None:
+    began = time.monotonic()
+    with pytest.raises(UpstreamUnavailable) as caught:
+        ask(server, session, reply)
+    assert time.monotonic() - began < 5
+    assert server.url + "/coins" in str(caught.value)
+
+
+def test_silence_is_told_with_its_limit(server: Upstream, session: http.Session) -> None:
+    with pytest.raises(UpstreamUnavailable, match=r"did not answer within 0\.2 s"):
+        ask(server, session, Reply(hang=True))
+
+
+def test_dripping_is_told(server: Upstream, session: http.Session) -> None:
+    with pytest.raises(UpstreamUnavailable, match="still sending after its time was up"):
+        ask(server, session, Reply(b" " * 5000, drip_seconds=0.05))
+
+
+def test_a_transfer_that_is_cut_off(server: Upstream, session: http.Session) -> None:
+    with pytest.raises(UpstreamUnavailable, match="broke off its answer after 6 bytes"):
+        ask(server, session, Reply(b"[1, 2]", declared_length=100))
+
+
+def test_an_answer_that_is_too_large(server: Upstream, session: http.Session) -> None:
+    with pytest.raises(UpstreamMalformed, match="more than 100000 bytes"):
+        ask(server, session, Reply(b"[" + b" " * 100_000))
+    assert len(ask(server, session, Reply(b" " * 100_000))[1]) == 100_000
+
+
+def test_a_wrong_content_type_is_left_to_the_reader(
+    server: Upstream, session: http.Session
+) -> None:
+    answer, body = ask(server, session, Reply(b"<html>", content_type="text/html"))
+    assert (answer.content_type, body) == ("text/html", b"<html>")
+
+
+def test_nobody_listens(session: http.Session) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/coins"
+        request = PageRequest(1, url, {"secret": "KEY"})
+        with (
+            pytest.raises(UpstreamUnavailable, match="refused") as caught,
+            http.get(session, request, limits=QUICK),
+        ):
+            pass
+    assert "KEY" not in str(caught.value)
+
+
+def test_an_unknown_host_is_named(session: http.Session) -> None:
+    request = PageRequest(1, "http://nowhere.invalid/coins", {"secret": "KEY"})
+    with (
+        pytest.raises(UpstreamUnavailable, match=r"nowhere\.invalid") as caught,
+        http.get(session, request, limits=QUICK),
+    ):
+        pass
+    assert "KEY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["SECRET\nX-Other: 1", " SECRET", "SECRET ключ"])
+def test_a_key_that_is_no_header_is_not_repeated(
+    server: Upstream, session: http.Session, key: str
+) -> None:
+    request = PageRequest(1, server.url + "/coins", {}, {"Authorization": key})
+    with pytest.raises(SettingsError, match="secret") as caught, http.get(session, request):
+        pass
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://h:99999999/", "http://[bad/", "http:///coins"])
+def test_an_address_that_is_none(session: http.Session, url: str) -> None:
+    with pytest.raises(SettingsError, match="address"), http.get(session, PageRequest(1, url)):
+        pass
+
+
+def test_limits_within_the_time_that_is_left() -> None:
+    assert Limits().within(1000) == Limits()
+    assert Limits().within(10) == Limits(5, 10, 10)
+    assert Limits().within(-3) == Limits(1, 1, 1)

@@ -1,0 +1,448 @@
+"""`/runs`, `/refresh`, `/stats`, `/quarantine`, `/health` and `/uploads` over a real MongoDB."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from moto import mock_aws
+
+from marketdata import clock
+from marketdata.aws.s3 import Uploads
+from marketdata.aws.schedule import Rule, RuleState, interval
+from marketdata.errors import TransientError
+from marketdata.runs import lifecycle
+from marketdata.store.connection import Store
+from tests.support.gateway import Engine, Gateway, make_gateway
+from tests.support.records import (
+    NOW,
+    make_batch,
+    make_quarantined,
+    make_record,
+    make_run,
+    put_records,
+)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def gateway(store: Store, engine: Engine) -> Gateway:
+    return make_gateway(lambda: store, engine=engine)
+
+
+def ok(answer: Any, status: int = 200) -> dict[str, Any]:
+    assert answer.status == status, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+# --- refresh ------------------------------------------------------------------------------
+
+
+def test_refresh_starts_one_run_at_a_time(gateway: Gateway, store: Store, engine: Engine) -> None:
+    put_records(store, make_record(), make_record(minutes=1))
+    store.raw_batches.insert_one({"_id": "a", "rows": 7})
+    first = ok(gateway.post("/refresh"), 202)
+    assert first["status"] == "running"
+    assert first["pre_run_counts"] == {"raw": 7, "normalized": 2}
+    assert [run_id for run_id, _ in engine.started] == [first["run_id"]]
+    put_records(store, make_record(minutes=2))
+    again = ok(gateway.post("/refresh", {}), 202)
+    assert (again["run_id"], again["status"]) == (first["run_id"], "already_running")
+    assert again["pre_run_counts"] == {"raw": 7, "normalized": 2}
+    assert len(engine.started) == 1
+
+    run = ok(gateway.get(f"/runs/{first['run_id']}"))
+    assert run["status"] == "running"
+    assert run["trigger"] == "refresh"
+    assert run["ended_at"] is None
+    assert run["duration"] is None
+    assert run["pre_run_counts"] == {"raw": 7, "normalized": 2}
+    assert [source["status"] for source in run["sources"]] == ["running"]
+
+
+def test_a_run_that_could_not_be_started_is_closed(
+    gateway: Gateway, store: Store, engine: Engine
+) -> None:
+    engine.failure = TransientError("Step Functions does not answer")
+    assert gateway.post("/refresh").status == 503
+    (run,) = store.runs.find({})
+    body = ok(gateway.get(f"/runs/{run['_id']}"))
+    assert body["status"] == "failed"
+    assert body["error"]["code"] == "transient"
+    engine.failure = None
+    assert ok(gateway.post("/refresh"), 202)["status"] == "running"
+
+
+# --- runs ---------------------------------------------------------------------------------
+
+
+def test_a_run_that_ended(gateway: Gateway, store: Store) -> None:
+    run = make_run(1, inserted=8, quarantined=2)
+    store.runs.insert_one(run)
+    store.batches.insert_many(
+        [
+            make_batch(run, 0, inserted=8, quarantined=2),
+            make_batch(run, 1, state="failed", rows=5),
+            make_batch(run, 2, state="pending", rows=4),
+        ]
+    )
+    body = ok(gateway.get(f"/runs/{run['_id']}"))
+    assert (body["run_id"], body["status"], body["trigger"]) == (run["_id"], "success", "schedule")
+    assert (body["started_at"], body["ended_at"], body["duration"]) == (
+        "2025-05-09T09:15:00.000Z",
+        "2025-05-09T09:15:10.000Z",
+        10.0,
+    )
+    assert body["totals"]["inserted"] == 8
+    assert body["sources"][0]["quarantined"] == 2
+    assert body["batch_states"] == {
+        "total": 3,
+        "pending": 1,
+        "loading": 0,
+        "loaded": 1,
+        "failed": 1,
+    }
+    assert [(b["number"], b["state"]) for b in body["batches"]] == [
+        (0, "loaded"),
+        (1, "failed"),
+        (2, "pending"),
+    ]
+    assert body["batches"][0]["counts"]["rows_in"] == 10
+    assert [(b["number"], b["rows"]) for b in body["failed_batches"]] == [(1, 5), (2, 4)]
+    assert body["failed_batches"][0]["error"]["code"] == "store_unavailable"
+    for name in ("applied_mappings", "quarantined_mappings", "skipped_mappings"):
+        assert body[name] == []
+    assert body["resume_from"] is None
+
+
+def test_what_is_pending_in_a_running_run_has_not_failed(gateway: Gateway, store: Store) -> None:
+    run = make_run(1, status="running")
+    store.runs.insert_one(run)
+    store.batches.insert_many(
+        [make_batch(run, 0, inserted=10), make_batch(run, 1, state="loading")]
+    )
+    body = ok(gateway.get(f"/runs/{run['_id']}"))
+    assert body["failed_batches"] == []
+    assert body["sources"][0]["inserted"] == 10
+    assert body["totals"]["inserted"] == 10
+
+
+def test_a_large_run_shows_its_first_batches(gateway: Gateway, store: Store) -> None:
+    run = make_run(1)
+    store.runs.insert_one(run)
+    store.batches.insert_many([make_batch(run, n, inserted=10) for n in range(150)])
+    body = ok(gateway.get(f"/runs/{run['_id']}"))
+    assert len(body["batches"]) == 100
+    assert body["batch_states"]["total"] == 150
+
+
+def test_runs_are_listed_with_filters_and_cursors(gateway: Gateway, store: Store) -> None:
+    runs = [
+        make_run(
+            number,
+            status=("success", "failed", "partial_success")[number % 3],
+            trigger=("schedule", "refresh")[number % 2],
+            source=("coingecko", "coinpaprika")[number % 2],
+            # Several at one time: the id decides.
+            started=NOW + timedelta(hours=number // 4),
+        )
+        for number in range(20)
+    ]
+    runs.append(make_run(99, status="running"))
+    store.runs.insert_many(runs)
+
+    def found(**query: Any) -> list[str]:
+        body = ok(gateway.get("/runs", **query, limit=3))
+        assert body["run_id"] == runs[-1]["_id"]
+        data = body["data"]
+        while body["pagination"]["has_more"]:
+            body = ok(gateway.get("/runs", limit=3, cursor=body["pagination"]["next_cursor"]))
+            data += body["data"]
+        return [run["run_id"] for run in data]
+
+    def expected(**fields: str) -> list[str]:
+        chosen = [
+            run
+            for run in runs
+            if all(run[k] == v for k, v in fields.items() if k != "source")
+            and fields.get("source") in (None, *run["inputs"])
+        ]
+        chosen.sort(key=lambda run: (run["started_at"], run["_id"]), reverse=True)
+        return [run["_id"] for run in chosen]
+
+    assert found() == expected()
+    assert found(status="failed") == expected(status="failed")
+    assert found(status="running") == [runs[-1]["_id"]]
+    assert found(trigger="refresh") == expected(trigger="refresh")
+    assert found(source="coinpaprika") == expected(source="coinpaprika")
+    assert found(status="success", source="coingecko", trigger="schedule") == expected(
+        status="success", source="coingecko", trigger="schedule"
+    )
+    assert found(trigger="upload") == []
+
+
+def test_a_run_that_does_not_exist(gateway: Gateway) -> None:
+    answer = gateway.get("/runs/nothing")
+    assert answer.status == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+# --- stats --------------------------------------------------------------------------------
+
+
+def test_figures_before_anything_happened(gateway: Gateway) -> None:
+    body = ok(gateway.get("/stats"))
+    assert body["counts"] == {"raw": 0, "normalized": 0, "quarantined": 0}
+    assert body["incremental"] == {
+        "last_run": None,
+        "total": {"new": 0, "updated": 0, "unchanged": 0},
+    }
+    for name in ("last_run", "last_successful_run", "error_rate", "average_latency_ms", "run_id"):
+        assert body[name] is None
+
+
+def test_figures_come_from_closed_batches(gateway: Gateway, store: Store) -> None:
+    runs = [
+        make_run(1, inserted=10, seconds=4),
+        make_run(2, unchanged=8, updated=2, seconds=8),
+        make_run(3, status="failed", seconds=0),
+        make_run(4, status="running"),
+    ]
+    store.runs.insert_many(runs)
+    store.batches.insert_many(
+        [
+            make_batch(runs[0], inserted=10),
+            make_batch(runs[1], unchanged=8, updated=2),
+            make_batch(runs[2], state="failed"),
+            make_batch(runs[3], 0, inserted=1, duplicate=2, quarantined=7),
+            make_batch(runs[3], 1, state="loading"),
+        ]
+    )
+    put_records(store, make_record())
+    store.quarantine.insert_one(make_quarantined(1))
+    store.raw_batches.insert_one({"_id": "a", "rows": 50})
+    body = ok(gateway.get("/stats"))
+    assert body["counts"] == {"raw": 50, "normalized": 1, "quarantined": 1}
+    assert body["totals"] == {
+        "rows_in": 30,
+        "inserted": 11,
+        "updated": 2,
+        "unchanged": 8,
+        "duplicate": 2,
+        "quarantined": 7,
+    }
+    assert body["incremental"] == {
+        "last_run": {"run_id": runs[3]["_id"], "new": 1, "updated": 0, "unchanged": 0},
+        "total": {"new": 11, "updated": 2, "unchanged": 8},
+    }
+    assert body["last_run"]["run_id"] == body["run_id"] == runs[3]["_id"]
+    assert body["last_successful_run"]["run_id"] == runs[1]["_id"]
+    assert body["error_rate"] == pytest.approx(1 / 3)
+    assert body["average_latency_ms"] == 4000
+    assert body["window"] == {"runs": 3, "success": 2, "partial_success": 0, "failed": 1}
+
+
+# --- quarantine ---------------------------------------------------------------------------
+
+
+def test_what_was_set_aside(gateway: Gateway, store: Store) -> None:
+    rows = [
+        make_quarantined(
+            n,
+            run_id=f"run{n % 3}",
+            source=("coingecko", "coinpaprika")[n % 2],
+            reason=("greater_than", "timestamp_in_future")[n % 4 // 2],
+        )
+        for n in range(20)
+    ]
+    rows.append(make_quarantined(20, row='"' + "x" * 9_000 + '"'))
+    store.quarantine.insert_many(rows)
+
+    def found(**query: Any) -> list[int]:
+        body = ok(gateway.get("/quarantine", **query, limit=4))
+        data = body["data"]
+        while body["pagination"]["has_more"]:
+            body = ok(gateway.get("/quarantine", limit=4, cursor=body["pagination"]["next_cursor"]))
+            data += body["data"]
+        return [row["row_number"] for row in data]
+
+    assert found() == list(range(21))
+    assert found(run_id="run1") == list(range(1, 20, 3))
+    assert found(source="coinpaprika") == list(range(1, 20, 2))
+    assert found(reason="timestamp_in_future") == [n for n in range(20) if n % 4 > 1]
+    assert found(run_id="run0", source="coingecko", reason="greater_than") == [0, 12]
+    whole = ok(gateway.get("/quarantine"))["data"]
+    assert (whole[0]["row"], whole[0]["truncated"]) == ('{"id": "bad"}', False)
+    assert (len(whole[20]["row"]), whole[20]["truncated"]) == (4_000, True)
+    cursor = ok(gateway.get("/quarantine", limit=1))["pagination"]["next_cursor"]
+    assert gateway.get("/quarantine", cursor=cursor, reason="other").status == 400
+
+
+# --- health -------------------------------------------------------------------------------
+
+
+class FixedRule(Rule):
+    """A rule whose state is given, or that can't be asked."""
+
+    def __init__(self, state: RuleState | None) -> None:
+        super().__init__("test-hourly")
+        self.fixed = state
+
+    def state(self) -> RuleState:
+        if self.fixed is None:
+            raise TransientError("no answer")
+        return self.fixed
+
+
+HOURLY = RuleState(enabled=True, expression="rate(1 hour)")
+
+
+def health(store: Store, rule: Rule | None) -> dict[str, Any]:
+    return ok(make_gateway(lambda: store, rule=lambda: rule).get("/health"))
+
+
+def test_health_with_a_rule_that_works(store: Store) -> None:
+    started = clock.now() - timedelta(minutes=30)
+    store.runs.insert_one(make_run(1, started=started))
+    later = make_run(2, started=started + timedelta(minutes=5), trigger="refresh")
+    store.runs.insert_one(later)
+    body = health(store, FixedRule(HOURLY))
+    assert body["status"] == "ok"
+    assert body["mongodb"]["ping_ms"] > 0
+    assert body["scheduler"] == {
+        "status": "ok",
+        "enabled": True,
+        "expression": "rate(1 hour)",
+        "last_run_at": clock.iso(started),
+        "next_run_at": clock.iso(started + timedelta(hours=1)),
+        "overdue": False,
+        "message": None,
+    }
+    assert body["last_run"]["run_id"] == body["run_id"] == later["_id"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "hours_ago", "status", "scheduler", "overdue"),
+    [
+        (None, 1, "ok", "unconfigured", False),
+        (FixedRule(HOURLY), None, "ok", "ok", False),
+        (FixedRule(HOURLY), 2, "degraded", "overdue", True),
+        (FixedRule(RuleState(enabled=True, expression="cron(0 * * * ? *)")), 9, "ok", "ok", False),
+        (FixedRule(RuleState(enabled=False, expression="rate(1 hour)")), 9, "degraded",
+         "disabled", False),
+        (FixedRule(None), 1, "degraded", "unknown", False),
+    ],
+)  # fmt: skip
+def test_health_of_the_scheduler(
+    store: Store,
+    rule: Rule | None,
+    hours_ago: int | None,
+    status: str,
+    scheduler: str,
+    overdue: bool,
+) -> None:
+    if hours_ago is not None:
+        store.runs.insert_one(make_run(1, started=clock.now() - timedelta(hours=hours_ago)))
+    body = health(store, rule)
+    assert body["status"] == status
+    assert body["scheduler"]["status"] == scheduler
+    assert body["scheduler"]["overdue"] is overdue
+
+
+def test_health_after_a_run_that_failed(store: Store) -> None:
+    store.runs.insert_one(make_run(1, started=clock.now(), status=lifecycle.FAILED))
+    assert health(store, None)["status"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("rate(1 minute)", timedelta(minutes=1)),
+        ("rate(5 minutes)", timedelta(minutes=5)),
+        ("rate(1 hour)", timedelta(hours=1)),
+        ("rate(2 days)", timedelta(days=2)),
+        ("cron(0 12 * * ? *)", None),
+        ("", None),
+    ],
+)
+def test_the_interval_of_a_schedule(expression: str, expected: timedelta | None) -> None:
+    assert interval(expression) == expected
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield
+
+
+def test_a_rule_is_read_from_eventbridge(aws: None) -> None:
+    events = boto3.client("events")
+    events.put_rule(Name="hourly", ScheduleExpression="rate(1 hour)")
+    rule = Rule("hourly")
+    assert rule.state() == HOURLY
+    events.disable_rule(Name="hourly")
+    assert rule.state() == HOURLY, "asked at most once a minute"
+    assert Rule("hourly").state().enabled is False
+    with pytest.raises(TransientError, match="The rule nothing can't be read"):
+        Rule("nothing").state()
+
+
+# --- uploads ------------------------------------------------------------------------------
+
+
+def upload_gateway(store: Store, limit: int = 1_000) -> Gateway:
+    uploads = Uploads("uploads-test")
+    return make_gateway(lambda: store, uploads=lambda: uploads, upload_max_bytes=limit)
+
+
+def test_a_form_to_upload_with(store: Store, aws: None) -> None:
+    boto3.client("s3").create_bucket(Bucket="uploads-test")
+    before = clock.now()
+    body = ok(
+        upload_gateway(store).post("/uploads", {"filename": "prices.csv", "dataset": "kaggle"}), 201
+    )
+    assert body["key"] == body["fields"]["key"] == "incoming/prices.csv"
+    assert body["fields"]["Content-Type"] == "text/csv"
+    assert body["fields"]["x-amz-meta-dataset"] == "kaggle"
+    assert body["max_bytes"] == 1_000
+    assert before < clock.now()
+    assert body["expires_at"] > clock.iso(before + timedelta(minutes=14))
+    sent = requests.post(
+        body["url"], data=body["fields"], files={"file": b"symbol,price\n"}, timeout=10
+    )
+    assert sent.status_code == 204
+    found = boto3.client("s3").get_object(Bucket="uploads-test", Key="incoming/prices.csv")
+    assert found["Body"].read() == b"symbol,price\n"
+    assert found["Metadata"] == {"dataset": "kaggle"}
+
+
+def test_what_a_form_fixes_is_in_its_policy(store: Store, aws: None) -> None:
+    gateway = upload_gateway(store)
+    for request, kind, smallest, largest in (
+        ({"filename": "a.csv.gz"}, "application/gzip", 1, 1_000),
+        ({"filename": "b c-1.csv", "size": 10}, "text/csv", 10, 10),
+    ):
+        body = ok(gateway.post("/uploads", request), 201)
+        policy = json.loads(b64decode(body["fields"]["policy"]))
+        assert ["content-length-range", smallest, largest] in policy["conditions"]
+        assert {"Content-Type": kind} in policy["conditions"]
+        assert {"key": f"incoming/{request['filename']}"} in policy["conditions"]
+        assert {"bucket": "uploads-test"} in policy["conditions"]
+
+
+def test_a_file_that_is_too_large_is_refused_before(store: Store, aws: None) -> None:
+    answer = upload_gateway(store).post("/uploads", {"filename": "a.csv", "size": 1_001})
+    assert answer.status == 400
+    assert answer.json()["error"]["message"].startswith("size: ")

@@ -1,0 +1,75 @@
+"""The document against the service: whatever it allows is answered as it says, and nothing else.
+
+Requests go through the functions' own handlers as API Gateway would deliver them, to a real
+MongoDB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+
+from marketdata.aws.s3 import Uploads
+from marketdata.store.connection import Store
+from tests.support.gateway import TOKEN, Gateway, make_gateway
+from tests.support.records import (
+    make_batch,
+    make_quarantined,
+    make_record,
+    make_run,
+    put_records,
+)
+
+
+class Door:
+    """A WSGI application whose gateway is put behind it when there is a database."""
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self.gateway: Gateway = make_gateway(
+            self._store, uploads=lambda: Uploads("uploads-test"), upload_max_bytes=5 * 1024**3
+        )
+
+    def _store(self) -> Store:
+        assert self.store is not None
+        return self.store
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        return self.gateway(environ, start)
+
+
+DOOR = Door()
+SCHEMA = schemathesis.openapi.from_wsgi("/openapi.json", DOOR)
+# The document's server is "./", where it was served from, which schemathesis does not resolve.
+SCHEMA.config.update(base_url="http://localhost")
+
+
+@pytest.fixture
+def _behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something of everything."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    put_records(store, *[make_record(minutes=minute) for minute in range(30)])
+    run = make_run(1, inserted=10)
+    store.runs.insert_one(run)
+    store.batches.insert_one(make_batch(run, inserted=10))
+    store.quarantine.insert_many([make_quarantined(number) for number in range(5)])
+    DOOR.store = store
+
+
+@pytest.mark.usefixtures("_behind")
+@SCHEMA.parametrize()
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_answers_are_as_the_document_says(case: schemathesis.Case[Any]) -> None:
+    case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"})
