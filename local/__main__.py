@@ -11,6 +11,7 @@ from local.compose import compose_clean, compose_down, compose_up
 from local.console import Screen
 from local.containers import compose_deploy
 from local.errors import LocalError
+from local.sam_local import sam_api, sam_invoke
 from local.settings import Settings
 
 COMMANDS = {
@@ -27,6 +28,7 @@ COMMANDS = {
     "compose-down": compose_down,
     "compose-clean": compose_clean,
     "compose-deploy": compose_deploy,
+    "sam-api": sam_api,
 }
 
 
@@ -39,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("part", nargs="?", default="lambda")
     deploy = subparsers.add_parser("deploy", help="Deploy to AWS.")
     deploy.add_argument("environment")
+    invoke = subparsers.add_parser("sam-invoke", help="Invoke a function by sam local.")
+    invoke.add_argument("function", help="a folder of functions/")
+    invoke.add_argument("event", help="a file with JSON, such as those in events/")
     return parser
 
 
@@ -58,6 +63,8 @@ def main() -> int:
             commands.logs(settings, screen, arguments.part)
         elif arguments.command == "deploy":
             deploy_to_aws(settings, screen, arguments.environment)
+        elif arguments.command == "sam-invoke":
+            sam_invoke(settings, screen, arguments.function, arguments.event)
         else:
             COMMANDS[arguments.command](settings, screen)
     except LocalError as error:

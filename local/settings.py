@@ -68,6 +68,8 @@ class Settings(BaseModel):
     mongodb_port: Port = 27117
     localstack_port: Port = 4566
     replay_port: Port = 8099
+    sam_port: Port = 3000
+    """Of `sam local start-api`."""
     mongodb_uri: str | None = None
     """A MongoDB of the user's own: then no mongod is started."""
     mongodb_cache_gb: Annotated[float, Field(ge=0.25, le=1024)] = 1.0

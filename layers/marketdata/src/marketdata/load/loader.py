@@ -7,9 +7,9 @@ from datetime import datetime
 
 from marketdata import clock
 from marketdata.errors import FileRefused, StateConflict
-from marketdata.load import merge
 from marketdata.load.raw import Payload, digest_of, pack_csv
 from marketdata.load.reading import Reading, read
+from marketdata.load.writing import write
 from marketdata.objects import ObjectReader, ObjectVersion
 from marketdata.schema.identity import record_id
 from marketdata.schema.record import Fault, Record, validate
@@ -117,19 +117,16 @@ def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> C
     origin = {"run_id": key.run_id, "raw_id": raw["_id"], "received_at": received_at}
     if "version" in raw:
         origin["version"] = raw["version"]
+    origin["inserted_by"] = key.id
     first_row = batch["first_row"]
     by_id: dict[bytes, list[Document]] = {}
     for index, record in good:
         document = _document(record, origin, first_row + places[index])
         by_id.setdefault(document["_id"], []).append(document)
-    mine = {
-        id_: (same[0] if len(same) == 1 else merge.merge(same)) | {"inserted_by": key.id}
-        for id_, same in by_id.items()
-    }
 
     counts = Counts(rows_in=reading.rows, quarantined=len(faults))
-    counts.duplicate = len(good) - len(mine)
-    current = _write(store, mine, counts)
+    counts.duplicate = len(good) - len(by_id)
+    current = write(store, by_id, received_at, counts)
     records.raise_latest(store, current)
     quarantine.put_quarantine(store, _set_aside(reading, faults, key, raw, received_at, first_row))
     return counts
@@ -144,69 +141,6 @@ def _document(record: Record, origin: Document, row: int) -> Document:
         record["timestamp"],
     )
     return {"_id": id_, **record, **origin, "row": row, "revision": 1}
-
-
-def _write(store: Store, mine: dict[bytes, Document], counts: Counts) -> list[Document]:
-    """Bring the records in, counting each identity once; returns the records as they are now.
-
-    Whatever another loader does at the same time is seen as either an existing record or a
-    lost update, and the merge starts again from what is there.
-    """
-    current: list[Document] = []
-    open_ids = list(mine)
-    while open_ids:
-        existing = records.find_existing(store, open_ids)
-        new = [mine[i] for i in open_ids if i not in existing]
-        taken = records.insert_new(store, new)
-        for document in new:
-            if bytes(document["_id"]) not in taken:
-                counts.inserted += 1
-                current.append(document)
-
-        replacements = []
-        for id_, old in existing.items():
-            merged = merge.merge([old, mine[id_]])
-            # Who inserted it stays: the order of sightings need not be that of loading.
-            merged["inserted_by"] = old["inserted_by"]
-            if _same_line(old, merged):
-                _count_known(counts, old, mine[id_])
-                current.append(old)
-            else:
-                replacements.append((old, merged))
-        lost = set(records.replace_if_unchanged(store, replacements))
-        for old, merged in replacements:
-            if bytes(old["_id"]) not in lost:
-                # An earlier sighting of what was known changes where it comes from, not what
-                # it says.
-                if merge.same_story(old, merged):
-                    counts.unchanged += 1
-                else:
-                    counts.updated += 1
-                current.append(merged)
-        open_ids = [*taken, *lost]
-    return current
-
-
-def _same_line(a: Document, b: Document) -> bool:
-    """Whether two states of a record have the same sightings."""
-    mine, other = merge.sightings(a), merge.sightings(b)
-    return merge.same_story(a, b) and all(map(merge.same_row, mine, other))
-
-
-def _count_known(counts: Counts, existing: Document, mine: Document) -> None:
-    """Count an identity whose record needs no change.
-
-    If this very batch had written it before a crash, it is what it was then.
-    """
-    if existing["inserted_by"] == mine["inserted_by"]:
-        counts.inserted += 1
-    elif any(
-        sighting["raw_id"] == mine["raw_id"] and sighting["run_id"] == mine["run_id"]
-        for sighting in merge.sightings(existing)
-    ):
-        counts.updated += 1
-    else:
-        counts.unchanged += 1
 
 
 def _set_aside(

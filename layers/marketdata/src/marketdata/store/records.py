@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
+from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store.connection import Document, Store, store_errors
 
 _DUPLICATE_KEY = 11000
+_VALUES = dict.fromkeys(VALUE_FIELDS, 1)
 _LOOKUP = 5_000
 """Ids per look-up: below MongoDB's message limit by far, and large enough to hide the trip."""
 
@@ -24,6 +27,23 @@ def find_existing(store: Store, ids: Sequence[bytes]) -> dict[bytes, Document]:
             for document in store.market_data.find({"_id": {"$in": part}}):
                 found[bytes(document["_id"])] = document
     return found
+
+
+def any_exists(store: Store, ids: Sequence[bytes]) -> bool:
+    """Whether any of these records exists."""
+    with store_errors("probing for records"):
+        return store.market_data.find_one({"_id": {"$in": list(ids)}}, {"_id": 1}) is not None
+
+
+def earlier_values(
+    store: Store, ids: Sequence[bytes], received_at: datetime
+) -> dict[bytes, Document]:
+    """What those of the records say by id whose current sighting was received before a time."""
+    query = {"_id": {"$in": list(ids)}, "received_at": {"$lt": received_at}}
+    with store_errors(f"looking up {len(ids)} records"):
+        # All in one answer: by default the first one has a hundred.
+        found = store.market_data.find(query, _VALUES).batch_size(len(ids) + 1)
+        return {document.pop("_id"): document for document in found}
 
 
 def insert_new(store: Store, documents: Sequence[Document]) -> set[bytes]:
@@ -87,9 +107,10 @@ def raise_latest(store: Store, documents: Sequence[Document]) -> None:
     """
     newest: dict[bytes, Document] = {}
     for document in documents:
-        key = bytes(document["_id"])[8:]
+        key = document["_id"][8:]
         held = newest.get(key)
-        if held is None or _rank(document) > _rank(held):
+        # Each identity is there once, so of two with one key the times differ.
+        if held is None or document["_id"] > held["_id"]:
             newest[key] = document
     if not newest:
         return

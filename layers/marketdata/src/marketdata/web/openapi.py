@@ -70,10 +70,16 @@ def build() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(text)
     for name in _UNUSED_SCHEMAS:
         document["components"]["schemas"].pop(name, None)
-    document["paths"] = {
-        path or "/": _operations(operations) for path, operations in document["paths"].items()
-    }
+    paths = sorted(document["paths"].items(), key=_place)
+    document["paths"] = {path or "/": _operations(operations) for path, operations in paths}
     return document
+
+
+def _place(item: tuple[str, dict[str, Any]]) -> tuple[int, int, str]:
+    """Paths by tag, and within it those without parameters first."""
+    path, operations = item
+    tag = next(iter(operations.values()))["tags"][0]
+    return list(_TAGS).index(tag), path.count("{"), path
 
 
 def _operations(operations: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,348 @@
+"""Functions under ``sam local``, with the stack in containers as the rest of the world.
+
+The template is the built one with two changes: a function's code is its folder in the clone, so
+that an edited handler is there at once, and the layers are copies in one place, which follow the
+library's sources. What the functions find in their environment is what the deployed ones find, with
+what ``.env`` says now on top.
+"""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import yaml
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.build import architecture, build, sam, tool_environment
+from local.compose import Compose, require_docker, require_stack
+from local.console import Screen
+from local.deploy import CREDENTIALS, quoted
+from local.errors import CommandError, LocalError
+from local.events import Event, completed, is_envelope, read_event
+from local.processes import require_free_port, write_atomically
+from local.settings import ROOT, Settings
+from local.stack import Stack
+from local.vendoring import FUNCTION, LAYER, of_type, read_built_template
+
+LIBRARY = ROOT / "layers" / "marketdata" / "src" / "marketdata"
+LIBRARY_LAYER = "MarketdataLayer"
+LOOK_SECONDS = 0.5
+STOP_SECONDS = 30
+
+_PREFIX = "${AWS::StackName}-"
+
+type Invoke = Callable[[str, Event], Any]
+"""Invokes a function, by the name of its folder, with an event."""
+
+
+@dataclass(frozen=True)
+class SamLocal:
+    """What ``sam local`` is called with.
+
+    Attributes:
+        folder: of the template, the layers and the environment variables.
+        options: of all its commands.
+        functions: logical ids by the names of the folders in ``functions/``.
+        stack: what ``stack.json`` says.
+    """
+
+    folder: Path
+    options: list[str]
+    functions: Mapping[str, str]
+    stack: Mapping[str, Any]
+
+    @property
+    def library(self) -> Path:
+        """The copy of the library that the functions use."""
+        return self.folder / LIBRARY_LAYER / "python" / LIBRARY.name
+
+
+def prepare(settings: Settings, screen: Screen) -> SamLocal:
+    """Build what ``sam local`` needs.
+
+    Raises:
+        LocalError: Docker or the stack in containers is missing, or the build failed.
+    """
+    require_docker()
+    stack = require_stack(settings, screen)
+    with screen.step("building the template (sam build)") as step:
+        built, anew = build(Stack(settings, screen).runner("build", step))
+        step.done("template built" if anew else "template is built already")
+    folder = settings.local_state_dir / "sam-local"
+    folder.mkdir(parents=True, exist_ok=True)
+    template = read_built_template(built)
+    for name in of_type(template, LAYER):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(built / name, folder / name)
+        template["Resources"][name]["Properties"]["ContentUri"] = str(folder / name)
+    functions = {}
+    variables = {}
+    for logical_id, resource in of_type(template, FUNCTION).items():
+        properties = resource["Properties"]
+        name = properties["FunctionName"]["Fn::Sub"].removeprefix(_PREFIX)
+        functions[name] = logical_id
+        properties["CodeUri"] = str(ROOT / "functions" / name)
+        variables[logical_id] = _variables(settings, stack, f"{stack['stack_name']}-{name}")
+        # SAM passes only what the template declares.
+        properties.setdefault("Environment", {})["Variables"] = dict.fromkeys(
+            variables[logical_id], ""
+        )
+    (folder / "template.yaml").write_text(yaml.safe_dump(template, sort_keys=False), "utf-8")
+    write_atomically(folder / "env.json", json.dumps(variables, indent=2) + "\n", mode=0o600)
+    options = [
+        "--template-file",
+        str(folder / "template.yaml"),
+        "--env-vars",
+        str(folder / "env.json"),
+        "--docker-network",
+        Compose(settings).network(),
+        "--parameter-overrides",
+        *(f"{name}={quoted(one)}" for name, one in _parameters(settings).items()),
+    ]
+    if _is_present(f"public.ecr.aws/lambda/python:3.13-{architecture()}"):
+        options.append("--skip-pull-image")
+    return SamLocal(folder, options, functions, stack)
+
+
+def _variables(settings: Settings, stack: Mapping[str, Any], function: str) -> dict[str, str]:
+    """Return a function's environment as it is deployed, with what is set now on top."""
+    client = boto3.client(
+        "lambda",
+        endpoint_url=str(stack["aws_endpoint_url"]),
+        region_name=str(stack["region"]),
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(connect_timeout=2, read_timeout=10),
+    )
+    try:
+        answer = client.get_function_configuration(FunctionName=function)
+    except (ClientError, BotoCoreError) as error:
+        raise LocalError(
+            f"the function {function} is not in LocalStack ({error}): `make compose-up` deploys it"
+        ) from error
+    finally:
+        client.close()
+    deployed = answer["Environment"]["Variables"]
+    named = {settings.parameters[name].variable: one for name, one in settings.overrides.items()}
+    port = str(stack["aws_endpoint_url"]).rpartition(":")[2]
+    return {
+        **deployed,
+        **{name: one for name, one in named.items() if name in deployed},
+        **({"MONGODB_URI": settings.mongodb_uri} if settings.mongodb_uri else {}),
+        "AWS_ENDPOINT_URL": f"http://localstack:{port}",
+    }
+
+
+def _parameters(settings: Settings) -> dict[str, str]:
+    return {**settings.overrides, "Environment": "local", "Architecture": architecture()}
+
+
+def _is_present(image: str) -> bool:
+    command = ["docker", "image", "inspect", image]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    # SAM gives functions what it finds in its own environment for a variable of theirs.
+    plain = {
+        name: one
+        for name, one in tool_environment(architecture()).items()
+        if not name.startswith(("AWS_", "POWERTOOLS_", "MONGODB_"))
+    }
+    return {**plain, **CREDENTIALS, "AWS_DEFAULT_REGION": settings.aws_region}
+
+
+# --- the API ------------------------------------------------------------------------------------
+
+
+def sam_api(settings: Settings, screen: Screen) -> None:
+    """Serve the API by ``sam local start-api`` until interrupted.
+
+    Raises:
+        LocalError: it could not be started.
+    """
+    prepared = prepare(settings, screen)
+    require_free_port(settings.sam_port, part="sam local", setting="SAM_PORT")
+    screen.say(f"  API        http://127.0.0.1:{settings.sam_port} (Ctrl-C ends it)")
+    command = [
+        *sam(),
+        "local",
+        "start-api",
+        *prepared.options,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(settings.sam_port),
+        "--warm-containers",
+        "LAZY",
+    ]
+    # In a session of its own: it ends its containers at one signal, and two are one too many.
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=_environment(settings), start_new_session=True
+    )
+    try:
+        with _following(LIBRARY, prepared.library):
+            status = process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        raise
+    raise CommandError(f"sam local start-api ended (exit status {status}), see above")
+
+
+@contextmanager
+def _following(source: Path, copy: Path) -> Iterator[None]:
+    """Keep a copy of a folder up to date meanwhile."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        before = _state(source)
+        while not ended.wait(LOOK_SECONDS):
+            now = _state(source)
+            for name in now.keys() - {one for one, seen in before.items() if now.get(one) == seen}:
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, copy / name)
+            for name in before.keys() - now.keys():
+                (copy / name).unlink(missing_ok=True)
+            before = now
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _state(folder: Path) -> dict[Path, tuple[int, int]]:
+    found = {}
+    for path in folder.rglob("*"):
+        if "__pycache__" not in path.parts and path.is_file():
+            status = path.stat()
+            found[path.relative_to(folder)] = (status.st_mtime_ns, status.st_size)
+    return found
+
+
+# --- one function -------------------------------------------------------------------------------
+
+
+def sam_invoke(settings: Settings, screen: Screen, function: str, event: str) -> None:
+    """Invoke a function by ``sam local invoke`` and print what it returns.
+
+    With an event that starts a run, a function behind ``open_run`` is given what the state machine
+    would give it: the functions before it are invoked first, and ``close_run`` at the end.
+
+    Raises:
+        LocalError: there is no such function or event, or the function failed.
+    """
+    sample = read_event(Path(event))
+    known = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
+    if function not in known:
+        raise LocalError(f"'{function}' is no function: FN is one of {', '.join(known)}")
+    prepared = prepare(settings, screen)
+    filled = completed(sample, prepared.stack)
+
+    def invoke(name: str, payload: Event) -> Any:
+        screen.say(f"  invoking {name}")
+        return _invoke(settings, prepared, name, payload)
+
+    if is_envelope(filled):
+        result = invoke_as_the_state_machine(function, filled, invoke)
+    else:
+        result = invoke(function, filled)
+    print(json.dumps(result, indent=2))
+
+
+def _invoke(settings: Settings, prepared: SamLocal, function: str, payload: Event) -> Any:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(payload, file)
+        file.flush()
+        command = [
+            *sam(),
+            "local",
+            "invoke",
+            prepared.functions[function],
+            *prepared.options,
+            "--event",
+            file.name,
+        ]
+        # The functions' log goes to the terminal, the result comes back.
+        finished = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=_environment(settings),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    lines = finished.stdout.strip().splitlines()
+    if finished.returncode != 0 or not lines:
+        raise CommandError(
+            f"sam local invoke failed (exit status {finished.returncode}), see above"
+        )
+    try:
+        result = json.loads(lines[-1])
+    except ValueError:
+        raise CommandError(f"{function} returned no JSON: {finished.stdout[-500:]}") from None
+    if isinstance(result, dict) and "errorType" in result:
+        raise CommandError(f"{function} failed: {result['errorType']}: {result['errorMessage']}")
+    return result
+
+
+def invoke_as_the_state_machine(function: str, event: Event, invoke: Invoke) -> Any:
+    """Invoke a function of the pipeline, and before it those that make its input.
+
+    Args:
+        function: the one whose result is wanted.
+        event: of EventBridge.
+        invoke: invokes a function.
+
+    Raises:
+        LocalError: the event gives the function nothing to do.
+    """
+    opened = invoke("open_run", {"event": event, "execution": f"sam-local-{event['id']}"})
+    if not opened["proceed"]:
+        raise LocalError(f"the event has nothing to do: run {opened['run_id']} has what it is for")
+    result = opened
+    closed: Any = None
+    try:
+        if function != "open_run":
+            for name, found in _steps(function, opened["inputs"], invoke):
+                if name == function:
+                    result = found
+    finally:
+        # An open run would keep what it holds from all others.
+        results = [{"input": item["input"]} for item in opened["inputs"]]
+        closed = invoke("close_run", {"run_id": opened["run_id"], "results": results})
+    return closed if function == "close_run" else result
+
+
+def _steps(function: str, inputs: list[Event], invoke: Invoke) -> Iterator[tuple[str, Any]]:
+    """Invoke the steps up to a function for the inputs that reach it, with their results."""
+    wanted = [one for one in inputs if function in {f"extract_{one['source']}", *_FOR_ALL}]
+    if not wanted:
+        sources = ", ".join(one["source"] for one in inputs) or "none"
+        raise LocalError(f"the event gives {function} nothing to do; its run takes: {sources}")
+    for item in wanted:
+        extracted = invoke(f"extract_{item['source']}", item)
+        yield f"extract_{item['source']}", extracted
+        if function in _FOR_ALL:
+            for number in extracted["numbers"]:
+                payload = {"run_id": item["run_id"], "input": item["input"], "number": number}
+                yield "normalize_load", invoke("normalize_load", payload)
+
+
+_FOR_ALL = ("normalize_load", "close_run")
