@@ -25,7 +25,7 @@ up: ## Start the local stack without running the pipeline
 	@$(SETUP) && exec $(LOCAL) up
 
 down: ## End every process of the local stack; the data stays
-	@if [ -x $(PYTHON) ]; then $(SETUP) dev && exec $(LOCAL) down; else echo "nothing is set up, so nothing runs"; fi
+	@if [ -x $(PYTHON) ]; then $(SETUP) dev || true; exec $(LOCAL) down; else echo "nothing is set up, so nothing runs"; fi
 
 clean: ## End the local stack and remove its data, logs and builds
 	@if [ -x $(PYTHON) ]; then $(SETUP) dev && exec $(LOCAL) clean; else echo "nothing is set up, so there is no state"; fi

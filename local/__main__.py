@@ -17,7 +17,6 @@ from local.settings import Settings
 COMMANDS = {
     "run": commands.run,
     "up": commands.up,
-    "down": commands.down,
     "clean": commands.clean,
     "status": commands.status,
     "refresh": commands.refresh,
@@ -37,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, function in COMMANDS.items():
         subparsers.add_parser(name, help=(function.__doc__ or "").partition("\n")[0])
+    down = subparsers.add_parser("down", help="End every process of the stack; keep the data.")
+    down.add_argument("--nested", action="store_true", help="also for folders in its state folder")
     logs = subparsers.add_parser("logs", help="Show a log and what is added to it.")
     logs.add_argument("part", nargs="?", default="lambda")
     deploy = subparsers.add_parser("deploy", help="Deploy to AWS.")
@@ -61,6 +62,8 @@ def main() -> int:
         settings = Settings.load()
         if arguments.command == "logs":
             commands.logs(settings, screen, arguments.part)
+        elif arguments.command == "down":
+            commands.down(settings, screen, nested=arguments.nested)
         elif arguments.command == "deploy":
             deploy_to_aws(settings, screen, arguments.environment)
         elif arguments.command == "sam-invoke":

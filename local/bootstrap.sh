@@ -91,9 +91,12 @@ wanted() {
 take_lock() {
     mkdir -p "$ENVS" "$LOGS"
     said=""
+    nameless=0
     until mkdir "$ENVS/.lock" 2>/dev/null; do
         owner=$(cat "$ENVS/.lock/pid" 2>/dev/null || echo "")
-        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
+        if [ -z "$owner" ]; then nameless=$((nameless + 1)); fi
+        if { [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; } || [ "$nameless" -gt 50 ]; then
+            nameless=0
             rm -rf "$ENVS/.lock"  # its owner was killed
             continue
         fi

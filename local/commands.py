@@ -18,6 +18,7 @@ from local.client import ApiError, Client
 from local.console import Screen
 from local.errors import LocalError, RunFailedError
 from local.processes import write_atomically
+from local.sample_upload import put_sample, wait_until_taken
 from local.settings import ROOT, Settings
 from local.stack import Stack, run_in_foreground
 
@@ -43,7 +44,7 @@ def run(settings: Settings, screen: Screen) -> None:
         screen.heading("Starting the local stack")
         description = stack.up()
         screen.heading("Running the pipeline")
-        _run_pipeline(stack, description, screen)
+        _run_pipeline(stack, description, screen, upload=True)
     _show_addresses(screen, description)
 
 
@@ -57,10 +58,10 @@ def refresh(settings: Settings, screen: Screen) -> None:
     _run_pipeline(stack, _description(stack), screen)
 
 
-def down(settings: Settings, screen: Screen) -> None:
+def down(settings: Settings, screen: Screen, *, nested: bool = False) -> None:
     """End every process of the stack; keep the data."""
     with screen.step("ending the local stack") as step:
-        ended = Stack(settings, screen).down()
+        ended = Stack(settings, screen).down(nested=nested)
         step.done(f"ended: {', '.join(ended)}" if ended else "nothing was running")
 
 
@@ -207,9 +208,16 @@ def _description(stack: Stack) -> dict[str, Any]:
     return stack.description() or {}
 
 
-def _run_pipeline(stack: Stack, description: dict[str, Any], screen: Screen) -> None:
+def _run_pipeline(
+    stack: Stack, description: dict[str, Any], screen: Screen, *, upload: bool = False
+) -> None:
     client = Client(description["api_url"], description["refresh_token"])
     began = time.monotonic()
+    sample = None
+    if upload:
+        with screen.step("uploading a sample CSV") as step:
+            sample = put_sample(description)
+            step.done(f"sample CSV put to s3://{sample.bucket}/{sample.key}")
     with screen.step("running the pipeline") as step:
         try:
             run_id = client.refresh()
@@ -221,13 +229,20 @@ def _run_pipeline(stack: Stack, description: dict[str, Any], screen: Screen) -> 
             seconds=stack.settings.run_timeout,
             look=_progress(stack, screen, f"run {run_id}", began),
         )
+        sources = list(ended.get("sources", []))
+        # Either this run has taken the upload as well, or the upload's own event was faster.
+        if sample is not None and (other := wait_until_taken(description, sample)) != run_id:
+            loaded = client.wait_for(
+                other,
+                seconds=stack.settings.run_timeout,
+                look=_progress(stack, screen, f"run {other}", began),
+            )
+            sources += loaded.get("sources", [])
         step.done(f"run {run_id}: {ended.get('status')}")
     write_atomically(stack.state / "last-run.json", json.dumps(ended, indent=2) + "\n")
-    screen.console.print(_table(ended))
+    screen.console.print(_table(sources))
     problems = [
-        f"{source.get('source')}: {source['error']}"
-        for source in ended.get("sources", [])
-        if source.get("error")
+        f"{source.get('source')}: {source['error']}" for source in sources if source.get("error")
     ]
     if ended.get("status") not in {"success", "partial_success"}:
         reason = "; ".join(problems) or ended.get("error") or "no reason was recorded"
@@ -262,12 +277,12 @@ def _progress(
     return look
 
 
-def _table(ended: dict[str, Any]) -> Table:
+def _table(sources: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("source")
     for column in (*COUNTS, "seconds"):
         table.add_column(column, justify="right")
-    for source in ended.get("sources", []):
+    for source in sources:
         seconds = source.get("seconds")
         table.add_row(
             str(source.get("source")),

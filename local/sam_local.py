@@ -37,6 +37,7 @@ from local.vendoring import FUNCTION, LAYER, of_type, read_built_template
 
 LIBRARY = ROOT / "layers" / "marketdata" / "src" / "marketdata"
 LIBRARY_LAYER = "MarketdataLayer"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LOOK_SECONDS = 0.5
 STOP_SECONDS = 30
 
@@ -86,6 +87,9 @@ def prepare(settings: Settings, screen: Screen) -> SamLocal:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(built / name, folder / name)
         template["Resources"][name]["Properties"]["ContentUri"] = str(folder / name)
+    # The layer's bytecode is never compared with the sources, which are to be edited.
+    for bytecode in (folder / LIBRARY_LAYER).rglob("__pycache__"):
+        shutil.rmtree(bytecode)
     functions = {}
     variables = {}
     for logical_id, resource in of_type(template, FUNCTION).items():
@@ -98,6 +102,7 @@ def prepare(settings: Settings, screen: Screen) -> SamLocal:
         properties.setdefault("Environment", {})["Variables"] = dict.fromkeys(
             variables[logical_id], ""
         )
+    _spell_out_any(of_type(template, FUNCTION))
     (folder / "template.yaml").write_text(yaml.safe_dump(template, sort_keys=False), "utf-8")
     write_atomically(folder / "env.json", json.dumps(variables, indent=2) + "\n", mode=0o600)
     options = [
@@ -107,12 +112,39 @@ def prepare(settings: Settings, screen: Screen) -> SamLocal:
         str(folder / "env.json"),
         "--docker-network",
         Compose(settings).network(),
+        # A name for this machine where Docker has none by itself.
+        "--add-host",
+        "host.docker.internal:host-gateway",
         "--parameter-overrides",
         *(f"{name}={quoted(one)}" for name, one in _parameters(settings).items()),
     ]
     if _is_present(f"public.ecr.aws/lambda/python:3.13-{architecture()}"):
         options.append("--skip-pull-image")
     return SamLocal(folder, options, functions, stack)
+
+
+def _spell_out_any(functions: Mapping[str, Any]) -> None:
+    """Write a route of all methods as one route for each that no other function has.
+
+    In API Gateway the route of one method goes before that of all; SAM takes whichever comes first.
+    """
+    routes = {
+        (name, event): one["Properties"]
+        for name, resource in functions.items()
+        for event, one in resource["Properties"].get("Events", {}).items()
+        if one["Type"] == "Api"
+    }
+    taken = {(route["Path"], route["Method"].upper()) for route in routes.values()}
+    for (name, event), route in routes.items():
+        if route["Method"].upper() == "ANY":
+            events = functions[name]["Properties"]["Events"]
+            del events[event]
+            for method in METHODS:
+                if (route["Path"], method) not in taken:
+                    events[f"{event}{method.title()}"] = {
+                        "Type": "Api",
+                        "Properties": {**route, "Method": method},
+                    }
 
 
 def _variables(settings: Settings, stack: Mapping[str, Any], function: str) -> dict[str, str]:

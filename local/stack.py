@@ -355,17 +355,20 @@ class Stack:
 
     # --- down ---------------------------------------------------------------------------------
 
-    def down(self) -> list[str]:
-        """End every process of the stack and keep its data. Returns the names of what was ended."""
-        with self.alone(), _uninterrupted():
-            return self._down()
+    def down(self, *, nested: bool = False) -> list[str]:
+        """End every process of the stack and keep its data. Returns the names of what was ended.
 
-    def _down(self) -> list[str]:
+        Args:
+            nested: whether also what runs for folders inside the state folder, as tests have them.
+        """
+        with self.alone(), _uninterrupted():
+            return self._down(nested=nested)
+
+    def _down(self, *, nested: bool) -> list[str]:
         # LocalStack first: functions under way still have their database until then.
         services = (self.localstack, self.replay, self.mongod)
         ended = [service.part.name for service in services if service.stop()]
-        # Tests keep databases inside their stack's folder; in .local itself are the other stacks.
-        strays = leftovers(self.state, nested=self.state.name != ".local")
+        strays = leftovers(self.state, nested=nested)
         if strays:
             end_all(strays, seconds=10)
             ended.append(f"{len(strays)} process(es) left behind by a crash")
@@ -382,10 +385,7 @@ class Stack:
         """
         removed = []
         with self.alone(), _uninterrupted():
-            self._down()
-            for inner in self.state.glob("*/run"):
-                other = self.settings.model_copy(update={"local_state_dir": inner.parent})
-                Stack(other, self.screen)._down()  # noqa: SLF001 - the same class
+            self._down(nested=True)  # stacks of tests too: their state goes with this one's
             for path in sorted(self.state.iterdir()):
                 if path.name in KEPT_BY_CLEAN or path.name == "lock":
                     continue

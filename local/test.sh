@@ -12,7 +12,7 @@ pytest=""
 
 # Ends all processes of the tests in folder $1.
 end_processes() {
-    LOCAL_STATE_DIR=$1 ENV_FILE=/dev/null .venv/bin/python -m local down >/dev/null
+    LOCAL_STATE_DIR=$1 ENV_FILE=/dev/null .venv/bin/python -m local down --nested >/dev/null
 }
 
 end() {
@@ -23,10 +23,12 @@ end() {
         kill -INT -- "-$pytest" 2>/dev/null
         wait "$pytest"
     fi
-    if [ -d "$LOCAL_STATE_DIR" ]; then
-        end_processes "$LOCAL_STATE_DIR" || status=1
-        if [ "$status" -eq 0 ]; then rm -rf "$LOCAL_STATE_DIR"; fi
-    fi
+    for folder in "$LOCAL_STATE_DIR" "$LOCAL_STATE_DIR"-*; do
+        if [ -d "$folder" ]; then
+            end_processes "$folder" || status=1
+            if [ "$status" -eq 0 ]; then rm -rf "$folder"; fi
+        fi
+    done
     exit "$status"
 }
 trap end EXIT
@@ -35,8 +37,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # What an earlier call left that was killed, or that failed.
-for folder in .local/test-*; do
-    if [ -d "$folder" ] && ! kill -0 "${folder#.local/test-}" 2>/dev/null; then
+for folder in .local/test-[0-9]*; do
+    owner=${folder#.local/test-}
+    if [ -d "$folder" ] && ! kill -0 "${owner%%-*}" 2>/dev/null; then
         end_processes "$folder" && rm -rf "$folder"
     fi
 done

@@ -5,16 +5,13 @@ makes of a build another one: each function a ZIP file with its handler and the 
 layers beside it, and a template without layers.
 """
 
-import compileall
 import hashlib
 import os
-import py_compile
 import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -145,18 +142,7 @@ def _archive(layers: list[Path], kept: set[Path]) -> Path:
         digest = _content(layer / _PYTHON, digest)
         larger = LAYERS / f"{digest[:16]}.zip"
         if not larger.exists():
-            with TemporaryDirectory(dir=LAYERS) as scratch:
-                compiled = Path(scratch) / _PYTHON
-                shutil.copytree(layer / _PYTHON, compiled)
-                # Every container is a new one, which would compile all that it imports.
-                compileall.compile_dir(
-                    compiled,
-                    ddir="/var/task",
-                    quiet=2,
-                    workers=0,
-                    invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-                )
-                _add(compiled, archive, larger)
+            _add(layer / _PYTHON, archive, larger)
         archive = larger
         kept.add(archive)
     if archive is None:

@@ -29,7 +29,7 @@ def market_csv(rows: int, *, changed_every: int = 0, first_minute: int = 0) -> b
         changed_every: in one row of so many the price is another one; 0 for none.
         first_minute: minutes after `FIRST` of the first row.
     """
-    dice = random.Random(20200101)  # noqa: S311 - sample data
+    dice = random.Random(20200101)
     out = StringIO()
     out.write(HEADER)
     for row in range(rows):
@@ -54,12 +54,12 @@ class Objects:
         self._version = version
 
     @contextmanager
-    def open(self, version: ObjectVersion, start: int = 0) -> Iterator[OpenObject]:
+    def open(self, _version: ObjectVersion, start: int = 0) -> Iterator[OpenObject]:
         data = self._data
         chunks = (data[at : at + 2**20] for at in range(start, len(data), 2**20))
         yield OpenObject(self._version, {}, chunks)
 
-    def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
+    def read(self, _version: ObjectVersion, start: int, end: int) -> bytes:
         return self._data[start:end]
 
 

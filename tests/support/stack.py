@@ -26,8 +26,10 @@ from local.processes import free_port
 from local.replay.server import Handler, ReplayServer
 from local.settings import ROOT, setting_names
 from tests.support.mongod import state_folder
+from tests.support.network import known_as, listen_on, stack_kind
+from tests.support.waiting import PATIENCE
 
-COMMAND_SECONDS = 240
+COMMAND_SECONDS = 240 * PATIENCE
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,19 @@ class StackUnderTest:
             "aws_secret_access_key": "test",
         }
 
-    def command(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run ``python -m local`` for this stack; ``settings`` come on top of its own."""
+    def environment(self, **settings: str) -> dict[str, str]:
+        """Return the variables for ``python -m local``; ``settings`` come on top of its own."""
         # Neither the settings of who runs the tests nor a .env in the clone may change them.
         known = setting_names() | {"ENV_FILE"}
         clean = {name: value for name, value in os.environ.items() if name not in known}
+        return {**clean, "ENV_FILE": os.devnull, **self.settings, **settings}
+
+    def command(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run ``python -m local`` for this stack; ``settings`` come on top of its own."""
         return subprocess.run(
             [sys.executable, "-m", "local", *words],
             cwd=ROOT,
-            env={**clean, "ENV_FILE": os.devnull, **self.settings, **settings},
+            env=self.environment(**settings),
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -145,6 +151,18 @@ class StackUnderTest:
         return run
 
 
+def isolated_settings() -> dict[str, str]:
+    """Return the settings of a stack that shares nothing with another."""
+    return {
+        "LOCAL_STATE_DIR": str(state_folder().relative_to(ROOT)),
+        "STACK_NAME": "marketdata-test",
+        "MONGODB_PORT": str(free_port()),
+        "LOCALSTACK_PORT": str(free_port()),
+        "REPLAY_PORT": str(free_port()),
+        "MONGODB_CACHE_GB": "0.25",
+    }
+
+
 @contextmanager
 def running_stack(**settings: str) -> Iterator[StackUnderTest]:
     """Bring a stack up on free ports and always take it down; ``settings`` by variable name.
@@ -169,28 +187,28 @@ def _samples() -> Iterator[dict[str, str]]:
         parameter.variable: parameter.default or ""
         for parameter in read_parameters(ROOT / "template.yaml").values()
     }
-    with ReplayServer(("127.0.0.1", 0), Handler) as server:
+    with ReplayServer((listen_on(), 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        base = f"http://127.0.0.1:{server.server_address[1]}"
+        base = f"http://{known_as()}:{server.server_address[1]}"
         yield {name: base + urlsplit(url).path for name, url in defaults.items()}
         server.shutdown()
         thread.join()
 
 
+def _kind() -> type[StackUnderTest]:
+    """Return the class of TEST_STACK's stack."""
+    if stack_kind() == "processes":
+        return StackUnderTest
+    # Only then: it is a subclass of what is defined here.
+    from tests.support.containers import ApiUnderSam, StackInContainers  # noqa: PLC0415
+
+    return {"containers": StackInContainers, "sam": ApiUnderSam}[stack_kind()]
+
+
 @contextmanager
 def _up(settings: Mapping[str, str]) -> Iterator[StackUnderTest]:
-    stack = StackUnderTest(
-        {
-            "LOCAL_STATE_DIR": str(state_folder().relative_to(ROOT)),
-            "STACK_NAME": "marketdata-test",
-            "MONGODB_PORT": str(free_port()),
-            "LOCALSTACK_PORT": str(free_port()),
-            "REPLAY_PORT": str(free_port()),
-            "MONGODB_CACHE_GB": "0.25",
-            **settings,
-        }
-    )
+    stack = _kind()({**isolated_settings(), **settings})
     stack.down()  # what a killed session has left
     try:
         stack.up()
