@@ -45,7 +45,6 @@ def tool_environment(machine: str) -> dict[str, str]:
         ),
         "LAMBDA_ARCHITECTURE": machine,
         "SAM_CLI_TELEMETRY": "0",
-        "SAM_CLI_POLL_DELAY": "0.3",
         "__SAM_CLI_APP_DIR": str(ROOT / ".local" / "sam"),
     }
 

@@ -75,7 +75,7 @@ def _table(environment: str) -> dict[str, Any]:
         if isinstance(commands, dict) and name not in {"default", "local"}
     }
     if environment not in tables:
-        known = ", ".join(f"ENV={name}" for name in tables)
+        known = " or ".join(f"ENV={name}" for name in tables)
         raise SettingError(f"name the environment to deploy to: make deploy {known}")
     return tables[environment]
 

@@ -19,7 +19,7 @@ def make_console() -> Console:
             # A terminal that cannot show a character must not stop the work.
             reconfigure(errors="replace", line_buffering=True)
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    return Console(width=width, highlight=False, soft_wrap=True)
+    return Console(width=width, highlight=False, soft_wrap=True, emoji=False)
 
 
 class Step:

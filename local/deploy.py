@@ -146,6 +146,8 @@ class Deployment:
             **CREDENTIALS,
             "AWS_DEFAULT_REGION": self.settings.aws_region,
             "AWS_ENDPOINT_URL": self.settings.address,
+            # Seconds between two looks at the deployment; LocalStack has no limit of requests.
+            "SAM_CLI_POLL_DELAY": "0.3",
             # Whatever profile the user has, this never talks to a real account.
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",

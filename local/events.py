@@ -6,10 +6,11 @@ of an event, the bucket and the version of an object, the token. These are put i
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import boto3
@@ -18,6 +19,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.deploy import CREDENTIALS
 from local.errors import LocalError
+from local.replay.csv_sample import SAMPLE_KEY, sample_csv
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 type Event = dict[str, Any]
 
@@ -60,43 +65,67 @@ def completed(sample: Event, stack: Mapping[str, Any]) -> Event:
         event["id"] = str(uuid4())
         event["time"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if event["source"] == "aws.s3":
-            _tell_of_the_true_object(event["detail"], stack)
+            event["detail"] |= _new_version(event["detail"], stack)
     elif "requestContext" in event:
-        for values in (event.get("headers") or {}, event.get("multiValueHeaders") or {}):
-            if "Authorization" in values:
-                token = f"Bearer {stack['refresh_token']}"
-                values["Authorization"] = (
-                    token if isinstance(values["Authorization"], str) else [token]
-                )
+        bearer = f"Bearer {stack['refresh_token']}"
+        for name, value in (("headers", bearer), ("multiValueHeaders", [bearer])):
+            if "Authorization" in (event.get(name) or {}):
+                event[name]["Authorization"] = value
     return event
 
 
-def _tell_of_the_true_object(detail: Event, stack: Mapping[str, Any]) -> None:
-    bucket, key = str(stack["bucket"]), detail["object"]["key"]
-    session = boto3.Session(
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        region_name=str(stack["region"]),
-    )
-    client = session.client(
+def _new_version(detail: Event, stack: Mapping[str, Any]) -> Event:
+    """Put the object of an event into the bucket once more; no run has taken that version yet."""
+    bucket, key = str(stack["bucket"]), str(detail["object"]["key"])
+    client = boto3.client(
         "s3",
         endpoint_url=str(stack["aws_endpoint_url"]),
+        region_name=str(stack["region"]),
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         config=Config(connect_timeout=2, read_timeout=10),
     )
     try:
+        with _silent(client, bucket):
+            if key == SAMPLE_KEY:
+                client.put_object(Bucket=bucket, Key=key, Body=sample_csv())
+            else:
+                client.copy_object(
+                    Bucket=bucket,
+                    Key=key,
+                    CopySource={"Bucket": bucket, "Key": key},
+                    MetadataDirective="REPLACE",
+                    Metadata=client.head_object(Bucket=bucket, Key=key)["Metadata"],
+                )
         head = client.head_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError) as error:
         raise LocalError(
-            f"there is no s3://{bucket}/{key}, which the event tells of ({error}): put it there, or"
-            " name another key in a copy of the event"
+            f"there is no s3://{bucket}/{key}, which the event tells of: put it there ({error})"
         ) from error
     finally:
         client.close()
-    detail["bucket"]["name"] = bucket
-    detail["object"].update(
-        {
-            "size": head["ContentLength"],
-            "etag": head["ETag"].strip('"'),
-            "version-id": head["VersionId"],
-        }
-    )
+    told = {
+        "size": head["ContentLength"],
+        "etag": head["ETag"].strip('"'),
+        "version-id": head["VersionId"],
+    }
+    return {"bucket": {"name": bucket}, "object": {**detail["object"], **told}}
+
+
+@contextmanager
+def _silent(client: "S3Client", bucket: str) -> Iterator[None]:
+    """Keep the bucket from telling of what is put into it meanwhile.
+
+    Else the deployed state machine would take the object before anybody else. (LocalStack does not
+    heed that a rule is disabled.)
+    """
+    answer = client.get_bucket_notification_configuration(Bucket=bucket)
+    before = {name: one for name, one in answer.items() if name != "ResponseMetadata"}
+    client.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
+    try:
+        yield
+    finally:
+        client.put_bucket_notification_configuration(
+            Bucket=bucket,
+            NotificationConfiguration=before,  # type: ignore[arg-type]
+        )

@@ -271,7 +271,7 @@ def _state(folder: Path) -> dict[Path, tuple[int, int]]:
 # --- one function -------------------------------------------------------------------------------
 
 
-def sam_invoke(settings: Settings, screen: Screen, function: str, event: str) -> None:
+def sam_invoke(settings: Settings, screen: Screen, function: str, file: str) -> None:
     """Invoke a function by ``sam local invoke`` and print what it returns.
 
     With an event that starts a run, a function behind ``open_run`` is given what the state machine
@@ -280,21 +280,21 @@ def sam_invoke(settings: Settings, screen: Screen, function: str, event: str) ->
     Raises:
         LocalError: there is no such function or event, or the function failed.
     """
-    sample = read_event(Path(event))
+    sample = read_event(Path(file))
     known = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
     if function not in known:
         raise LocalError(f"'{function}' is no function: FN is one of {', '.join(known)}")
     prepared = prepare(settings, screen)
-    filled = completed(sample, prepared.stack)
 
     def invoke(name: str, payload: Event) -> Any:
         screen.say(f"  invoking {name}")
         return _invoke(settings, prepared, name, payload)
 
-    if is_envelope(filled):
-        result = invoke_as_the_state_machine(function, filled, invoke)
+    event = completed(sample, prepared.stack)
+    if is_envelope(event):
+        result = invoke_as_the_state_machine(function, event, invoke)
     else:
-        result = invoke(function, filled)
+        result = invoke(function, event)
     print(json.dumps(result, indent=2))
 
 

@@ -341,7 +341,7 @@ def test_a_batch_that_failed_says_why_and_can_be_loaded(
     def unreachable(*_: Any) -> None:
         raise StoreUnavailable("MongoDB did not answer.")
 
-    monkeypatch.setattr(records, "find_existing", unreachable)
+    monkeypatch.setattr(records, "insert_new", unreachable)
     with pytest.raises(StoreUnavailable):
         load_batch(store, key)
     batch = store.batches.find_one({"_id": key.id})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -27,9 +28,10 @@ def listen_on() -> str:
         return given
     if stack_kind() == "processes" or "Docker Desktop" in _docker("info", "{{.OperatingSystem}}"):
         return "127.0.0.1"
-    networks = json.loads(_docker("network", "inspect", "bridge", "{{json .IPAM.Config}}"))
-    gateway: str = networks[0]["Gateway"]
-    return gateway
+    (bridge, *_) = json.loads(_docker("network", "inspect", "bridge", "{{json .IPAM.Config}}"))
+    # An engine that has just been installed does not tell the address; it is the first one.
+    first = next(ipaddress.ip_network(bridge["Subnet"]).hosts())
+    return str(bridge.get("Gateway") or first)
 
 
 def known_as() -> str:

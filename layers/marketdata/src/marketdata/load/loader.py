@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import datetime
 
 from marketdata import clock
@@ -105,7 +106,19 @@ def csv_raw(batch: Document, payload: Payload) -> Document:
     }
 
 
-def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> Counts:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a batch: documents by identity, and the rows that are none."""
+
+    reading: Reading
+    documents: dict[bytes, list[Document]]
+    """Of each identity in the order of rows; nearly always one."""
+    count: int
+    """Documents in all."""
+    faults: list[Fault]
+
+
+def _rows(raw: Document, batch: Document, batch_id: str) -> _Rows:
     reading = read(raw)
     places = reading.places
     received_at: datetime = batch["received_at"]
@@ -113,23 +126,53 @@ def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> C
     faults = reading.faults + [
         Fault(places[fault.row], fault.code, fault.field, fault.message) for fault in more_faults
     ]
-
-    origin = {"run_id": key.run_id, "raw_id": raw["_id"], "received_at": received_at}
+    origin = {"run_id": batch["run_id"], "raw_id": raw["_id"], "received_at": received_at}
     if "version" in raw:
         origin["version"] = raw["version"]
-    origin["inserted_by"] = key.id
+    origin["inserted_by"] = batch_id
     first_row = batch["first_row"]
     by_id: dict[bytes, list[Document]] = {}
     for index, record in good:
         document = _document(record, origin, first_row + places[index])
         by_id.setdefault(document["_id"], []).append(document)
+    return _Rows(reading, by_id, len(good), faults)
 
-    counts = Counts(rows_in=reading.rows, quarantined=len(faults))
-    counts.duplicate = len(good) - len(by_id)
-    current = write(store, by_id, received_at, counts)
-    records.raise_latest(store, current)
-    quarantine.put_quarantine(store, _set_aside(reading, faults, key, raw, received_at, first_row))
+
+def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> Counts:
+    rows = _rows(raw, batch, key.id)
+    counts = Counts(rows_in=rows.reading.rows, quarantined=len(rows.faults))
+    counts.duplicate = rows.count - len(rows.documents)
+    if rows.documents:
+        checkpoints.note_cover(store, key, min(rows.documents), max(rows.documents))
+        current = write(
+            store,
+            rows.documents,
+            batch["received_at"],
+            counts,
+            later=lambda ids: _later_sightings(store, batch, ids),
+        )
+        records.raise_latest(store, current)
+    quarantine.put_quarantine(store, _set_aside(rows, key, raw, batch))
     return counts
+
+
+def _later_sightings(
+    store: Store, batch: Document, ids: AbstractSet[bytes]
+) -> dict[bytes, list[Document]]:
+    """What batches that were received later, yet loaded earlier, say of these records.
+
+    They may have said again what the record said then, which leaves no trace in it; now that
+    another value comes in between, it matters. Raw batches that have expired can't be asked.
+    """
+    found: dict[bytes, list[Document]] = {}
+    for other in checkpoints.received_later(store, batch, ids):
+        raw = find_raw(store, other["raw_id"])
+        if raw is None:
+            continue
+        documents = _rows(raw, other, other["_id"]).documents
+        for id_ in ids & documents.keys():
+            found.setdefault(id_, []).extend(documents[id_])
+    return found
 
 
 def _document(record: Record, origin: Document, row: int) -> Document:
@@ -143,31 +186,24 @@ def _document(record: Record, origin: Document, row: int) -> Document:
     return {"_id": id_, **record, **origin, "row": row, "revision": 1}
 
 
-def _set_aside(
-    reading: Reading,
-    faults: Sequence[Fault],
-    key: BatchKey,
-    raw: Document,
-    received_at: datetime,
-    first_row: int,
-) -> list[Document]:
+def _set_aside(rows: _Rows, key: BatchKey, raw: Document, batch: Document) -> list[Document]:
     now = clock.now()
     documents = []
-    for fault in faults:
-        text = reading.text(fault.row)
+    for fault in rows.faults:
+        number = batch["first_row"] + fault.row
         documents.append(
             {
-                "_id": f"{raw['_id']}/{first_row + fault.row}",
+                "_id": f"{raw['_id']}/{number}",
                 "source": raw["source"],
                 "run_id": key.run_id,
                 "batch": key.id,
                 "raw_id": raw["_id"],
-                "received_at": received_at,
+                "received_at": batch["received_at"],
                 "reason": fault.code,
                 "field": fault.field,
                 "message": fault.message.encode("utf-8", "backslashreplace").decode(),
-                "row": text[:_MAX_ROW_CHARACTERS],
-                "row_number": first_row + fault.row,
+                "row": rows.reading.text(fault.row)[:_MAX_ROW_CHARACTERS],
+                "row_number": number,
                 "first_at": now,
                 "last_at": now,
             }

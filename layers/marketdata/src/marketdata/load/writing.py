@@ -9,7 +9,8 @@ that came twice, another loader that was faster - is settled afterwards by mergi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ _PROBE = 16
 """Ids by which a chunk is taken for new; a wrong guess costs time and nothing else."""
 
 type Groups = Mapping[bytes, Sequence[Document]]
+type Later = Callable[[AbstractSet[bytes]], Groups]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,9 @@ class _Written:
     """Ids that need merging."""
 
 
-def write(store: Store, groups: Groups, received_at: datetime, counts: Counts) -> list[Document]:
+def write(
+    store: Store, groups: Groups, received_at: datetime, counts: Counts, *, later: Later
+) -> list[Document]:
     """Bring records in, counting each identity once.
 
     Args:
@@ -49,6 +53,8 @@ def write(store: Store, groups: Groups, received_at: datetime, counts: Counts) -
         groups: the documents of each identity, in the order of their rows; nearly always one.
         received_at: when the batch was received; part of every document's precedence.
         counts: inserted, updated and unchanged are added to.
+        later: what is known of records from batches that were received later; asked after
+            records were changed, so that whoever looked at them before has been seen.
 
     Returns:
         The records as they are now, but for those that were known and stay as they were.
@@ -62,7 +68,11 @@ def write(store: Store, groups: Groups, received_at: datetime, counts: Counts) -
         counts.unchanged += written.unchanged
         current += written.inserted
         merging += written.open
-    return current + _settle(store, {id_: groups[id_] for id_ in merging}, counts)
+    settled, changed = _settle(store, {id_: groups[id_] for id_ in merging}, counts)
+    if changed and (sightings := later(changed)):
+        again, _ = _settle(store, sightings, Counts())
+        settled += again
+    return current + settled
 
 
 def _in_parallel(
@@ -96,13 +106,17 @@ def _write_chunk(store: Store, chunk: list[Document], received_at: datetime) -> 
     return _Written(inserted, unchanged, [*changed, *taken])
 
 
-def _settle(store: Store, groups: Groups, counts: Counts) -> list[Document]:
+def _settle(store: Store, groups: Groups, counts: Counts) -> tuple[list[Document], set[bytes]]:
     """Bring in what needs merging.
 
     Whatever another loader does at the same time is seen as either an existing record or a
     lost update, and the merge starts again from what is there.
+
+    Returns:
+        The records as they are now, and the ids of those that existed and were changed.
     """
     current: list[Document] = []
+    changed: set[bytes] = set()
     open_ids = list(groups)
     while open_ids:
         existing = records.find_existing(store, open_ids)
@@ -129,8 +143,9 @@ def _settle(store: Store, groups: Groups, counts: Counts) -> list[Document]:
                 # was changed, and a retry after a crash could not tell the two apart.
                 counts.updated += 1
                 current.append(merged)
+                changed.add(bytes(old["_id"]))
         open_ids = [*taken, *lost]
-    return current
+    return current, changed
 
 
 def _first(documents: Sequence[Document]) -> Document:

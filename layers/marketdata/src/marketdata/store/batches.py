@@ -132,6 +132,45 @@ def begin(store: Store, key: BatchKey) -> Document | None:
         return document
 
 
+def note_cover(store: Store, key: BatchKey, first: bytes, last: bytes) -> None:
+    """Note the lowest and the highest id of a batch's records, before any of them is looked up.
+
+    From then on `received_later` finds the batch for whoever changes one of these records.
+    """
+    with store_errors(f"noting what batch {key.id} covers"):
+        store.batches.update_one(
+            {"_id": key.id}, {"$set": {"covers": {"first": first, "last": last}}}
+        )
+
+
+def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[Document]:
+    """Batches of the same source that were received later and may have rows of these records.
+
+    Only those at whose loading was begun: others have seen nothing yet that could be wrong.
+    Rows further down in the same file count as later.
+    """
+    ids = list(ids)
+    query: Document = {
+        "_id": {"$ne": batch["_id"]},
+        "source": batch["source"],
+        "received_at": {"$gte": batch["received_at"]},
+        "covers.first": {"$lte": max(ids)},
+        "covers.last": {"$gte": min(ids)},
+    }
+    if "object" in batch:
+        # Every range of a file was received with it; those further up come before this one.
+        query["$nor"] = [
+            {
+                "received_at": batch["received_at"],
+                "object.version_id": batch["object"]["version_id"],
+                "first_row": {"$lt": batch["first_row"]},
+            }
+        ]
+    needed = dict.fromkeys(("run_id", "raw_id", "received_at", "first_row"), 1)
+    with store_errors(f"looking for batches received after {batch['_id']}"):
+        return list(store.batches.find(query, needed).hint("source_received"))
+
+
 def finish(store: Store, key: BatchKey, attempt: int, counts: Counts) -> None:
     """Close a batch as loaded, with its counts.
 

@@ -170,11 +170,20 @@ def _uploads(store: Store) -> None:
     _collection(store, "objects")
 
 
+def _order_of_receipt(store: Store) -> None:
+    # Finds the batches that were received after another one, without which a batch that is
+    # loaded late could not know what it must not override.
+    store.batches.create_indexes(
+        [IndexModel([("source", ASCENDING), ("received_at", ASCENDING)], name="source_received")]
+    )
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
     Migration(3, "indexes of the API's lists and totals", _list_indexes),
     Migration(4, "uploaded objects and which run took them", _uploads),
+    Migration(5, "batches in the order of receipt", _order_of_receipt),
 )
 
 

@@ -109,8 +109,8 @@ def raise_latest(store: Store, documents: Sequence[Document]) -> None:
     for document in documents:
         key = document["_id"][8:]
         held = newest.get(key)
-        # Each identity is there once, so of two with one key the times differ.
-        if held is None or document["_id"] > held["_id"]:
+        # An identity that is there twice was changed twice; the last state counts.
+        if held is None or document["_id"] >= held["_id"]:
             newest[key] = document
     if not newest:
         return

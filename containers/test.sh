@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs the end-to-end tests against the stack in containers, and those that only it has; ends the
+# containers, however the tests end.
+# Usage: containers/test.sh containers|sam [pytest's further arguments]
+#
+# With `sam`, the API is asked under `sam local start-api`; what deploys other settings, and what
+# tries the gateway rather than the API, is not run again.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+kind=$1
+shift
+case "$kind" in
+    containers) ;;
+    sam) set -- -m "not changes_the_stack" --ignore tests/e2e/test_gateway_schemathesis.py "$@" ;;
+    *)
+        echo "usage: $0 containers|sam" >&2
+        exit 2
+        ;;
+esac
+export TEST_STACK=$kind TEST_PATIENCE=${TEST_PATIENCE:-3}
+export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-marketdata-test}
+
+# Functions' containers keep the network from being removed if they outlive LocalStack.
+end() {
+    status=$?
+    trap - EXIT
+    trap '' HUP INT TERM
+    if ! docker compose --env-file /dev/null down --remove-orphans >/dev/null 2>&1; then
+        echo "the containers of $COMPOSE_PROJECT_NAME could not be ended: docker compose down" >&2
+        if [ "$status" -eq 0 ]; then status=1; fi
+    fi
+    exit "$status"
+}
+trap end EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# In the background, so that a request to stop reaches this script at once.
+./local/test.sh -p tests.support.patience tests/e2e "$@" &
+wait $!

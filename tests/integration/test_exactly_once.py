@@ -1,0 +1,168 @@
+"""What must hold always: whatever comes, in whatever pieces and order, ends in the same records.
+
+The reference is a loader simple enough to be read at a glance: it has all rows in memory, sorts
+them by receipt, and keeps what changed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from marketdata.load.loader import load_batch
+from marketdata.store.batches import BatchKey, Counts
+from marketdata.store.connection import Document, Store
+from tests.support.pipeline import coin, put_rows
+
+TIMES = ("2025-05-09T06:00:00.000Z", "2025-05-09T07:00:00.000Z")
+ROWS = st.tuples(
+    st.sampled_from(["bitcoin", "ethereum"]),
+    st.sampled_from(TIMES),
+    st.sampled_from([1.0, 2.0, 3.0, -1.0]),  # the last one is no price
+)
+type Row = tuple[str, str, float]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that arrived together, as the n-th."""
+
+    received: int
+    rows: Sequence[Row]
+
+
+def batches_of(pieces: Sequence[Sequence[Row]]) -> list[Batch]:
+    return [Batch(number, rows) for number, rows in enumerate(pieces)]
+
+
+def reference(batches: Sequence[Batch]) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
+    """(asset, time) -> the line of (price, batch, row) in which neighbours differ."""
+    lines: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
+    for batch in sorted(batches, key=lambda b: b.received):
+        for number, (asset, time, price) in enumerate(batch.rows):
+            if price > 0:
+                line = lines.setdefault((asset, time), [])
+                if not line or line[-1][0] != price:
+                    line.append((price, batch.received, number))
+    return lines
+
+
+def put(store: Store, batch: Batch) -> BatchKey:
+    rows = [coin(asset, last_updated=time, current_price=p) for asset, time, p in batch.rows]
+    return put_rows(
+        store, rows, run_id=f"run{batch.received}", minute=batch.received, page=batch.received
+    )
+
+
+def lines_of(store: Store) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
+    """The records as the reference tells them."""
+    lines = {}
+    for document in store.market_data.find({}):
+        line = [*document.get("history", []), document]
+        assert document["revision"] == len(line)
+        key = (document["asset_id"], document["timestamp"].strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+        lines[key] = [(s["price_usd"], int(s["run_id"][3:]), s["row"]) for s in line]
+    return lines
+
+
+def latest_of(store: Store) -> dict[str, tuple[str, float]]:
+    return {
+        d["asset_id"]: (d["timestamp"].strftime("%Y-%m-%dT%H:%M:%S.000Z"), d["price_usd"])
+        for d in store.latest_prices.find({})
+    }
+
+
+def expected_latest(
+    lines: dict[tuple[str, str], list[tuple[float, int, int]]],
+) -> dict[str, tuple[str, float]]:
+    newest: dict[str, tuple[str, float]] = {}
+    for (asset, time), line in sorted(lines.items()):
+        newest[asset] = (time, line[-1][0])
+    return newest
+
+
+def clear(store: Store) -> None:
+    for name in ("market_data", "latest_prices", "raw_batches", "batches", "quarantine"):
+        store.database[name].delete_many({})
+
+
+ANY_BATCHES = st.lists(st.lists(ROWS, max_size=6), min_size=1, max_size=6).map(batches_of)
+MANY = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@MANY
+@given(data=st.data())
+def test_any_order_of_any_batches_ends_in_the_same_records(
+    store: Store, data: st.DataObject
+) -> None:
+    clear(store)
+    batches = data.draw(ANY_BATCHES)
+    for batch in data.draw(st.permutations(batches)):
+        counts = load_batch(store, put(store, batch))
+        assert counts.rows_in == len(batch.rows)
+        assert counts.quarantined == sum(price <= 0 for _, _, price in batch.rows)
+    lines = reference(batches)
+    assert lines_of(store) == lines
+    assert latest_of(store) == expected_latest(lines)
+
+
+@MANY
+@given(batches=ANY_BATCHES)
+def test_loading_everything_again_changes_nothing(store: Store, batches: list[Batch]) -> None:
+    clear(store)
+    keys = [put(store, batch) for batch in batches]
+    first = [load_batch(store, key) for key in keys]
+    before = list(store.market_data.find({}).sort("_id"))
+    # As a function would that was started again after it had closed its batch, or just before.
+    store.batches.update_many({}, {"$set": {"state": "loading"}})
+    assert [load_batch(store, key) for key in keys] == first
+    assert list(store.market_data.find({}).sort("_id")) == before
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(batches=ANY_BATCHES)
+def test_loaders_side_by_side_end_in_the_same_records(store: Store, batches: list[Batch]) -> None:
+    clear(store)
+    keys = [put(store, batch) for batch in batches]
+    faults: list[Exception] = []
+    results: dict[str, Counts] = {}
+    start = threading.Barrier(len(keys))
+
+    def work(key: BatchKey) -> None:
+        try:
+            start.wait()
+            results[key.id] = load_batch(store, key)
+        except Exception as error:  # noqa: BLE001 - shown by the assertion below
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(key,)) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    lines = reference(batches)
+    assert lines_of(store) == lines
+    assert latest_of(store) == expected_latest(lines)
+    inserted = sum(counts.inserted for counts in results.values())
+    assert inserted == len(lines)
+
+
+def test_a_value_that_was_said_again_wins_over_one_that_comes_late(store: Store) -> None:
+    """A, then A again, then the B that had been received between the two."""
+    documents: list[Document] = []
+    for received, price in ((1, 1.0), (3, 1.0), (2, 2.0)):
+        load_batch(store, put(store, Batch(received, [("bitcoin", TIMES[0], price)])))
+        documents = list(store.market_data.find({}))
+    (document,) = documents
+    values: list[Any] = [s["price_usd"] for s in (*document["history"], document)]
+    assert values == [1.0, 2.0, 1.0]
