@@ -10,10 +10,12 @@ LOCAL := $(PYTHON) -m local
 SOURCES := layers/marketdata/src functions local tests
 PART ?= lambda
 TESTS ?=
+FN ?=
+EVENT ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 # --- the local stack -------------------------------------------------------------------------
 
@@ -45,6 +47,30 @@ migrate: ## Make collections and indexes in the local database, or in MONGODB_UR
 build: ## Build functions and layers as for a deployment
 	@$(SETUP) dev sam && exec $(LOCAL) build
 
+# --- containers ------------------------------------------------------------------------------
+
+.PHONY: compose-up compose-down compose-clean sam-api sam-invoke compose-test sam-test
+compose-up: ## Start the stack in containers, or deploy to it what has changed; needs Docker
+	@$(SETUP) dev && exec $(LOCAL) compose-up
+
+compose-down: ## End the containers; the database stays
+	@$(SETUP) dev && exec $(LOCAL) compose-down
+
+compose-clean: ## End the containers and remove their volumes
+	@$(SETUP) dev && exec $(LOCAL) compose-clean
+
+sam-api: ## Serve the API by `sam local` on the stack in containers; follows edits
+	@$(SETUP) dev sam && exec $(LOCAL) sam-api
+
+sam-invoke: ## Invoke FN=extract_coingecko by `sam local` with EVENT=events/hourly.json
+	@$(SETUP) dev sam && exec $(LOCAL) sam-invoke "$(FN)" "$(EVENT)"
+
+compose-test: ## Run the end-to-end tests against the stack in containers
+	@$(SETUP) dev sam && exec ./containers/test.sh containers
+
+sam-test: ## Run the end-to-end tests with the API and the sample events under `sam local`
+	@$(SETUP) dev sam && exec ./containers/test.sh sam
+
 # --- checks ----------------------------------------------------------------------------------
 
 .PHONY: test lint typecheck format validate bench
@@ -64,7 +90,7 @@ validate: ## Check the template
 	@$(SETUP) dev sam && exec $(LOCAL) validate
 
 bench: ## Measure; needs an idle machine
-	@$(SETUP) && if ls tests/bench/test_*.py >/dev/null 2>&1; then exec ./local/test.sh tests/bench -s; \
+	@$(SETUP) && if ls tests/bench/test_*.py >/dev/null 2>&1; then exec ./local/test.sh tests/bench -s --numprocesses 0; \
 	else echo "there are no benchmarks in tests/bench yet"; fi
 
 # --- AWS -------------------------------------------------------------------------------------

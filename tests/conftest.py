@@ -19,6 +19,27 @@ settings.register_profile("default", deadline=None, max_examples=100)
 settings.load_profile("default")
 
 
+def pytest_configure() -> None:
+    """Give each worker a state folder of its own: some tests end whatever runs in theirs."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = os.environ.get("LOCAL_STATE_DIR", ".local/test")
+        os.environ["LOCAL_STATE_DIR"] = f"{folder}-{worker}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread over the workers by file; what shares the deployed stack goes to one, and first."""
+    for item in items:
+        on_stack = "stack" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("stack" if on_stack else item.path.name))
+    # The longest group first, and in it, last, the tests that deploy other settings.
+    items.sort(
+        key=lambda item: (
+            "stack" not in getattr(item, "fixturenames", ()),
+            item.get_closest_marker("changes_the_stack") is not None,
+        )
+    )
+
+
 @pytest.fixture(scope="session")
 def mongodb_uri() -> Iterator[str]:
     """A real mongod, a replica set of one: TEST_MONGODB_URI, else one started for the session."""

@@ -15,11 +15,6 @@ COINGECKO = "/api/v3/coins/markets"
 COINPAPRIKA = "/v1/tickers"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that deploy other settings come last: the others rely on the first ones."""
-    items.sort(key=lambda item: item.get_closest_marker("changes_the_stack") is not None)
-
-
 @pytest.fixture(scope="session")
 def sources() -> Iterator[Upstream]:
     """The upstreams of all sources, in one server."""

@@ -243,19 +243,23 @@ def test_a_row_set_aside_twice_is_one(store: Store) -> None:
 
 STEPS: list[tuple[Any, str]] = [
     (records, "insert_new"),
+    (checkpoints, "note_moved"),
     (records, "replace_if_unchanged"),
     (records, "raise_latest"),
     (quarantine, "put_quarantine"),
     (checkpoints, "finish"),
 ]
-# New, known, changed, changed with an older time of receipt, twice in the batch, and bad.
+IN_BULK = [step for step in STEPS if step[0] is not checkpoints]
+# New, known, changed, changed with an older time of receipt, known with an older time of receipt,
+# twice in the batch, and bad.
 BEFORE = [coin("known"), coin("changed"), coin("both")]
-NEWER = [coin("late", current_price=9)]
+NEWER = [coin("late", current_price=9), coin("moved")]
 BATCH = [
     coin("new"),
     coin("known"),
     coin("changed", current_price=2),
     coin("late", current_price=3),
+    coin("moved"),
     coin("twice", current_price=1),
     coin("twice", current_price=2),
     coin("both", current_price=4),
@@ -263,7 +267,7 @@ BATCH = [
     coin("bad", current_price=0),
     coin("new"),
 ]
-EXPECTED = Counts(rows_in=10, inserted=2, updated=3, unchanged=1, duplicate=3, quarantined=1)
+EXPECTED = Counts(rows_in=11, inserted=2, updated=3, unchanged=2, duplicate=3, quarantined=1)
 
 
 def prepared(store: Store) -> BatchKey:
@@ -303,7 +307,7 @@ def test_a_crash_after_any_write_changes_neither_the_data_nor_the_counts(
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), STEPS[:4], ids=[f"half of {name}" for _, name in STEPS[:4]]
+    ("module", "name"), IN_BULK, ids=[f"half of {name}" for _, name in IN_BULK]
 )
 def test_a_crash_in_the_middle_of_a_write(
     store: Store, monkeypatch: pytest.MonkeyPatch, module: Any, name: str

@@ -10,7 +10,7 @@ from marketdata import clock
 from marketdata.errors import FileRefused, StateConflict
 from marketdata.load.raw import Payload, digest_of, pack_csv
 from marketdata.load.reading import Reading, read
-from marketdata.load.writing import write
+from marketdata.load.writing import Memory, write
 from marketdata.objects import ObjectReader, ObjectVersion
 from marketdata.schema.identity import record_id
 from marketdata.schema.record import Fault, Record, validate
@@ -149,6 +149,10 @@ def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> C
             rows.documents,
             batch["received_at"],
             counts,
+            memory=Memory(
+                frozenset(map(bytes, batch.get("moved", ()))),
+                lambda ids: checkpoints.note_moved(store, key, ids),
+            ),
             later=lambda ids: _later_sightings(store, batch, ids),
         )
         records.raise_latest(store, current)

@@ -34,6 +34,19 @@ type Later = Callable[[AbstractSet[bytes]], Groups]
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What an earlier attempt at this batch has noted, and where to note more.
+
+    A row that is an earlier sighting of a known value counts as unchanged, but the record is
+    rewritten to tell where the value was first seen. After a crash it could not be told from a
+    row that brought the value, so such ids are noted before they are written.
+    """
+
+    moved: AbstractSet[bytes]
+    note_moved: Callable[[Sequence[bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Written:
     """What became of a chunk."""
 
@@ -44,7 +57,13 @@ class _Written:
 
 
 def write(
-    store: Store, groups: Groups, received_at: datetime, counts: Counts, *, later: Later
+    store: Store,
+    groups: Groups,
+    received_at: datetime,
+    counts: Counts,
+    *,
+    memory: Memory,
+    later: Later,
 ) -> list[Document]:
     """Bring records in, counting each identity once.
 
@@ -53,6 +72,7 @@ def write(
         groups: the documents of each identity, in the order of their rows; nearly always one.
         received_at: when the batch was received; part of every document's precedence.
         counts: inserted, updated and unchanged are added to.
+        memory: of earlier attempts at the batch.
         later: what is known of records from batches that were received later; asked after
             records were changed, so that whoever looked at them before has been seen.
 
@@ -68,9 +88,9 @@ def write(
         counts.unchanged += written.unchanged
         current += written.inserted
         merging += written.open
-    settled, changed = _settle(store, {id_: groups[id_] for id_ in merging}, counts)
+    settled, changed = _settle(store, {id_: groups[id_] for id_ in merging}, counts, memory)
     if changed and (sightings := later(changed)):
-        again, _ = _settle(store, sightings, Counts())
+        again, _ = _settle(store, sightings, Counts(), memory)
         settled += again
     return current + settled
 
@@ -106,7 +126,9 @@ def _write_chunk(store: Store, chunk: list[Document], received_at: datetime) -> 
     return _Written(inserted, unchanged, [*changed, *taken])
 
 
-def _settle(store: Store, groups: Groups, counts: Counts) -> tuple[list[Document], set[bytes]]:
+def _settle(
+    store: Store, groups: Groups, counts: Counts, memory: Memory
+) -> tuple[list[Document], set[bytes]]:
     """Bring in what needs merging.
 
     Whatever another loader does at the same time is seen as either an existing record or a
@@ -132,18 +154,24 @@ def _settle(store: Store, groups: Groups, counts: Counts) -> tuple[list[Document
             # Who inserted it stays: the order of sightings need not be that of loading.
             merged["inserted_by"] = old["inserted_by"]
             if _same_line(old, merged):
-                _count_known(counts, old, groups[id_][0])
+                _count_known(counts, old, groups[id_][0], memory)
                 current.append(old)
             else:
                 replacements.append((old, merged))
+        moved = {bytes(o["_id"]) for o, m in replacements if merge.same_story(o, m)}
+        if moved:
+            memory.note_moved(sorted(moved))
         lost = set(records.replace_if_unchanged(store, replacements))
         for old, merged in replacements:
-            if bytes(old["_id"]) not in lost:
-                # Also where only an earlier sighting of a known value came to light: the record
-                # was changed, and a retry after a crash could not tell the two apart.
+            id_ = bytes(old["_id"])
+            if id_ in lost:
+                continue
+            if id_ in moved:
+                counts.unchanged += 1
+            else:
                 counts.updated += 1
-                current.append(merged)
-                changed.add(bytes(old["_id"]))
+            current.append(merged)
+            changed.add(id_)
         open_ids = [*taken, *lost]
     return current, changed
 
@@ -161,12 +189,14 @@ def _same_line(a: Document, b: Document) -> bool:
     return merge.same_story(a, b) and all(map(merge.same_row, mine, other))
 
 
-def _count_known(counts: Counts, existing: Document, mine: Document) -> None:
+def _count_known(counts: Counts, existing: Document, mine: Document, memory: Memory) -> None:
     """Count an identity whose record needs no change.
 
     If this very batch had written it before a crash, it is what it was then.
     """
-    if existing["inserted_by"] == mine["inserted_by"]:
+    if mine["_id"] in memory.moved:
+        counts.unchanged += 1
+    elif existing["inserted_by"] == mine["inserted_by"]:
         counts.inserted += 1
     elif any(
         sighting["raw_id"] == mine["raw_id"] and sighting["run_id"] == mine["run_id"]

@@ -143,6 +143,12 @@ def note_cover(store: Store, key: BatchKey, first: bytes, last: bytes) -> None:
         )
 
 
+def note_moved(store: Store, key: BatchKey, ids: Iterable[bytes]) -> None:
+    """Note records to be rewritten because of a row that only says what they said already."""
+    with store_errors(f"noting what batch {key.id} moves"):
+        store.batches.update_one({"_id": key.id}, {"$addToSet": {"moved": {"$each": list(ids)}}})
+
+
 def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[Document]:
     """Batches of the same source that were received later and may have rows of these records.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from pymongo import UpdateOne
+from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from marketdata.schema.record import VALUE_FIELDS
@@ -14,6 +14,9 @@ from marketdata.store.connection import Document, Store, store_errors
 
 _DUPLICATE_KEY = 11000
 _VALUES = dict.fromkeys(VALUE_FIELDS, 1)
+_CURRENT = ("run_id", "raw_id", "row")
+"""Which sighting is current. With the history this tells any two states of a record apart; with
+the number of revisions instead, a sighting that took another's place in it would be lost."""
 _LOOKUP = 5_000
 """Ids per look-up: below MongoDB's message limit by far, and large enough to hide the trip."""
 
@@ -83,19 +86,25 @@ def replace_if_unchanged(
     Returns:
         The ids whose document had changed meanwhile; they were not replaced.
     """
-    lost = []
-    with store_errors(f"updating {len(replacements)} records"):
-        for old, new in replacements:
-            filter_ = {
+    if not replacements:
+        return []
+    operations = [
+        ReplaceOne(
+            {
                 "_id": old["_id"],
-                "revision": old["revision"],
-                "run_id": old["run_id"],
-                "raw_id": old["raw_id"],
-                "row": old["row"],
-            }
-            if store.market_data.replace_one(filter_, new).matched_count == 0:
-                lost.append(bytes(old["_id"]))
-    return lost
+                "history": old.get("history", {"$exists": False}),
+                **{f: old[f] for f in _CURRENT},
+            },
+            new,
+        )
+        for old, new in replacements
+    ]
+    with store_errors(f"updating {len(replacements)} records"):
+        if store.market_data.bulk_write(operations, ordered=False).matched_count == len(operations):
+            return []
+        # Which ones it were, the answer does not say.
+        now = find_existing(store, [old["_id"] for old, _ in replacements])
+    return [id_ for _, new in replacements if now[id_ := bytes(new["_id"])] != new]
 
 
 def raise_latest(store: Store, documents: Sequence[Document]) -> None:
