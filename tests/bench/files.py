@@ -66,9 +66,18 @@ class Objects:
 class Upload:
     """One CSV, cut into the batches of a run, ready to be loaded."""
 
-    def __init__(self, store: Store, data: bytes, *, name: str, **settings: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        data: bytes,
+        *,
+        name: str,
+        received: datetime | None = None,
+        **settings: int,
+    ) -> None:
         now = clock.now()
-        version = ObjectVersion("bucket", f"incoming/{name}.csv", name, len(data), None, now)
+        received = received or now
+        version = ObjectVersion("bucket", f"incoming/{name}.csv", name, len(data), None, received)
         self.run_id = f"20260101T000000Z-{name}"
         self.input_id = version.id
         self.objects = Objects(data, version)
