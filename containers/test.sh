@@ -37,6 +37,6 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# In the background, so that a request to stop reaches this script at once.
-./local/test.sh -p tests.support.patience tests/e2e "$@" &
+# One process, since there is one stack. In the background, so that a request to stop reaches this script at once.
+./local/test.sh --numprocesses 0 -p tests.support.patience tests/e2e "$@" &
 wait $!

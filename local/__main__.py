@@ -1,8 +1,10 @@
 """``python -m local COMMAND``: the entrance to the local stack; the Makefile calls it."""
 
 import argparse
+import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 from local import commands
@@ -59,7 +61,9 @@ def main() -> int:
     signal.signal(signal.SIGHUP, _stop)
     screen = Screen()
     try:
-        settings = Settings.load()
+        # What .env sets for the local stack must not get to AWS.
+        no_file = Path(os.devnull) if arguments.command == "deploy" else None
+        settings = Settings.load(dotenv=no_file)
         if arguments.command == "logs":
             commands.logs(settings, screen, arguments.part)
         elif arguments.command == "down":

@@ -23,10 +23,13 @@ class Compose:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         file = ROOT / (os.environ.get("ENV_FILE") or ".env")
+        self._file = str(file if file.is_file() else os.devnull)
+        known = setting_names()
         self._values = {
             name: value
-            for name, value in {**read_dotenv(file), **os.environ}.items()
-            if name in setting_names() and value.strip()
+            for values in (read_dotenv(file), os.environ)
+            for name, value in values.items()
+            if name in known and value.strip()
         }
 
     def run(self, *words: str) -> None:
@@ -80,7 +83,7 @@ class Compose:
 
     def _command(self, *words: str) -> list[str]:
         # Compose would read .env by itself, also where another file was named.
-        return ["docker", "compose", "--env-file", os.devnull, *words]
+        return ["docker", "compose", "--env-file", self._file, *words]
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self._values}

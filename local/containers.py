@@ -95,11 +95,10 @@ class ContainerStack(Stack):
                 )
 
     def _say_what_is_replayed(self, choices: Mapping[str, Choice]) -> None:
-        for name, choice in choices.items():
+        for choice in choices.values():
             if choice.kind == "replay":
-                public = self.settings.parameters[name].default
                 why = choice.reason or "UPSTREAM=replay is set"
-                self.screen.say(f"  {public}: {why}; sample data is served in its place")
+                self.screen.say(f"  {choice.instead_of}: {why}; sample data is served in its place")
 
     # --- deploy -------------------------------------------------------------------------------
 
@@ -108,7 +107,7 @@ class ContainerStack(Stack):
         parameters = self.deployment.parameters(choices, secret)
         # Everything but the functions' code; that can be changed in a stack that is up.
         shape = self._deployment_key(Path(self._vendored.shape), parameters)
-        code = self._vendored.code_hashes()
+        code = {name: file.name for name, file in self._vendored.code.items()}
         known = self._known_functions()
         if self.deployment.outputs() is not None and known.get("shape") == shape:
             before = known.get("code", {})

@@ -69,8 +69,13 @@ class SamLocal:
         return self.folder / LIBRARY_LAYER / "python" / LIBRARY.name
 
 
-def prepare(settings: Settings, screen: Screen) -> SamLocal:
+def prepare(settings: Settings, screen: Screen, purpose: str) -> SamLocal:
     """Build what ``sam local`` needs.
+
+    Args:
+        settings: of the stack in containers.
+        screen: to tell about it on.
+        purpose: name of the folder for it; a server that runs watches its own.
 
     Raises:
         LocalError: Docker or the stack in containers is missing, or the build failed.
@@ -80,11 +85,10 @@ def prepare(settings: Settings, screen: Screen) -> SamLocal:
     with screen.step("building the template (sam build)") as step:
         built, anew = build(Stack(settings, screen).runner("build", step))
         step.done("template built" if anew else "template is built already")
-    folder = settings.local_state_dir / "sam-local"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = settings.local_state_dir / "sam-local" / purpose
+    shutil.rmtree(folder, ignore_errors=True)
     template = read_built_template(built)
     for name in of_type(template, LAYER):
-        shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(built / name, folder / name)
         template["Resources"][name]["Properties"]["ContentUri"] = str(folder / name)
     # The layer's bytecode is never compared with the sources, which are to be edited.
@@ -102,7 +106,7 @@ def prepare(settings: Settings, screen: Screen) -> SamLocal:
         properties.setdefault("Environment", {})["Variables"] = dict.fromkeys(
             variables[logical_id], ""
         )
-    _spell_out_any(of_type(template, FUNCTION))
+    spell_out_any(of_type(template, FUNCTION))
     (folder / "template.yaml").write_text(yaml.safe_dump(template, sort_keys=False), "utf-8")
     write_atomically(folder / "env.json", json.dumps(variables, indent=2) + "\n", mode=0o600)
     options = [
@@ -123,7 +127,7 @@ def prepare(settings: Settings, screen: Screen) -> SamLocal:
     return SamLocal(folder, options, functions, stack)
 
 
-def _spell_out_any(functions: Mapping[str, Any]) -> None:
+def spell_out_any(functions: Mapping[str, Any]) -> None:
     """Write a route of all methods as one route for each that no other function has.
 
     In API Gateway the route of one method goes before that of all; SAM takes whichever comes first.
@@ -185,14 +189,20 @@ def _is_present(image: str) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment(prepared: SamLocal) -> dict[str, str]:
     # SAM gives functions what it finds in its own environment for a variable of theirs.
     plain = {
         name: one
         for name, one in tool_environment(architecture()).items()
         if not name.startswith(("AWS_", "POWERTOOLS_", "MONGODB_"))
     }
-    return {**plain, **CREDENTIALS, "AWS_DEFAULT_REGION": settings.aws_region}
+    return {
+        **plain,
+        **CREDENTIALS,
+        "AWS_DEFAULT_REGION": str(prepared.stack["region"]),
+        # Whose account this is, it would ask AWS itself.
+        "AWS_ENDPOINT_URL": str(prepared.stack["aws_endpoint_url"]),
+    }
 
 
 # --- the API ------------------------------------------------------------------------------------
@@ -204,8 +214,8 @@ def sam_api(settings: Settings, screen: Screen) -> None:
     Raises:
         LocalError: it could not be started.
     """
-    prepared = prepare(settings, screen)
     require_free_port(settings.sam_port, part="sam local", setting="SAM_PORT")
+    prepared = prepare(settings, screen, "api")
     screen.say(f"  API        http://127.0.0.1:{settings.sam_port} (Ctrl-C ends it)")
     command = [
         *sam(),
@@ -221,10 +231,10 @@ def sam_api(settings: Settings, screen: Screen) -> None:
     ]
     # In a session of its own: it ends its containers at one signal, and two are one too many.
     process = subprocess.Popen(
-        command, cwd=ROOT, env=_environment(settings), start_new_session=True
+        command, cwd=ROOT, env=_environment(prepared), start_new_session=True
     )
     try:
-        with _following(LIBRARY, prepared.library):
+        with following(LIBRARY, prepared.library):
             status = process.wait()
     except BaseException:
         process.send_signal(signal.SIGTERM)
@@ -235,7 +245,7 @@ def sam_api(settings: Settings, screen: Screen) -> None:
 
 
 @contextmanager
-def _following(source: Path, copy: Path) -> Iterator[None]:
+def following(source: Path, copy: Path) -> Iterator[None]:
     """Keep a copy of a folder up to date meanwhile."""
     ended = threading.Event()
 
@@ -284,11 +294,11 @@ def sam_invoke(settings: Settings, screen: Screen, function: str, file: str) -> 
     known = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
     if function not in known:
         raise LocalError(f"'{function}' is no function: FN is one of {', '.join(known)}")
-    prepared = prepare(settings, screen)
+    prepared = prepare(settings, screen, "invoke")
 
     def invoke(name: str, payload: Event) -> Any:
         screen.say(f"  invoking {name}")
-        return _invoke(settings, prepared, name, payload)
+        return _invoke(prepared, name, payload)
 
     event = completed(sample, prepared.stack)
     if is_envelope(event):
@@ -298,7 +308,7 @@ def sam_invoke(settings: Settings, screen: Screen, function: str, file: str) -> 
     print(json.dumps(result, indent=2))
 
 
-def _invoke(settings: Settings, prepared: SamLocal, function: str, payload: Event) -> Any:
+def _invoke(prepared: SamLocal, function: str, payload: Event) -> Any:
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(payload, file)
         file.flush()
@@ -315,7 +325,7 @@ def _invoke(settings: Settings, prepared: SamLocal, function: str, payload: Even
         finished = subprocess.run(
             command,
             cwd=ROOT,
-            env=_environment(settings),
+            env=_environment(prepared),
             stdout=subprocess.PIPE,
             text=True,
             check=False,

@@ -110,7 +110,7 @@ class Settings(BaseModel):
         dotenv: Path | None = None,
         template: Path = ROOT / "template.yaml",
     ) -> Self:
-        """Read the settings; an empty value counts as not set.
+        """Read the settings; an empty value counts as not set, wherever it stands.
 
         Args:
             environ: variables, by default the process's own.
@@ -123,11 +123,12 @@ class Settings(BaseModel):
         environ = os.environ if environ is None else environ
         if dotenv is None:
             dotenv = ROOT / (environ.get("ENV_FILE") or ".env")
-        from_file = read_dotenv(dotenv)
-        values = {name: value for name, value in {**from_file, **environ}.items() if value.strip()}
+        # An empty variable hides nothing: what the file says is used then.
+        given = _not_empty(environ)
+        values = {**_not_empty(read_dotenv(dotenv)), **given}
 
         def origin(name: str) -> str:
-            return "" if name in environ else f" (from {dotenv.name})"
+            return "" if name in given else f" (from {dotenv.name})"
 
         parameters = read_parameters(template)
         try:
@@ -160,6 +161,10 @@ class Settings(BaseModel):
         declared = self.parameters.get("MongodbDatabase")
         default = declared.default if declared is not None and declared.default else "marketdata"
         return self.overrides.get("MongodbDatabase", default)
+
+
+def _not_empty(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value.strip()}
 
 
 def setting_names(template: Path = ROOT / "template.yaml") -> set[str]:

@@ -205,13 +205,12 @@ class Stack:
             return
         self._launch(self.replay)
         self.replay.wait_until_ready()
-        for name, choice in choices.items():
+        for choice in choices.values():
             if choice.kind != "replay":
                 continue
-            public = self.settings.parameters[name]
             why = choice.reason or "UPSTREAM=replay is set"
             self.screen.say(
-                f"  {public.default}: {why}; sample data is served in its place by {choice.url}"
+                f"  {choice.instead_of}: {why}; sample data is served in its place by {choice.url}"
             )
 
     def _deploy(self, built: Path, choices: Mapping[str, Choice]) -> dict[str, str]:

@@ -28,11 +28,13 @@ class Choice:
         url: the address that the functions are given.
         kind: which of the three it is.
         reason: why the public API was not taken, if one tried to.
+        instead_of: the address that sample data stands in for; empty where it does not.
     """
 
     url: str
     kind: Kind
     reason: str = ""
+    instead_of: str = ""
 
 
 def _ask(url: str) -> str:
@@ -95,11 +97,18 @@ def choose(settings: Settings) -> dict[str, Choice]:
     choices: dict[str, Choice] = {}
     for name, url in public.items():
         if settings.upstream == "replay":
-            choices[name] = Choice(replay_url(settings, url), "replay")
+            passed_over = custom.get(name, "")
+            variable = settings.parameters[name].variable
+            reason = f"{variable} is ignored, as UPSTREAM=replay is set" if passed_over else ""
+            choices[name] = Choice(
+                replay_url(settings, url), "replay", reason, instead_of=passed_over or url
+            )
         elif name in custom:
             choices[name] = Choice(custom[name], "custom")
         elif problems.get(name):
-            choices[name] = Choice(replay_url(settings, url), "replay", problems[name])
+            choices[name] = Choice(
+                replay_url(settings, url), "replay", problems[name], instead_of=url
+            )
         else:
             choices[name] = Choice(url, "live")
     return choices

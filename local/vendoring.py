@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,10 @@ from local.settings import ROOT
 
 # At the same depth as the builds, since the template names files outside by relative paths.
 VENDORED = ROOT / ".local" / "build-vendored"
-LAYERS = VENDORED / "layers"
 
 FUNCTION = "AWS::Serverless::Function"
 LAYER = "AWS::Serverless::LayerVersion"
 STATE_MACHINE = "AWS::Serverless::StateMachine"
-_PYTHON = "python"
 _COMPRESSION = 1  # the quickest: nothing of this leaves the machine
 
 
@@ -38,18 +36,12 @@ class Vendored:
     Attributes:
         folder: with ``template.yaml`` in it.
         shape: a hash of the template and the files beside it; all but the functions' code.
-        code: each function's ZIP file, by logical id.
+        code: each function's ZIP file, by logical id; the same code has the same file name.
     """
 
     folder: Path
     shape: str
     code: Mapping[str, Path]
-
-    def code_hashes(self) -> dict[str, str]:
-        """Return a hash of each function's code by logical id; the same code has the same."""
-        return {
-            name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in self.code.items()
-        }
 
 
 def read_built_template(build: Path) -> dict[str, Any]:
@@ -82,33 +74,74 @@ def vendor(build: Path, environment: Mapping[str, Mapping[str, str]]) -> Vendore
     """
     with locked(VENDORED / ".lock"):
         target = VENDORED / build.name
-        kept = {LAYERS, target}
+        target.mkdir(exist_ok=True)
+        archives = _Archives(VENDORED / "archives")
         template = read_built_template(build)
         functions = of_type(template, FUNCTION)
-        target.mkdir(exist_ok=True)
-        LAYERS.mkdir(exist_ok=True)
         code = {}
         for name, function in functions.items():
-            layers = [build / layer for layer in layers_of(template, function)]
-            code[name] = target / f"{name}.zip"
-            _add(build / name, _archive(layers, kept), code[name])
+            packages = [_packages(build / layer) for layer in layers_of(template, function)]
+            code[name] = archives.of([*packages, build / name])
             properties = function["Properties"]
             properties.pop("Layers", None)
-            properties["CodeUri"] = code[name].name
             variables = properties.setdefault("Environment", {}).setdefault("Variables", {})
             variables.update(environment.get(name, {}))
         template.get("Globals", {}).get("Function", {}).pop("Layers", None)
         for layer in of_type(template, LAYER):
             del template["Resources"][layer]
-        text = yaml.safe_dump(template, sort_keys=False)
-        (target / "template.yaml").write_text(text, "utf-8")
-        shape = hashlib.sha256(text.encode())
+        shape = hashlib.sha256(yaml.safe_dump(template).encode())
         for machine in of_type(template, STATE_MACHINE).values():
             shape.update((target / machine["Properties"]["DefinitionUri"]).read_bytes())
-        for old in (*VENDORED.glob("[!.]*"), *LAYERS.iterdir()):
-            if old not in kept:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for name, function in functions.items():
+            function["Properties"]["CodeUri"] = os.path.relpath(code[name], target)
+        (target / "template.yaml").write_text(yaml.safe_dump(template, sort_keys=False), "utf-8")
+        archives.remove_others()
+        for old in VENDORED.glob("[!.]*"):
+            if old not in {target, archives.folder}:
+                shutil.rmtree(old)
         return Vendored(target, shape.hexdigest(), code)
+
+
+def _packages(layer: Path) -> Path:
+    others = [path.name for path in layer.iterdir() if path.name != "python"]
+    if others:
+        raise LocalError(
+            f"{layer.name} holds {', '.join(others)} beside python/, which a function's own folder"
+            " has no place for"
+        )
+    return layer / "python"
+
+
+class _Archives:
+    """ZIP files of several folders' content, each under a hash of it and so made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.mkdir(exist_ok=True)
+        self._known: dict[tuple[Path, ...], Path] = {}
+
+    def of(self, folders: Sequence[Path]) -> Path:
+        """Return the archive of some folders' content.
+
+        Raises:
+            LocalError: two of them have a file of the same name.
+        """
+        key = tuple(folders)
+        if key not in self._known:
+            *before, last = folders
+            # The layers' are the same for many functions, and large.
+            base = self.of(before) if before else None
+            archive = self.folder / f"{_hash_of(last, base.stem if base else '')}.zip"
+            if not archive.exists():
+                _pack(last, base, archive)
+            self._known[key] = archive
+        return self._known[key]
+
+    def remove_others(self) -> None:
+        """Remove what was not asked for."""
+        for old in self.folder.iterdir():
+            if old not in self._known.values():
+                old.unlink()
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
@@ -121,36 +154,15 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     )
 
 
-def _content(folder: Path, digest: str = "") -> str:
-    """Return a hash over names and contents of a folder, and over what went before."""
-    hashed = hashlib.sha256(digest.encode())
+def _hash_of(folder: Path, base: str) -> str:
+    """Return a hash over names and contents of a folder, and over what goes before it."""
+    hashed = hashlib.sha256(base.encode())
     for name, path in _files(folder):
         hashed.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return hashed.hexdigest()
+    return hashed.hexdigest()[:32]
 
 
-def _archive(layers: list[Path], kept: set[Path]) -> Path:
-    """Return the archive of some layers' content, made anew only where a layer has changed."""
-    archive, digest = None, ""
-    for layer in layers:
-        others = [path.name for path in layer.iterdir() if path.name != _PYTHON]
-        if others:
-            raise LocalError(
-                f"{layer.name} holds {', '.join(others)} beside {_PYTHON}/, which a function's own"
-                " folder has no place for"
-            )
-        digest = _content(layer / _PYTHON, digest)
-        larger = LAYERS / f"{digest[:16]}.zip"
-        if not larger.exists():
-            _add(layer / _PYTHON, archive, larger)
-        archive = larger
-        kept.add(archive)
-    if archive is None:
-        raise LocalError("a function without layers: nothing to put into it")
-    return archive
-
-
-def _add(folder: Path, base: Path | None, archive: Path) -> None:
+def _pack(folder: Path, base: Path | None, archive: Path) -> None:
     """Make an archive of another one's content, if any, and that of a folder."""
     scratch = archive.with_suffix(".tmp")
     scratch.unlink(missing_ok=True)
@@ -161,7 +173,6 @@ def _add(folder: Path, base: Path | None, archive: Path) -> None:
         for name, path in _files(folder):
             if name in taken:
                 raise LocalError(f"{folder.name} has {name}, which a layer has too")
-            # Without the file's time, so that the same content gives the same archive.
             entry = zipfile.ZipInfo(name)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o755 << 16 if os.access(path, os.X_OK) else 0o644 << 16

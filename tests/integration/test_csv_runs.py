@@ -241,7 +241,9 @@ def test_what_is_wrong_with_single_rows_costs_these_rows(store: Store, bucket: B
     assert aside[3]["row"] == '{"symbol": "D", "price_usd": "-1", "timestamp": "2025-05-09"}'
 
 
-def test_columns_are_told_of_in_the_run(store: Store, bucket: Bucket) -> None:
+def test_columns_are_told_of_in_the_run(
+    store: Store, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
     body = "Ticker,Price USD,price_btc,colour of it,created_at\nA,1,2,red,2025-05-09\n"
 
     run = carry_out(store, bucket.put("incoming/prices.csv", body))
@@ -254,8 +256,28 @@ def test_columns_are_told_of_in_the_run(store: Store, bucket: Bucket) -> None:
     ]
     assert [m["from"] for m in run["quarantined_mappings"]] == ["price_btc"]
     assert [m["from"] for m in run["skipped_mappings"]] == ["colour of it"]
-    assert "'colour of it'" in note["warnings"][0]
+    assert [w.split(" is not used: ")[0] for w in note["warnings"]] == [
+        "Column 'price_btc'",
+        "Column 'colour of it'",
+    ]
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == note["warnings"]
     assert {m["input"] for m in run["applied_mappings"]} == set(run["inputs"])
+
+
+def test_warnings_add_up_and_unused_columns_are_named_up_to_a_number(
+    store: Store, bucket: Bucket
+) -> None:
+    more = ",".join(f"colour {n}" for n in range(25))
+
+    run = carry_out(store, bucket.put("incoming/a.csv", f"symbol,price_usd,timestamp,{more}\n"))
+
+    (note,) = run["inputs"].values()
+    assert len(note["warnings"]) == 22
+    assert note["warnings"][-2:] == [
+        "5 more columns are not used.",
+        "The file has a header and no rows.",
+    ]
+    assert len(run["skipped_mappings"] + run["quarantined_mappings"]) == 25
 
 
 # --- identity, datasets, versions ---------------------------------------------------------------

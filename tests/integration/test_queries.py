@@ -306,6 +306,14 @@ READS: dict[str, tuple[Callable[[Store], object], list[str]]] = {
         lambda s: queries.find_runs(
             s, limit=5, source="coingecko", trigger="schedule", after=RunPosition(NOW, "x")
         ),
+        ["IXSCAN { trigger: 1, started_at: -1, _id: -1 }"],
+    ),
+    "the last run of a trigger": (
+        lambda s: queries.last_run(s, trigger="schedule"),
+        ["IXSCAN { trigger: 1, started_at: -1, _id: -1 }"],
+    ),
+    "runs under way": (
+        lambda s: queries.run_under_way(s, begin=NOW, end=NOW, longest=timedelta(days=1)),
         ["IXSCAN { started_at: -1, _id: -1 }"],
     ),
     "runs with a status": (

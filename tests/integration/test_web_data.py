@@ -131,6 +131,8 @@ def test_orders_by_either_form(gateway: Gateway, store: Store) -> None:
     assert found(sortBy="price_usd:desc", sort_by="symbol", sort_dir="asc") == "ACB"
     assert found(sortBy="price_usd:asc") == "BCA"
     assert found(sortBy="price_usd") == "BCA"
+    assert found(sortBy="price_usd", sort_dir="desc") == "ACB"
+    assert found(sortBy="price_usd:asc", sort_dir="desc") == "BCA"
     assert found(sort_by="price_usd", sort_dir="desc") == "ACB"
     assert found(sort_by="price_usd") == "BCA"
     assert found(sortBy="symbol:desc") == "CBA"
@@ -268,6 +270,7 @@ def test_an_order_that_needs_a_scan_is_refused(
     answer = gateway.get("/data", sortBy="volume_24h:desc")
     assert answer.status == 400
     assert "Add symbol, or start and end" in answer.json()["error"]["message"]
+    assert [f["name"] for f in answer.json()["error"]["details"]["faults"]] == ["sortBy"]
 
 
 def test_the_history_of_a_record(gateway: Gateway, store: Store) -> None:
@@ -289,6 +292,9 @@ def test_the_history_of_a_record(gateway: Gateway, store: Store) -> None:
     assert [value["price_usd"] for value in body["data"]] == [99.0, 100.0]
     assert [value["run_id"] for value in body["data"]] == [old["run_id"], record["run_id"]]
     assert body["run_id"] == record["run_id"]
+    upper = ids([record])[0].upper()
+    assert ok(gateway.get(f"/data/{upper}"))["data"]["id"] == ids([record])[0]
+    assert ok(gateway.get(f"/data/{upper}/history"))["id"] == ids([record])[0]
     assert gateway.get(f"/data/{'0' * 40}/history").status == 404
     assert gateway.get(f"/data/{'0' * 40}").status == 404
     listed = ok(gateway.get("/data"))["data"][0]

@@ -18,7 +18,7 @@ from marketdata.aws.schedule import Rule, RuleState, interval
 from marketdata.errors import TransientError
 from marketdata.runs import lifecycle
 from marketdata.store.connection import Store
-from tests.support.gateway import Engine, Gateway, make_gateway
+from tests.support.gateway import Engine, Gateway, event, make_gateway
 from tests.support.records import (
     NOW,
     make_batch,
@@ -191,6 +191,33 @@ def test_runs_are_listed_with_filters_and_cursors(gateway: Gateway, store: Store
     assert found(trigger="upload") == []
 
 
+def test_what_is_known_of_inputs(gateway: Gateway, store: Store) -> None:
+    run = make_run(1, source="csv-1")
+    run["inputs"]["csv-1"] |= {
+        "source": "csv",
+        "object": {"bucket": "b", "key": "incoming/a.csv", "version_id": "v", "size": 3},
+        "layout": {"header": ["a"], "columns": {}, "dataset": "kaggle"},
+        "warnings": ["Column 'a' is not used: no field of the record has a name like it."],
+    }
+    other = make_run(2)
+    other["inputs"]["coingecko"]["left_out"] = 7
+    bare = make_run(3, status="running")
+    bare["inputs"]["coingecko"] = {"source": "coingecko", "status": "pending"}
+    store.runs.insert_many([run, other, bare])
+
+    (csv,) = ok(gateway.get(f"/runs/{run['_id']}"))["sources"]
+    assert (csv["bucket"], csv["key"], csv["version_id"]) == ("b", "incoming/a.csv", "v")
+    assert csv["dataset"] == "kaggle"
+    assert len(csv["warnings"]) == 1
+    assert csv["left_out"] == 0
+    for made, left_out in ((other, 7), (bare, 0)):
+        (api,) = ok(gateway.get(f"/runs/{made['_id']}"))["sources"]
+        names = ("bucket", "key", "version_id", "dataset")
+        assert [api[name] for name in names] == [None] * 4
+        assert (api["warnings"], api["left_out"]) == ([], left_out)
+    assert [r["sources"][0]["left_out"] for r in ok(gateway.get("/runs"))["data"]] == [0, 7, 0]
+
+
 def test_a_run_that_does_not_exist(gateway: Gateway) -> None:
     answer = gateway.get("/runs/nothing")
     assert answer.status == 404
@@ -336,7 +363,7 @@ def test_health_with_a_rule_that_works(store: Store) -> None:
     [
         (None, 1, "ok", "unconfigured", False),
         (FixedRule(HOURLY), None, "ok", "ok", False),
-        (FixedRule(HOURLY), 2, "degraded", "overdue", True),
+        (FixedRule(HOURLY), 2, "ok", "ok", False),
         (FixedRule(RuleState(enabled=True, expression="cron(0 * * * ? *)")), 9, "ok", "ok", False),
         (FixedRule(RuleState(enabled=False, expression="rate(1 hour)")), 9, "degraded",
          "disabled", False),
@@ -357,6 +384,104 @@ def test_health_of_the_scheduler(
     assert body["status"] == status
     assert body["scheduler"]["status"] == scheduler
     assert body["scheduler"]["overdue"] is overdue
+
+
+def seen(store: Store, hours_ago: float, **changed: Any) -> None:
+    """A first look at the rule so many hours ago, and the last one a minute ago."""
+    now = clock.now()
+    note = {
+        "enabled": True,
+        "expression": HOURLY.expression,
+        "since": now - timedelta(hours=hours_ago),
+        "seen_at": now - timedelta(minutes=1),
+    }
+    store.database["schedule"].replace_one({"_id": ""}, note | changed, upsert=True)
+
+
+def scheduler(store: Store, state: RuleState = HOURLY) -> dict[str, Any]:
+    found: dict[str, Any] = health(store, FixedRule(state))["scheduler"]
+    next_run = found["next_run_at"]
+    assert next_run is None or next_run > clock.iso(clock.now() - timedelta(seconds=5))
+    return found
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_a_rule_that_starts_no_runs_is_overdue_once_that_is_certain(
+    store: Store, *, ran: bool
+) -> None:
+    if ran:
+        store.runs.insert_one(make_run(1, started=clock.now() - timedelta(hours=9)))
+    seen(store, 0.9)
+    waiting = scheduler(store)
+    assert (waiting["status"], waiting["overdue"]) == ("ok", False)
+    assert waiting["next_run_at"] < clock.iso(clock.now() + timedelta(minutes=7))
+    seen(store, 1.01)
+    due = scheduler(store)
+    assert (due["status"], due["next_run_at"]) == ("ok", None)
+    seen(store, 1.2)
+    late = scheduler(store)
+    assert (late["status"], late["overdue"], late["next_run_at"]) == ("overdue", True, None)
+    assert "should have started a run" in late["message"]
+    assert health(store, FixedRule(HOURLY))["status"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"enabled": False},
+        {"expression": "rate(5 minutes)"},
+        {"seen_at": NOW},
+        {"_id": "another deployment"},
+    ],
+    ids=["enabled again", "another schedule", "nobody looked", "deployed anew"],
+)
+def test_a_rule_that_changed_owes_no_run_of_before(store: Store, changed: dict[str, Any]) -> None:
+    store.runs.insert_one(make_run(1, started=clock.now() - timedelta(hours=9)))
+    seen(store, 9)
+    assert scheduler(store)["overdue"]
+    store.database["schedule"].delete_many({})
+    note = {
+        "_id": "",
+        "enabled": True,
+        "expression": HOURLY.expression,
+        "since": NOW,
+        "seen_at": clock.now(),
+    }
+    store.database["schedule"].insert_one(note | changed)
+    found = scheduler(store)
+    assert (found["status"], found["overdue"]) == ("ok", False)
+    assert found["next_run_at"] > clock.iso(clock.now() + timedelta(minutes=59))
+
+
+def test_looks_at_the_rule_add_up_by_deployment(store: Store) -> None:
+    gateway = make_gateway(lambda: store, rule=lambda: FixedRule(HOURLY))
+    made = event("GET", "/health")
+    for api in ("one", "one", "two"):
+        made["requestContext"]["apiId"] = api
+        ok(gateway.call(made))
+    notes = {note["_id"]: note for note in store.database["schedule"].find()}
+    assert set(notes) == {"one", "two"}
+    assert notes["one"]["since"] < notes["one"]["seen_at"] <= notes["two"]["since"]
+
+
+@pytest.mark.parametrize(("trigger", "overdue"), [("refresh", False), ("upload", True)])
+def test_an_event_that_met_a_run_under_way_is_not_missed(
+    store: Store, trigger: str, *, overdue: bool
+) -> None:
+    now = clock.now()
+    seen(store, 9)
+    store.runs.insert_one(make_run(1, started=now - timedelta(minutes=70)))
+    other = make_run(2, started=now - timedelta(minutes=13), trigger=trigger, seconds=300)
+    store.runs.insert_one(other)
+    assert scheduler(store)["overdue"] is overdue
+
+
+def test_of_a_cron_expression_nothing_is_foretold(store: Store) -> None:
+    store.runs.insert_one(make_run(1, started=clock.now() - timedelta(days=9)))
+    cron = RuleState(enabled=True, expression="cron(0 * * * ? *)")
+    seen(store, 200, expression=cron.expression)
+    found = scheduler(store, cron)
+    assert (found["status"], found["next_run_at"], found["overdue"]) == ("ok", None, False)
 
 
 def test_health_after_a_run_that_failed(store: Store) -> None:
@@ -433,6 +558,8 @@ def test_what_a_form_fixes_is_in_its_policy(store: Store, aws: None) -> None:
     for request, kind, smallest, largest in (
         ({"filename": "a.csv.gz"}, "application/gzip", 1, 1_000),
         ({"filename": "b c-1.csv", "size": 10}, "text/csv", 10, 10),
+        ({"filename": "A.CSV"}, "text/csv", 1, 1_000),
+        ({"filename": "A.Csv.GZ"}, "application/gzip", 1, 1_000),
     ):
         body = ok(gateway.post("/uploads", request), 201)
         policy = json.loads(b64decode(body["fields"]["policy"]))
@@ -440,6 +567,28 @@ def test_what_a_form_fixes_is_in_its_policy(store: Store, aws: None) -> None:
         assert {"Content-Type": kind} in policy["conditions"]
         assert {"key": f"incoming/{request['filename']}"} in policy["conditions"]
         assert {"bucket": "uploads-test"} in policy["conditions"]
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint", "url"),
+    [
+        ("eu-central-1", None, "https://uploads-test.s3.eu-central-1.amazonaws.com/"),
+        ("us-east-1", None, "https://uploads-test.s3.amazonaws.com/"),
+        ("eu-central-1", "http://127.0.0.1:4566", "http://127.0.0.1:4566/uploads-test"),
+        ("eu-central-1", "http://localstack:4566", "http://localstack:4566/uploads-test"),
+    ],
+)
+def test_a_form_names_the_host_of_the_buckets_region(
+    store: Store, aws: None, monkeypatch: pytest.MonkeyPatch, region: str, endpoint: str | None,
+    url: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    if endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    body = ok(upload_gateway(store).post("/uploads", {"filename": "a.csv"}), 201)
+    assert body["url"] == url
+    assert body["fields"]["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
+    assert f"/{region}/s3/aws4_request" in body["fields"]["x-amz-credential"]
 
 
 def test_a_file_that_is_too_large_is_refused_before(store: Store, aws: None) -> None:

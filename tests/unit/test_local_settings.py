@@ -52,9 +52,17 @@ def test_the_environment_goes_before_dotenv(template: Path) -> None:
 
 
 def test_an_empty_value_counts_as_not_set(template: Path) -> None:
-    settings = load(template, {"MONGODB_URI": "", "COINGECKO_PAGES": " "}, "COINGECKO_PAGES=3\n")
+    settings = load(template, {"MONGODB_URI": "", "COINGECKO_PAGES": " "}, "LOG_LEVEL=\n")
     assert settings.mongodb_uri is None
     assert settings.overrides == {}
+
+
+def test_an_empty_value_does_not_hide_what_the_file_says(template: Path) -> None:
+    settings = load(template, {"COINGECKO_PAGES": "", "MONGODB_PORT": " "}, "COINGECKO_PAGES=3\n")
+    assert settings.overrides == {"CoingeckoPages": "3"}
+    assert settings.mongodb_port == 27117
+    with pytest.raises(SettingError, match=r"at most 100 \(from \.env\)$"):
+        load(template, {"COINGECKO_PAGES": ""}, "COINGECKO_PAGES=300\n")
 
 
 def test_parameters_are_set_by_the_variable_of_their_name(template: Path) -> None:

@@ -92,6 +92,10 @@ def test_replay_goes_before_an_address_of_the_users(tmp_path: Path) -> None:
     env = {"COINGECKO_API_URL": "http://127.0.0.1:9/x", "UPSTREAM": "replay"}
     choices = choose(settings(tmp_path, "https://api.example", **env))
     assert {choice.kind for choice in choices.values()} == {"replay"}
+    ignored = choices["CoingeckoApiUrl"]
+    assert ignored.instead_of == "http://127.0.0.1:9/x"
+    assert ignored.reason == "COINGECKO_API_URL is ignored, as UPSTREAM=replay is set"
+    assert choices["CoinpaprikaApiUrl"].instead_of == "https://api.example/v1/tickers"
 
 
 def test_the_public_address_set_by_the_user_is_not_custom(tmp_path: Path, api: str) -> None:

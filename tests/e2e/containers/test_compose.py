@@ -16,7 +16,7 @@ from local.containers import RUNS_IN
 from tests.support.containers import StackInContainers
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("empty_bucket")]
 
 
 def test_functions_have_no_layers(stack: StackInContainers) -> None:

@@ -15,13 +15,13 @@ from tests.support.containers import ApiUnderSam
 from tests.support.upstream import Reply, Upstream
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("empty_bucket")]
 
 COIN = {
     "id": "sam",
     "symbol": "sam",
     "name": "Sam",
-    "current_price": 2,
+    "current_price": 10_000_000,
     "last_updated": "2025-01-01T00:00:00Z",
 }
 
@@ -45,14 +45,13 @@ def test_a_source_is_extracted_for_the_hourly_event(
     assert database["batches"].count_documents({"run_id": run["_id"]}) == 1
 
 
-def test_an_upload_goes_through_the_whole_pipeline(
-    stack: ApiUnderSam, database: Database[Any]
-) -> None:
-    closed = invoke(stack, "close_run", "s3-object-created.json")
-    assert closed["status"] == "success"
-    assert closed["totals"]["inserted"] == SAMPLE_ROWS
+def test_an_upload_is_cut_into_batches(stack: ApiUnderSam, database: Database[Any]) -> None:
+    extracted = invoke(stack, "extract_csv", "s3-object-created.json")
+    assert (extracted["state"], extracted["numbers"]) == ("extracted", [0])
     (run,) = database["runs"].find()
     assert run["trigger"] == "upload"
+    (batch,) = database["batches"].find({"run_id": run["_id"]})
+    assert batch["rows"] == SAMPLE_ROWS
 
 
 def test_the_requests_of_the_api(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CONFIG = Config(signature_version="s3v4", connect_timeout=3, read_timeout=10)
+_REGIONAL = _CONFIG.merge(Config(s3={"addressing_style": "virtual"}))
+"""For S3 itself. Without it a form names the global host, which redirects to the bucket's region,
+and a form does not survive a redirect."""
+_ELSEWHERE = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+
+def _config() -> Config:
+    # A host that is given has no hosts of buckets beneath it that a client could look up.
+    return _CONFIG if any(map(os.environ.get, _ELSEWHERE)) else _REGIONAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class Uploads:
 
     @cached_property
     def _client(self) -> S3Client:
-        return boto3.client("s3", config=_CONFIG)
+        return boto3.client("s3", config=_config())
 
     def presign(
         self,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from aws_lambda_powertools import Logger
+
 from marketdata import clock
 from marketdata.csv_files import cutting, encoding, parsing
 from marketdata.csv_files.columns import DEFAULT_DATASET
@@ -29,12 +31,17 @@ from marketdata.store import runs
 from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
 
+_LOG = Logger(service="extract_csv")
+"""The function's own, which adds the request and the run to every line."""
+
 MAX_COLUMNS = 500
 MAX_BATCHES = 40_000
 """The state machine carries a number for each batch, 256 KB in all."""
 
 _RESERVE_SECONDS = 20.0
 """Time kept back for writing what was cut."""
+_TOLD_COLUMNS = 20
+"""Unused columns that are warned of by name; the run's mappings have them all."""
 _SAVED_TOGETHER = 50
 """Batches between two notes of how far this got."""
 
@@ -120,6 +127,7 @@ class _Extraction:
         self._batches: int = progress.get("batches", 0)
         self._rows: int = progress.get("rows", 0)
         self._packed: bool = progress.get("packed", False)
+        self._warnings: list[str] = list(note.get("warnings", ()))
         layout = note.get("layout")
         self._layout = _Layout(**layout) if layout else None
 
@@ -185,17 +193,27 @@ class _Extraction:
         self._note_progress()
         return chain((data[head.end :],), chunks)
 
+    def _warn(self, *warnings: str) -> None:
+        """Add warnings to those of the input; one that an earlier call gave is not repeated."""
+        for warning in warnings:
+            if warning not in self._warnings:
+                self._warnings.append(warning)
+                _LOG.warning(warning)
+
     def _note_mapping(self, mapping: ColumnMapping) -> None:
         mappings = {
             "applied_mappings": mapping.applied,
             "quarantined_mappings": mapping.quarantined,
             "skipped_mappings": mapping.skipped,
         }
-        warnings = [
-            f"Column {skipped['from']!r} is not used: {skipped['reason']}."
-            for skipped in mapping.skipped
+        unused = [
+            f"Column {column['from']!r} is not used: {column['reason']}."
+            for column in (*mapping.quarantined, *mapping.skipped)
         ]
-        fields = {**mappings, "warnings": warnings, "object": self._version.document()}
+        self._warn(*unused[:_TOLD_COLUMNS])
+        if len(unused) > _TOLD_COLUMNS:
+            self._warn(f"{len(unused) - _TOLD_COLUMNS} more columns are not used.")
+        fields = {**mappings, "warnings": self._warnings, "object": self._version.document()}
         runs.set_input(self._store, self._run_id, self._input_id, fields)
         uploads.note_mappings(self._store, self._run_id, self._input_id, mappings)
 
@@ -222,8 +240,9 @@ class _Extraction:
                 return False
         self._save(batches)
         if not self._rows:
-            warning = ["The file has a header and no rows."]
-            runs.set_input(self._store, self._run_id, self._input_id, {"warnings": warning})
+            self._warn("The file has a header and no rows.")
+            noted = {"warnings": self._warnings}
+            runs.set_input(self._store, self._run_id, self._input_id, noted)
         return True
 
     def _batch(self, piece: Piece, number: int) -> Document:

@@ -178,12 +178,26 @@ def _order_of_receipt(store: Store) -> None:
     )
 
 
+def _schedule(store: Store) -> None:
+    # The last run that the rule started, without passing by all those that others did.
+    store.runs.create_indexes(
+        [
+            IndexModel(
+                [("trigger", ASCENDING), ("started_at", DESCENDING), ("_id", DESCENDING)],
+                name="trigger_started",
+            )
+        ]
+    )
+    _collection(store, "schedule")
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
     Migration(3, "indexes of the API's lists and totals", _list_indexes),
     Migration(4, "uploaded objects and which run took them", _uploads),
     Migration(5, "batches in the order of receipt", _order_of_receipt),
+    Migration(6, "runs by trigger, and since when the schedule is as it is", _schedule),
 )
 
 
@@ -209,10 +223,3 @@ def migrate(store: Store) -> list[Migration]:
             )
             applied.append(migration)
         return applied
-
-
-def pending(store: Store) -> list[Migration]:
-    """The steps that this database lacks."""
-    with store_errors("reading which migrations were applied"):
-        done = {document["_id"] for document in store.migrations.find({}, {"_id": 1})}
-        return [m for m in MIGRATIONS if m.number not in done]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pymongo
 from bson import Binary
@@ -348,7 +348,37 @@ def last_run(
         return store.runs.find_one(
             filter_,
             sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
-            hint="started" if status is None else "status_started",
+            hint=_run_hint(status, trigger),
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
+def _run_hint(status: str | None, trigger: str | None) -> str:
+    if status is not None:
+        return "status_started"
+    return "started" if trigger is None else "trigger_started"
+
+
+def run_under_way(
+    store: Store, *, begin: datetime, end: datetime, longest: timedelta
+) -> Document | None:
+    """A run of the sources that was under way at some time between two; None if there was none.
+
+    Args:
+        store: the database.
+        begin: the first time.
+        end: the last time.
+        longest: runs that began longer than this before `begin` are not looked at.
+    """
+    with _reading("which runs were under way"):
+        return store.runs.find_one(
+            {
+                "started_at": {"$gte": begin - longest, "$lte": end},
+                "trigger": {"$ne": "upload"},
+                "$or": [{"ended_at": {"$eq": None}}, {"ended_at": {"$gte": begin}}],
+            },
+            sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
+            hint="started",
             max_time_ms=MAX_TIME_MS,
         )
 
@@ -403,7 +433,7 @@ def find_runs(
         return list(
             store.runs.find({"$and": parts} if parts else {})
             .sort([("started_at", DESCENDING), ("_id", DESCENDING)])
-            .hint("started" if status is None else "status_started")
+            .hint(_run_hint(status, trigger))
             .limit(limit)
             .max_time_ms(MAX_TIME_MS)
         )

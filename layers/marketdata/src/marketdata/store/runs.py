@@ -97,10 +97,3 @@ def expired(store: Store, now: datetime) -> list[Document]:
     """Running runs that gave no sign of life for longer than their lease."""
     with store_errors("looking for orphaned runs"):
         return list(store.runs.find({"status": "running", "expires_at": {"$lt": now}}))
-
-
-def last(store: Store, status: str | None = None) -> Document | None:
-    """The run that started last, of any status or of the one given."""
-    query = {} if status is None else {"status": status}
-    with store_errors("reading the last run"):
-        return store.runs.find_one(query, sort=[("started_at", -1), ("_id", -1)])

@@ -70,11 +70,9 @@ class Application:
 
     def __call__(self, event: Event, context: LambdaContext) -> Answer:
         """Answer one request; nothing is ever raised."""
-        request_id = str(
-            (event.get("requestContext") or {}).get("requestId")
-            or getattr(context, "aws_request_id", "")
-        )
-        call = Call(self._services, request_id)
+        about = event.get("requestContext") or {}
+        request_id = str(about.get("requestId") or getattr(context, "aws_request_id", ""))
+        call = Call(self._services, request_id, str(about.get("apiId") or ""))
         method = str(event.get("httpMethod") or "").upper()
         path = str(event.get("path") or "/")
         try:
@@ -171,28 +169,30 @@ def _body(event: Event, headers: Mapping[str, str]) -> str:
         try:
             text = b64decode(text, validate=True).decode("utf-8")
         except ValueError:
-            raise InvalidInput("The body is not UTF-8 text.") from None
+            raise _bad_body("The body is not UTF-8 text.") from None
     if not text.strip():
         return "{}"
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BODY_BYTES:
-        raise InvalidInput(
-            f"The body has {size} bytes; {MAX_BODY_BYTES} are allowed.", limit=MAX_BODY_BYTES
-        )
+        raise _bad_body(f"The body has {size} bytes; {MAX_BODY_BYTES} are allowed.")
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise InvalidInput(
+        raise _bad_body(
             f"The body's Content-Type is {media_type[:100]!r}; it must be application/json."
         )
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InvalidInput(f"The body is not valid JSON: {reason[:200]}.") from None
+        raise _bad_body(f"The body is not valid JSON: {reason[:200]}.") from None
     if not isinstance(value, dict):
         kind = {list: "a list", str: "a text", bool: "true or false"}.get(type(value), "no object")
-        raise InvalidInput(f"The body must be a JSON object; it is {kind}.")
+        raise _bad_body(f"The body must be a JSON object; it is {kind}.")
     return text
+
+
+def _bad_body(message: str) -> InvalidInput:
+    return InvalidInput(message, faults=[{"in": "body", "name": "body", "message": message}])
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from marketdata import clock
 from marketdata.errors import InvalidInput
+from marketdata.web import patterns
 from marketdata.web.cursor import PATTERN
 
 MAX_LIMIT = 1_000
@@ -77,7 +78,7 @@ Source = Annotated[
 ]
 RunId = Annotated[
     str | None,
-    Query(pattern=r"^[A-Za-z0-9_.:-]{1,128}$", description="Only of this run."),
+    Query(pattern=patterns.RUN_ID, description="Only of this run."),
 ]
 
 MAX_MS = clock.to_ms(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))

@@ -22,6 +22,7 @@ from marketdata.errors import (
     TransientError,
     Unauthorized,
 )
+from marketdata.web import cursor, patterns
 
 RETRY_AFTER_SECONDS = 5
 
@@ -92,7 +93,8 @@ def problem(error: Exception) -> Problem:
         )
     for kind, status in _TOLD:
         if isinstance(error, kind):
-            return Problem(status, error.code, error.message, error.details, _headers(error))
+            details = error.details if status != HTTPStatus.BAD_REQUEST else _faults(error)
+            return Problem(status, error.code, error.message, details, _headers(error))
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         error.code if isinstance(error, MarketDataError) else "internal",
@@ -112,6 +114,20 @@ _TOLD: tuple[tuple[type[MarketDataError], HTTPStatus], ...] = (
 )
 """Errors whose message and details are the client's own affair; the first that fits counts."""
 
+_FORMS = {
+    cursor.PATTERN: "is no cursor; take `next_cursor` of a page as it is",
+    patterns.FILENAME: "is no name for an upload: it begins with a letter or a digit, goes on with "
+    "letters, digits, spaces, `.`, `_` and `-` (ASCII, 121 characters at most), and ends in .csv "
+    "or .csv.gz",
+    patterns.DATASET: "is no name of a dataset: it begins with a letter or a digit and goes on "
+    "with letters, digits, `.`, `_` and `-` (ASCII, 64 characters at most)",
+    patterns.REASON: "is no reason: those consist of small letters, digits, `_` and `.`, such as "
+    "greater_than; GET /quarantine shows which there are",
+    patterns.RUN_ID: "is no id of a run: those consist of letters, digits, `_`, `.`, `:` and `-` "
+    "(128 characters at most); GET /runs lists them",
+}
+"""What to say of a text that has not the form of its parameter, by the form."""
+
 _BEHIND = {
     "store_unavailable": "The database does not answer at the moment.",
     "query_timeout": "The query took longer than it may. Narrow it by symbol, start or end.",
@@ -126,6 +142,12 @@ def _headers(error: MarketDataError) -> Mapping[str, str]:
     return {}
 
 
+def _faults(error: MarketDataError) -> Mapping[str, Any]:
+    """The details that every 400 has."""
+    whole = [{"in": "request", "name": "request", "message": error.message}]
+    return {"faults": error.details.get("faults", whole)}
+
+
 def _invalid(faults: Sequence[Mapping[str, Any]]) -> Problem:
     """Faults that validation found, each with the name of what it is about."""
     named = [_fault(fault) for fault in faults]
@@ -136,10 +158,14 @@ def _invalid(faults: Sequence[Mapping[str, Any]]) -> Problem:
 def _fault(fault: Mapping[str, Any]) -> dict[str, str]:
     where, *names = [str(part) for part in fault["loc"]]
     value = fault.get("input")
+    context = fault.get("ctx") or {}
     if where == "query" and len(names) == 1 and isinstance(value, list):
-        message = f"is given {len(value)} times; give it once"
+        most = context.get("max_length") if fault["type"] == "too_long" else None
+        allowed = f"at most {most} are taken" if most else "give it once"
+        message = f"is given {len(value)} times; {allowed}"
     else:
-        message = str(fault["msg"])
+        # A regular expression is an answer to nobody but programmers.
+        message = _FORMS.get(str(context.get("pattern")), str(fault["msg"]))
         if isinstance(value, str | int | float):
             shown = repr(value)
             if len(shown) > _SHOWN_CHARACTERS:

@@ -70,10 +70,12 @@ def _refuse_unknown_parameters(
     known = {field.alias for field in app.context["_route"].dependant.query_params}
     given = app.current_event.resolved_query_string_parameters
     if unknown := sorted(set(given) - known):
+        names = [name[:80] for name in unknown]
         allowed = f"Allowed are: {', '.join(sorted(known))}." if known else "None is allowed."
         raise InvalidInput(
-            f"Unknown query parameter {', '.join(repr(n[:80]) for n in unknown)}. {allowed}",
-            unknown=[n[:80] for n in unknown],
-            allowed=sorted(known),
+            f"Unknown query parameter {', '.join(map(repr, names))}. {allowed}",
+            faults=[
+                {"in": "query", "name": name, "message": f"is unknown. {allowed}"} for name in names
+            ],
         )
     return next_middleware(app)

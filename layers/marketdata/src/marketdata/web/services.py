@@ -51,6 +51,8 @@ class Call:
 
     services: Services
     request_id: str
+    deployment: str = ""
+    """The id of the API that the request came through; a stack made anew has another."""
     started: float = field(default_factory=perf_counter)
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -63,3 +65,9 @@ def services(request: Request) -> Services:
     """The services that the request's function was composed with."""
     call: Call = request.context["call"]
     return call.services
+
+
+def deployment(request: Request) -> str:
+    """Names the deployment that the request came to."""
+    call: Call = request.context["call"]
+    return call.deployment

@@ -45,7 +45,8 @@ class ErrorBody(Form):
         examples=["limit: Input should be less than or equal to 1000 (is '5000')"],
     )
     details: dict[str, Any] = Field(
-        description="More about it, by code.",
+        description="More about it, by code. Of every 400: `faults`, a list of `in` (query, path, "
+        "body or request), `name` and `message`.",
         examples=[
             {
                 "faults": [

@@ -45,10 +45,12 @@ class Scheduler(Form):
     expression: str | None = Field(examples=["rate(1 hour)"])
     last_run_at: Time | None = Field(description="When the rule last started a run.")
     next_run_at: Time | None = Field(
-        description="When it is due next; null where that can't be told from its expression, "
-        "before the first run, and while it is disabled."
+        description="When it is due next at the latest; null where that is not known: of "
+        "`cron(...)`, of a run that is due just now, while it is overdue and while it is disabled."
     )
-    overdue: bool = Field(description="Whether the next run should have started by now.")
+    overdue: bool = Field(
+        description="Whether a run certainly should have started by now; never told of `cron(...)`."
+    )
     message: str | None = Field(description="What is wrong.")
 
 

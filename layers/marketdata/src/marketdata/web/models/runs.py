@@ -9,6 +9,7 @@ from pydantic import Field
 from marketdata.web.models.common import RUN_ID, Answer, Cursored, Form, Time
 
 RunStatus = Literal["running", "success", "partial_success", "failed"]
+Trigger = Literal["schedule", "refresh", "upload"]
 BatchState = Literal["pending", "loading", "loaded", "failed"]
 
 
@@ -42,6 +43,22 @@ class SourceResult(RowCounts):
     failed_batches: int
     pages: int = Field(description="Pages fetched from an API.")
     throttled: int = Field(description="Pauses that the source asked for.")
+    left_out: int = Field(
+        default=0,
+        description="Rows that the source answered beyond those asked for; they are not kept.",
+    )
+    bucket: str | None = Field(default=None, description="Of a CSV: the bucket of its object.")
+    key: str | None = Field(
+        default=None, description="Of a CSV: its object.", examples=["incoming/prices.csv"]
+    )
+    version_id: str | None = Field(default=None, description="Of a CSV: its object's version.")
+    dataset: str | None = Field(
+        default=None,
+        description="Of a CSV: the dataset of rows that name none; null until its header is read.",
+    )
+    warnings: list[str] = Field(
+        default_factory=list, description="What should be looked at, though nothing failed."
+    )
     seconds: float | None = Field(description="From the first request to the last batch.")
     error: Cause | None
 

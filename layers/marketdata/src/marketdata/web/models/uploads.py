@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from marketdata.web import patterns
 from marketdata.web.models.common import Answer, Form, Time
 
 MAX_FORM_BYTES = 5 * 1024**3
@@ -18,9 +19,9 @@ class UploadRequest(Form):
     filename: Annotated[
         str,
         Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,120}\.csv(\.gz)?$",
-            description="Its name, ending in `.csv` or `.csv.gz`; the same name again is a new "
-            "version of the same object.",
+            pattern=patterns.FILENAME,
+            description="Its name, ending in `.csv` or `.csv.gz`, in any case; the same name "
+            "again is a new version of the same object.",
             examples=["prices.csv"],
         ),
     ]
@@ -36,7 +37,7 @@ class UploadRequest(Form):
     dataset: Annotated[
         str | None,
         Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            pattern=patterns.DATASET,
             description="Whose series it is, for a file that does not say so itself: two "
             "publishers' BTC are two series.",
             examples=["kaggle"],

@@ -12,7 +12,7 @@ from aws_lambda_powertools.event_handler import Request
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
 from marketdata import clock
-from marketdata.errors import NotFound
+from marketdata.errors import InvalidInput, NotFound
 from marketdata.schema.identity import ID_BYTES
 from marketdata.store import queries
 from marketdata.store.connection import Document
@@ -91,8 +91,9 @@ def list_data(
         str | None,
         Query(
             alias="sortBy",
-            description="Field and direction, as `price_usd:desc`. Without a direction, time "
-            "descends and everything else ascends; null counts as the lowest.",
+            description="Field and direction, as `price_usd:desc`. Without a direction that of "
+            "`sort_dir` holds; without either, time descends and everything else ascends. Null "
+            "counts as the lowest.",
             json_schema_extra={"pattern": f"^(?:{'|'.join(queries.SORTABLE)})(?::(?:asc|desc))?$"},
             examples=["price_usd:desc"],
         ),
@@ -103,7 +104,10 @@ def list_data(
     ] = None,
     sort_dir: Annotated[
         Literal["asc", "desc"] | None,
-        Query(description="The same by two parameters: the direction. `sortBy` outweighs it."),
+        Query(
+            description="The same by two parameters: the direction. One within `sortBy` outweighs "
+            "it."
+        ),
     ] = None,
     page: Annotated[
         int | None,
@@ -131,7 +135,10 @@ def list_data(
         malformed("page", "can't be given with cursor")
     store = services(request).store()
     skip = ((page or 1) - 1) * limit
-    found = queries.find_records(store, query, limit=limit + 1, after=after, skip=skip)
+    try:
+        found = queries.find_records(store, query, limit=limit + 1, after=after, skip=skip)
+    except InvalidInput as error:
+        malformed("sortBy", error.message)
     shown = found[:limit]
     more = len(found) > limit
     last_run = queries.last_closed_run_id(store)
@@ -149,7 +156,9 @@ def list_data(
     )
 
 
-_RecordId = Annotated[str, Path(description="Its id, 40 hexadecimal digits.", examples=[RECORD_ID])]
+_RecordId = Annotated[
+    str, Path(description="Its id, 40 hexadecimal digits in any case.", examples=[RECORD_ID])
+]
 
 
 @router.get(
@@ -179,7 +188,7 @@ def get_history(request: Request, record_id: _RecordId) -> History:
     document = _find(request, record_id)
     return History.model_validate(
         {
-            "id": record_id,
+            "id": bytes(document["_id"]).hex(),
             "data": [_sighting(value) for value in (*document.get("history", ()), document)],
             "run_id": document["run_id"],
         }
@@ -192,7 +201,7 @@ def _find(request: Request, record_id: str) -> Document:
     return queries.find_record(services(request).store(), bytes.fromhex(record_id))
 
 
-_ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
+_ID = re.compile(f"[0-9A-Fa-f]{{{2 * ID_BYTES}}}")
 
 _VALUES = (
     "symbol",
@@ -234,14 +243,15 @@ def _order(
 ) -> tuple[str | None, bool | None]:
     """The field and whether it descends, each None where it is not said."""
     if combined is not None:
-        field, colon, direction = combined.partition(":")
+        field, colon, said = combined.partition(":")
         if field not in queries.SORTABLE:
             malformed(
                 "sortBy",
                 f"{field[:80]!r} is no field to sort by; these are: {', '.join(queries.SORTABLE)}",
             )
-        if colon and direction not in ("asc", "desc"):
-            malformed("sortBy", f"the direction is asc or desc, not {direction[:80]!r}")
+        if colon and said not in ("asc", "desc"):
+            malformed("sortBy", f"the direction is asc or desc, not {said[:80]!r}")
+        direction = said or direction
     return field, direction == "desc" if direction else None
 
 

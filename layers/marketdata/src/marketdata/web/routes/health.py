@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -11,16 +13,21 @@ from aws_lambda_powertools.event_handler import Request, Response, content_types
 from marketdata import clock
 from marketdata.aws.schedule import Rule, RuleState, interval
 from marketdata.errors import MarketDataError, TransientError
-from marketdata.store import queries
+from marketdata.store import queries, schedule
 from marketdata.store.connection import Document, Store
 from marketdata.web.models.health import Health
 from marketdata.web.responses import responses
 from marketdata.web.routing import new_router
-from marketdata.web.services import services
+from marketdata.web.services import deployment, services
 
 router = new_router()
 
+type _Look = Callable[[RuleState, datetime | None, timedelta | None], datetime | None]
+
 PING_SECONDS = 3.0
+_LONGEST_RUN = timedelta(days=1)
+_EVENTS_EXCUSED = 5
+"""Events in a row that may have met a run under way, before nothing is said any more."""
 _GRACE = timedelta(minutes=2)
 """What a rule may be late, and a run take to be created, before it counts as overdue."""
 
@@ -39,7 +46,10 @@ def get_health(request: Request) -> Response[Health]:
     """Health, with HTTP status 200 or 503."""
     given = services(request)
     mongodb, last, scheduled = _mongodb(given.store)
-    scheduler = _scheduler(given.rule(), scheduled, clock.now())
+    now, look = clock.now(), None
+    if mongodb["status"] == "ok":
+        look = partial(_due, given.store, deployment(request), now)
+    scheduler = _scheduler(given.rule(), scheduled, now, look)
     if mongodb["status"] != "ok":
         status = "down"
     elif scheduler["status"] in ("ok", "unconfigured") and (last or {}).get("status") != "failed":
@@ -78,7 +88,10 @@ def _mongodb(store: Any) -> tuple[Document, Document | None, Document | None]:
     return {"status": "ok", "ping_ms": milliseconds, "message": None}, last, scheduled
 
 
-def _scheduler(rule: Rule | None, last: Document | None, now: datetime) -> Document:
+def _scheduler(
+    rule: Rule | None, last: Document | None, now: datetime, look: _Look | None
+) -> Document:
+    """The rule's state. What it is late by is judged with `look`, and not without a database."""
     started: datetime | None = last["started_at"] if last else None
     known: Document = {
         "status": "unconfigured",
@@ -96,20 +109,59 @@ def _scheduler(rule: Rule | None, last: Document | None, now: datetime) -> Docum
     except MarketDataError:
         return known | {"status": "unknown", "message": "EventBridge can't be asked for the rule."}
     known |= {"enabled": state.enabled, "expression": state.expression}
+    every = interval(state.expression)
+    due = look(state, started, every) if look else None
     if not state.enabled:
         return known | {"status": "disabled", "message": "The rule that starts runs is disabled."}
-    every = interval(state.expression)
-    if every is None or started is None:
-        return known | {"status": "ok"}
-    due = started + every
-    if now <= due + _GRACE:
-        return known | {"status": "ok", "next_run_at": clock.iso(due)}
+    if due is None or now <= due + _GRACE:
+        # A time that has passed is nobody's next one: the run may start any moment.
+        future = clock.iso(due) if due is not None and due > now else None
+        return known | {"status": "ok", "next_run_at": future}
     return known | {
         "status": "overdue",
-        "next_run_at": clock.iso(due),
         "overdue": True,
-        "message": "The rule should have started a run by now.",
+        "message": f"The rule should have started a run at {clock.iso(due)} or before.",
     }
+
+
+def _due(
+    make_store: Callable[[], Store],
+    deployment: str,
+    now: datetime,
+    state: RuleState,
+    started: datetime | None,
+    every: timedelta | None,
+) -> datetime | None:
+    """When the rule has to start its next run at the latest; None if nobody can know.
+
+    It counts from the last run that it started or, where that run is too long ago, from when
+    the rule was first seen as it is: a rule that was made or enabled only then owes no run
+    before. An event that met a run under way started none of its own, so it is not missed either.
+    """
+    try:
+        store = make_store()
+        since = schedule.seen_since(
+            store,
+            deployment,
+            enabled=state.enabled,
+            expression=state.expression,
+            now=now,
+            silence=every or timedelta(0),
+        )
+        if every is None:
+            return None
+        due = started + every if started else None
+        if due is None or due + _GRACE < now:
+            due = max(since, started or since) + every
+        for _ in range(_EVENTS_EXCUSED):
+            if due + _GRACE >= now or not queries.run_under_way(
+                store, begin=due - _GRACE, end=due + _GRACE, longest=_LONGEST_RUN
+            ):
+                return due
+            due += every
+    except MarketDataError:
+        return None
+    return due if due + _GRACE >= now else None
 
 
 def brief(run: Document | None) -> Document | None:

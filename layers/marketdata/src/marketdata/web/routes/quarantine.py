@@ -11,6 +11,7 @@ from marketdata import clock
 from marketdata.store import queries
 from marketdata.store.connection import Document
 from marketdata.web import cursor as cursors
+from marketdata.web import patterns
 from marketdata.web.models.quarantine import QuarantineList
 from marketdata.web.parameters import (
     DEFAULT_LIMIT,
@@ -46,7 +47,7 @@ def list_quarantine(
     reason: Annotated[
         str | None,
         Query(
-            pattern="^[a-z0-9_.]{1,64}$",
+            pattern=patterns.REASON,
             description="Only with this reason.",
             examples=["greater_than"],
         ),

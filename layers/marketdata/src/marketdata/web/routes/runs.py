@@ -18,7 +18,7 @@ from marketdata.store.queries import RunPosition
 from marketdata.store.runs import get
 from marketdata.web import cursor as cursors
 from marketdata.web.models.common import RUN_ID
-from marketdata.web.models.runs import Run, Runs, RunStatus
+from marketdata.web.models.runs import Run, Runs, RunStatus, Trigger
 from marketdata.web.parameters import (
     DEFAULT_LIMIT,
     MAX_MS,
@@ -53,12 +53,8 @@ def list_runs(
     request: Request,
     status: Annotated[RunStatus | None, Query(description="Only with this status.")] = None,
     trigger: Annotated[
-        str | None,
-        Query(
-            pattern="^[a-z0-9_]{1,32}$",
-            description="Only those that this started: schedule, refresh, upload.",
-            examples=["schedule"],
-        ),
+        Trigger | None,
+        Query(description="Only those that this started.", examples=["schedule"]),
     ] = None,
     source: Source = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -160,9 +156,23 @@ def summary(run: Document, inputs: list[Document]) -> dict[str, Any]:
         "started_at": clock.iso(started),
         "ended_at": clock.iso(ended) if ended else None,
         "duration": round((ended - started).total_seconds(), 3) if ended else None,
-        "sources": [{**i, "error": cause(i.get("error"))} for i in inputs],
+        "sources": [
+            {**i, **_described(run["inputs"].get(i["input"], {})), "error": cause(i.get("error"))}
+            for i in inputs
+        ],
         "totals": totals,
         "error": cause(run.get("error")),
+    }
+
+
+def _described(note: Document) -> Document:
+    """What the run's note on an input says of it, beyond what was counted."""
+    version = note.get("object") or {}
+    return {
+        "left_out": note.get("left_out", 0),
+        **{name: version.get(name) for name in ("bucket", "key", "version_id")},
+        "dataset": note.get("layout", {}).get("dataset"),
+        "warnings": note.get("warnings", []),
     }
 
 

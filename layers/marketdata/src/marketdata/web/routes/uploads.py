@@ -45,7 +45,7 @@ def create_upload(request: Request, body: Annotated[UploadRequest, Body()]) -> U
     key = FOLDER + body.filename
     form = given.uploads().presign(
         key,
-        content_type="application/gzip" if key.endswith(".gz") else "text/csv",
+        content_type="application/gzip" if key.lower().endswith(".gz") else "text/csv",
         smallest=body.size or 1,
         largest=body.size or limit,
         dataset=body.dataset,

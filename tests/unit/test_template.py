@@ -1,0 +1,241 @@
+"""template.yaml: what CloudFormation gets to see of it, and which settings it passes on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+import marketdata
+from local.build import ENVS
+from local.parameters import read_parameters, variable_of
+from local.settings import ROOT, setting_names
+from marketdata.settings import Settings
+
+TRANSLATE = """
+import json, sys
+from samcli.lib.translate.sam_template_validator import SamTemplateValidator
+from samcli.yamlhelper import yaml_parse
+
+class NoPolicies:
+    def load(self):
+        return {}
+
+with open("template.yaml") as file:
+    template = yaml_parse(file.read())
+translated = SamTemplateValidator(template, NoPolicies()).get_translated_template_if_valid()
+json.dump(yaml_parse(translated), sys.stdout)
+"""
+
+type Resources = dict[str, dict[str, Any]]
+
+DOCUMENTS = [ROOT / "README.md", ROOT / ".env.example", *sorted(ROOT.glob("docs/**/*.md"))]
+
+OF_OTHER_TOOLS = {
+    "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"
+}  # fmt: skip
+OF_THE_TOOLS_HERE = {"ENV_FILE", "LAMBDA_ARCHITECTURE"}
+
+
+@pytest.fixture(scope="module")
+def resources() -> Resources:
+    """The template as SAM hands it to CloudFormation."""
+    environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
+    result = subprocess.run(
+        [str(ENVS / "sam" / "bin" / "python"), "-c", TRANSLATE],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    translated: Resources = json.loads(result.stdout)["Resources"]
+    return translated
+
+
+def of_type(resources: Resources, kind: str) -> Resources:
+    return {
+        name: one["Properties"] for name, one in resources.items() if one["Type"] == f"AWS::{kind}"
+    }
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def rights(document: dict[str, Any]) -> set[tuple[str, str]]:
+    """Every action on every resource that a policy allows."""
+    return {
+        (action, json.dumps(resource, sort_keys=True))
+        for statement in document["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in listed(statement["Action"])
+        for resource in listed(statement["Resource"])
+    }
+
+
+def inline(role: dict[str, Any]) -> set[tuple[str, str]]:
+    return {
+        right for policy in role.get("Policies", ()) for right in rights(policy["PolicyDocument"])
+    }
+
+
+# --- what CloudFormation gets ---------------------------------------------------------------------
+
+
+def test_the_one_stage_is_throttled(resources: Resources) -> None:
+    (stage,) = of_type(resources, "ApiGateway::Stage").values()
+    assert stage["StageName"] == {"Ref": "Environment"}
+    (settings,) = stage["MethodSettings"]
+    assert (settings["ResourcePath"], settings["HttpMethod"]) == ("/*", "*")
+    assert settings["ThrottlingRateLimit"] == {"Ref": "ApiRateLimit"}
+    assert settings["ThrottlingBurstLimit"] == {"Ref": "ApiBurstLimit"}
+    # A deployment that names a stage makes one of its own.
+    for deployment in of_type(resources, "ApiGateway::Deployment").values():
+        assert "StageName" not in deployment
+
+
+def test_the_gateway_answers_errors_in_the_form_of_the_api(resources: Resources) -> None:
+    (api,) = of_type(resources, "ApiGateway::RestApi").values()
+    answers = api["Body"]["x-amazon-apigateway-gateway-responses"]
+    assert set(answers) == {"DEFAULT_4XX", "DEFAULT_5XX"}
+    for answer in answers.values():
+        text = answer["responseTemplates"]["application/json"]
+        # The one that the gateway puts in with quotes and escapes.
+        text = text.replace("$context.error.messageString", '"Too Many Requests"')
+        assert json.loads(text) == {
+            "error": {
+                "code": "$context.error.responseType",
+                "message": "Too Many Requests",
+                "details": {},
+            },
+            "request_id": "$context.requestId",
+        }
+
+
+def test_every_function_writes_to_a_log_group_of_its_own(resources: Resources) -> None:
+    groups = of_type(resources, "Logs::LogGroup")
+    functions = of_type(resources, "Lambda::Function")
+    used = [function["LoggingConfig"]["LogGroup"]["Ref"] for function in functions.values()]
+    assert sorted(used) == sorted(groups)
+    for group in groups.values():
+        assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    names = {
+        groups[function["LoggingConfig"]["LogGroup"]["Ref"]]["LogGroupName"]["Fn::Sub"]: function
+        for function in functions.values()
+    }
+    for name, function in names.items():
+        assert name == "/aws/lambda/" + function["FunctionName"]["Fn::Sub"]
+
+
+def test_no_role_may_do_everything_or_do_it_anywhere(resources: Resources) -> None:
+    policies = of_type(resources, "IAM::ManagedPolicy").values()
+    allowed = set().union(*(rights(one["PolicyDocument"]) for one in policies))
+    allowed |= set().union(*(inline(role) for role in of_type(resources, "IAM::Role").values()))
+    assert not [right for right in allowed if "*" in right[0] or right[1] == '"*"']
+    # What names more than one thing: objects, executions, the functions' log groups.
+    several = {right for right in allowed if "*" in right[1]}
+    assert {action for action, _ in several} == {
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "s3:GetObject",
+        "s3:GetObjectVersion",
+        "s3:PutObject",
+        "states:DescribeExecution",
+        "states:StopExecution",
+    }
+    assert all("/incoming/*" in on for action, on in several if action.startswith("s3:"))
+
+
+def test_functions_have_a_boundary_that_holds_what_they_are_given(resources: Resources) -> None:
+    boundary = rights(resources["FunctionBoundary"]["Properties"]["PolicyDocument"])
+    roles = of_type(resources, "IAM::Role")
+    given: set[tuple[str, str]] = set()
+    for function in of_type(resources, "Lambda::Function").values():
+        role = roles[function["Role"]["Fn::GetAtt"][0]]
+        assert role["PermissionsBoundary"] == {"Ref": "FunctionBoundary"}
+        assert len(role["ManagedPolicyArns"]) == 1  # that for logs
+        given |= inline(role)
+    # LocalStack does not look at permissions: what is missing here would fail on AWS only.
+    assert given - boundary == set()
+    assert {action for action, _ in boundary - given} == {
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def models(base: type[Settings] = Settings) -> set[type[Settings]]:
+    """All settings models of the library."""
+    for module in pkgutil.walk_packages(marketdata.__path__, "marketdata."):
+        importlib.import_module(module.name)
+    found = {base} - {Settings}
+    for one in base.__subclasses__():
+        if one.__module__.startswith("marketdata."):
+            found |= models(one)
+    return found
+
+
+def read_by_functions() -> dict[str, Any]:
+    """Variables that the library reads, with their defaults."""
+    return {
+        name.upper(): field.default for one in models() for name, field in one.model_fields.items()
+    }
+
+
+def test_functions_get_the_variables_that_they_read_and_no_others(resources: Resources) -> None:
+    given = {
+        name
+        for function in of_type(resources, "Lambda::Function").values()
+        for name in function["Environment"]["Variables"]
+    }
+    others = {"SETTINGS_VERSION", "POWERTOOLS_LOG_LEVEL", "POWERTOOLS_SERVICE_NAME"}
+    # The secret has the URI.
+    assert given - others == read_by_functions().keys() - {"MONGODB_URI"}
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    defaults = read_by_functions()
+    for parameter in read_parameters(ROOT / "template.yaml").values():
+        default = defaults.get(variable_of(parameter.name), PydanticUndefined)
+        if default is not PydanticUndefined:
+            assert parameter.default == str(default), parameter.name
+
+
+def named_settings(text: str) -> set[str]:
+    """What looks like a setting: in `code`, or assigned in an example for a shell or for .env."""
+    examples = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, flags=re.DOTALL)
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    spans = " ".join(re.findall(r"`([^`\n]+)`", prose))
+    assigned = re.findall(
+        r"^(?:\$ |#|export )?\s*([A-Z]\w*_\w+)=", "\n".join([*examples, prose]), re.MULTILINE
+    )
+    return {name for name in assigned if name.isupper()} | set(
+        re.findall(r"(?<![\w/.])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w(])", spans)
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_that_are_documented_exist(document: Any) -> None:
+    named = {
+        name
+        for name in named_settings(document.read_text("utf-8"))
+        # Those of AWS, of tests and benchmarks, and of the example of a further source.
+        if not name.startswith(("AWS_", "TEST_", "BENCH_", "COINBOARD_"))
+    }
+    assert named <= setting_names() | OF_OTHER_TOOLS | OF_THE_TOOLS_HERE
+
+
+def test_documented_settings_are_found_in_text() -> None:
+    text = "`A_B=1`, `x/C_D` and `E_F`; G_H\n```bash\nexport I_J=1\n```\n#K_L=2\n"
+    assert named_settings(text) == {"A_B", "E_F", "I_J", "K_L"}
