@@ -71,6 +71,8 @@ def test_what_a_writer_wrote_comes_back_whatever_the_cuts(
     size=st.integers(1, 60),
 )
 @example(data=b'a,"b\nc,"d",e\n', chunk=1, other=9, per_piece=2, size=60)
+@example(data=b"a\r\ra", chunk=1, other=2, per_piece=2, size=1)
+@example(data=b'\r\r\na\n"\n\r,\r"aa""\r"\n', chunk=1, other=8, per_piece=2, size=9)
 def test_any_bytes_are_cut_the_same_however_they_arrive(
     data: bytes, chunk: int, other: int, per_piece: int, size: int
 ) -> None:

@@ -115,8 +115,9 @@ class _Cutter:
                 return False
             record = self._record(last=last)
             if record is None:
-                # Whatever it is that has begun, it ends beyond the limit.
-                return bool(self._count) and len(self.buffer) > self._size
+                # Even if what has begun is beyond the limit already: it may turn out to be a
+                # malformed line that had ended before it, or half of an empty one.
+                return False
             end, kind = record
             if kind != "empty" and self._count and end > self._size:
                 return True
