@@ -30,13 +30,13 @@ def get_raw(store: Store, raw_id: str) -> Document:
     """One raw batch with its payload.
 
     Raises:
-        NotFound: it has expired or never was.
+        NotFound: it was deleted, or never was.
     """
     document = find_raw(store, raw_id)
     if document is None:
         raise NotFound(
-            f"Raw batch {raw_id} is not in the database: it has expired (RAW_RETENTION_DAYS) or "
-            "was deleted. Its rows can't be loaded; a new run asks the source again.",
+            f"Raw batch {raw_id} is not in the database: it was "
+            "deleted. Its rows can't be loaded; a new run asks the source again.",
             raw_id=raw_id,
         )
     return document
