@@ -92,8 +92,10 @@ class LocalStack:
             "DNS_ADDRESS": "0",
             # A resource type that it cannot make is an error, not a silent success.
             "CFN_IGNORE_UNSUPPORTED_RESOURCE_TYPES": "0",
-            # How often it looks at a resource before it waits a second between two looks.
-            "CFN_NO_WAIT_ITERATIONS": "500",
+            # How often it looks at a resource before it waits a second between two looks, and how
+            # often in all: on a busy machine a function can take longer than the first ones.
+            "CFN_NO_WAIT_ITERATIONS": "200",
+            "CFN_PER_RESOURCE_TIMEOUT": "1000",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": self.region,

@@ -8,6 +8,7 @@ what ``.env`` says now on top.
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -89,7 +90,9 @@ def prepare(settings: Settings, screen: Screen, purpose: str) -> SamLocal:
     shutil.rmtree(folder, ignore_errors=True)
     template = read_built_template(built)
     for name in of_type(template, LAYER):
-        shutil.copytree(built / name, folder / name)
+        # Links are quick to make, but what is edited must not be a part of the build.
+        copy = shutil.copy2 if name == LIBRARY_LAYER else os.link
+        shutil.copytree(built / name, folder / name, copy_function=copy)
         template["Resources"][name]["Properties"]["ContentUri"] = str(folder / name)
     # The layer's bytecode is never compared with the sources, which are to be edited.
     for bytecode in (folder / LIBRARY_LAYER).rglob("__pycache__"):

@@ -26,18 +26,25 @@ def pytest_configure() -> None:
         os.environ["LOCAL_STATE_DIR"] = f"{folder}-{worker}"
 
 
+# Before xdist's own, which reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spread over the workers by file; what shares the deployed stack goes to one, and first."""
     for item in items:
-        on_stack = "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("stack" if on_stack else item.path.name))
+        item.add_marker(
+            pytest.mark.xdist_group("stack" if _is_end_to_end(item) else item.path.name)
+        )
     # The longest group first, and in it, last, the tests that deploy other settings.
     items.sort(
         key=lambda item: (
-            "stack" not in getattr(item, "fixturenames", ()),
+            not _is_end_to_end(item),
             item.get_closest_marker("changes_the_stack") is not None,
         )
     )
+
+
+def _is_end_to_end(item: pytest.Item) -> bool:
+    return "e2e" in item.path.parts
 
 
 @pytest.fixture(scope="session")

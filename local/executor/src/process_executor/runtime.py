@@ -233,11 +233,20 @@ def _error_type(body: bytes) -> str:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a child process has ended, which leaves it to be waited for."""
+    """Whether a child process has ended or is about to, which leaves it to be waited for."""
     try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+            return True
     except (AttributeError, OSError):  # an old macOS; or waited for just now
         return False
+    # Killed, its first thread can be gone while others are still ending: it won't answer any more,
+    # but can't be waited for yet.
+    try:
+        # pid (name) state ...: the name may hold anything, also brackets.
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2]
+    except OSError:
+        return False
+    return state.split()[0] in {"Z", "X"}
 
 
 def _wait(
