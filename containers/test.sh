@@ -21,13 +21,17 @@ esac
 export TEST_STACK=$kind TEST_PATIENCE=${TEST_PATIENCE:-3}
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-marketdata-test}
 
-# Functions' containers keep the network from being removed if they outlive LocalStack.
+tests=""
 end() {
     status=$?
     trap - EXIT
     trap '' HUP INT TERM
-    if ! docker compose --env-file /dev/null down --remove-orphans >/dev/null 2>&1; then
-        echo "the containers of $COMPOSE_PROJECT_NAME could not be ended: docker compose down" >&2
+    if [ -n "$tests" ] && kill -TERM "$tests" 2>/dev/null; then wait "$tests"; fi
+    # A state folder of its own: the one of a stack in containers that is up must not be touched.
+    if ! LOCAL_STATE_DIR=.local/ended-containers ENV_FILE=/dev/null \
+        .venv/bin/python -m local compose-down >.local/logs/compose-down.log 2>&1; then
+        echo "the containers of $COMPOSE_PROJECT_NAME could not be ended:" >&2
+        cat .local/logs/compose-down.log >&2
         if [ "$status" -eq 0 ]; then status=1; fi
     fi
     exit "$status"
@@ -37,6 +41,8 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# One process, since there is one stack. In the background, so that a request to stop reaches this script at once.
+# One process, since there is one stack. In the background, so that a request to stop reaches this
+# script at once.
 ./local/test.sh --numprocesses 0 -p tests.support.patience tests/e2e "$@" &
-wait $!
+tests=$!
+wait "$tests"

@@ -75,6 +75,20 @@ class Compose:
         given = [word for name in names for word in ("--env", name)]
         self.run("run", "--rm", "--no-deps", "--env", "ENV_FILE=/dev/null", *given, "deploy")
 
+    def remove_functions(self) -> None:
+        """End LocalStack, and remove containers of functions that it has left behind.
+
+        It removes them when it ends; but not those that it is not given the time for, and these
+        keep the network from being removed.
+        """
+        localstack = self.ask("ps", "--all", "--quiet", "localstack").split()
+        self.run("stop", "localstack")
+        for container in localstack:
+            name = _docker("inspect", "--format", "{{.Name}}", container).strip().lstrip("/")
+            left = _docker("ps", "--all", "--quiet", "--filter", f"name=^/?{name}-lambda-").split()
+            if left:
+                _docker("rm", "--force", *left)
+
     def network(self) -> str:
         """Return the name of the network that the containers are in."""
         configuration = json.loads(self.ask("config", "--format", "json"))
@@ -87,6 +101,13 @@ class Compose:
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self._values}
+
+
+def _docker(*words: str) -> str:
+    result = subprocess.run(["docker", *words], check=False, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise CommandError(f"docker {words[0]} failed: {result.stderr.strip()}")
+    return result.stdout
 
 
 def require_docker() -> None:
@@ -143,7 +164,9 @@ def compose_clean(settings: Settings, screen: Screen) -> None:
 
 def _end(settings: Settings, screen: Screen, *options: str) -> None:
     require_docker()
-    Compose(settings).run("down", *options)
+    compose = Compose(settings)
+    compose.remove_functions()
+    compose.run("down", "--remove-orphans", *options)
     stack = Stack(settings, screen)
     description = stack.description()
     if description is not None and description.get("runs_in") == RUNS_IN:

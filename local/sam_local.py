@@ -251,9 +251,10 @@ def sam_api(settings: Settings, screen: Screen) -> None:
 def following(source: Path, copy: Path) -> Iterator[None]:
     """Keep a copy of a folder up to date meanwhile."""
     ended = threading.Event()
+    at_first = _state(source)
 
     def follow() -> None:
-        before = _state(source)
+        before = at_first
         while not ended.wait(LOOK_SECONDS):
             now = _state(source)
             for name in now.keys() - {one for one, seen in before.items() if now.get(one) == seen}:
