@@ -10,6 +10,8 @@ LOCAL := $(PYTHON) -m local
 SOURCES := layers/marketdata/src functions local tests
 PART ?= lambda
 TESTS ?=
+KILLS ?= 3000
+SEED ?=
 FN ?=
 EVENT ?=
 
@@ -19,7 +21,7 @@ help: ## List the targets
 
 # --- the local stack -------------------------------------------------------------------------
 
-.PHONY: run up down clean status refresh logs migrate build
+.PHONY: run up down clean status refresh logs migrate rebuild build
 run: ## Start the local stack, run the pipeline once, show what was loaded
 	@$(SETUP) && exec $(LOCAL) run
 
@@ -32,7 +34,7 @@ down: ## End every process of the local stack; the data stays
 clean: ## End the local stack and remove its data, logs and builds
 	@if [ -x $(PYTHON) ]; then $(SETUP) dev && exec $(LOCAL) clean; else echo "nothing is set up, so there is no state"; fi
 
-status: ## Tell how each part is, and what the last run did
+status: ## Tell how each part is, what the last run did, and how the database grows
 	@$(SETUP) dev && exec $(LOCAL) status
 
 refresh: ## Run the pipeline on the stack that is up
@@ -43,6 +45,9 @@ logs: ## Follow the functions' log; PART=localstack, mongod, replay, deploy, bui
 
 migrate: ## Make collections and indexes in the local database, or in MONGODB_URI's
 	@$(SETUP) dev && exec $(LOCAL) migrate
+
+rebuild: ## Make records anew from the raw batches, in the local database or in MONGODB_URI's
+	@$(SETUP) dev && exec $(LOCAL) rebuild
 
 build: ## Build functions and layers as for a deployment
 	@$(SETUP) dev sam && exec $(LOCAL) build
@@ -73,9 +78,17 @@ sam-test: ## Run the end-to-end tests with the API and the sample events under `
 
 # --- checks ----------------------------------------------------------------------------------
 
-.PHONY: test lint typecheck format validate bench
+.PHONY: test test-long chaos lint typecheck format validate bench
 test: ## Run all tests; TESTS=tests/unit for some of them
 	@$(SETUP) && exec ./local/test.sh $(TESTS)
+
+test-long: ## Kill loaders KILLS times and mongod a tenth as often, and cut a file of 1 GiB
+	@$(SETUP) && seed=$(or $(SEED),$$RANDOM$$RANDOM) && echo "SEED=$$seed" && \
+	CRASH_SEED=$$seed CRASH_KILLS=$(KILLS) CRASH_MONGOD_KILLS=$$(( ($(KILLS) + 9) / 10 )) \
+	MEMORY_STREAM_MIB=1024 exec ./local/test.sh -rP tests/crash tests/integration/test_memory.py
+
+chaos: ## Break the whole stack again and again: kills, lost networks, stolen leases
+	@$(SETUP) && exec ./local/test.sh tests/chaos/long
 
 lint: ## Check style and formatting
 	@$(SETUP) dev && .venv/bin/ruff check . && .venv/bin/ruff format --check .

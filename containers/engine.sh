@@ -4,14 +4,15 @@
 # stand-ins of the images by the script named in the first argument. Fails if any of it cannot be
 # done. Needs root where something is to be installed or started.
 # Usage: containers/engine.sh [SCRIPT]
+#        containers/engine.sh --end     ends the engine that an earlier call has started
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-STAND_INS=${1:-}
 READY_SECONDS=90
+END_SECONDS=60 # it ends what runs in it first
 LOGS=.local/logs
+STARTED=$LOGS/dockerd.pid
 mkdir -p "$LOGS"
-rm -f "$LOGS/dockerd.pid"
 
 say() { printf 'docker: %s\n' "$*"; }
 
@@ -29,17 +30,41 @@ install_packages() {
         >"$LOGS/docker-install.log" 2>&1 </dev/null || fail "$* could not be installed" "$LOGS/docker-install.log"
 }
 
+is_running() { [ "$(ps -o comm= -p "$2" 2>/dev/null)" = "$1" ]; } # NAME NUMBER
+is_engine() { is_running dockerd "$1"; }
+
+# What an engine that was killed leaves: where another process has its number by now, the next one
+# refuses to start, or waits for a containerd that is none.
+remove_stale() { # NAME FILE
+    if [ -f "$2" ] && ! is_running "$1" "$(cat "$2")"; then rm -f "$2"; fi
+}
+
 start_engine() {
+    remove_stale dockerd /var/run/docker.pid
+    remove_stale containerd /var/run/docker/containerd/containerd.pid
     say "starting the engine"
     setsid dockerd >"$LOGS/dockerd.log" 2>&1 </dev/null &
     engine=$!
+    echo "$engine" >"$STARTED" # before it answers: one that never does is to be ended too
     deadline=$((SECONDS + READY_SECONDS))
     until answers; do
         kill -0 "$engine" 2>/dev/null || fail "the engine ended at once" "$LOGS/dockerd.log"
         [ $SECONDS -lt $deadline ] || fail "the engine does not answer after $READY_SECONDS s" "$LOGS/dockerd.log"
         sleep 0.5
     done
-    echo "$engine" >"$LOGS/dockerd.pid" # for whoever ends it again
+}
+
+end_engine() {
+    [ -f "$STARTED" ] || { say "no engine was started here"; return; }
+    engine=$(cat "$STARTED")
+    deadline=$((SECONDS + END_SECONDS))
+    if is_engine "$engine"; then kill -TERM "$engine"; fi
+    while is_engine "$engine"; do
+        [ $SECONDS -lt $deadline ] || fail "the engine (process $engine) does not end" "$LOGS/dockerd.log"
+        sleep 0.2
+    done
+    rm -f "$STARTED"
+    say "the engine has ended"
 }
 
 # The images that this machine starts: those of the compose file, and those of functions, once for
@@ -52,6 +77,13 @@ images() {
 
 has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 
+if [ "${1:-}" = --end ]; then
+    end_engine
+    exit
+fi
+
+STAND_INS=${1:-}
+remove_stale dockerd "$STARTED"
 if ! answers; then
     command -v dockerd >/dev/null || install_packages docker.io
     answers || start_engine # a package may have started it

@@ -18,6 +18,11 @@ case "$kind" in
         exit 2
         ;;
 esac
+# Once and in one line, rather than as the error of every test.
+if ! docker info >/dev/null || ! docker compose version >/dev/null; then
+    echo "these tests need Docker with Compose v2 (containers/engine.sh sets it up)" >&2
+    exit 1
+fi
 export TEST_STACK=$kind TEST_PATIENCE=${TEST_PATIENCE:-3}
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-marketdata-test}
 

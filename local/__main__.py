@@ -23,6 +23,7 @@ COMMANDS = {
     "status": commands.status,
     "refresh": commands.refresh,
     "migrate": commands.migrate,
+    "rebuild": commands.rebuild,
     "build": commands.build,
     "validate": commands.validate,
     "compose-up": compose_up,

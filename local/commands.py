@@ -1,14 +1,13 @@
 """The commands behind the Makefile's targets."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pymongo
-from pymongo.errors import PyMongoError
 from rich import box
 from rich.table import Table
 
@@ -20,7 +19,10 @@ from local.errors import LocalError, RunFailedError
 from local.processes import write_atomically
 from local.sample_upload import put_sample, wait_until_taken
 from local.settings import ROOT, Settings
-from local.stack import Stack, run_in_foreground
+from local.stack import RUNS_IN, Stack, run_in_foreground
+from marketdata.errors import MarketDataError
+from marketdata.store.connection import connect, store_errors
+from marketdata.store.growth import Growth, growth
 
 COUNTS = ("extracted", "inserted", "updated", "unchanged", "quarantined")
 MIB = 1024 * 1024
@@ -28,9 +30,10 @@ MIB = 1024 * 1024
 
 def up(settings: Settings, screen: Screen) -> None:
     """Start the stack without running the pipeline."""
+    stack = Stack(settings, screen)
     screen.heading("Starting the local stack")
-    description = Stack(settings, screen).up()
-    _show_addresses(screen, description)
+    description = stack.up()
+    show_addresses(screen, description, stack.file)
 
 
 def run(settings: Settings, screen: Screen) -> None:
@@ -45,7 +48,7 @@ def run(settings: Settings, screen: Screen) -> None:
         description = stack.up()
         screen.heading("Running the pipeline")
         _run_pipeline(stack, description, screen, upload=True)
-    _show_addresses(screen, description)
+    show_addresses(screen, description, stack.file)
 
 
 def refresh(settings: Settings, screen: Screen) -> None:
@@ -60,15 +63,18 @@ def refresh(settings: Settings, screen: Screen) -> None:
 
 def down(settings: Settings, screen: Screen, *, nested: bool = False) -> None:
     """End every process of the stack; keep the data."""
+    stack = Stack(settings, screen)
     with screen.step("ending the local stack") as step:
-        ended = Stack(settings, screen).down(nested=nested)
+        ended = stack.down(nested=nested)
         step.done(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+    _say_what_goes_on(stack, screen)
 
 
 def clean(settings: Settings, screen: Screen) -> None:
     """End the stack and remove all its state."""
+    stack = Stack(settings, screen)
     with screen.step("removing the local stack's state") as step:
-        removed = Stack(settings, screen).clean()
+        removed = stack.clean()
         folder = settings.local_state_dir.relative_to(ROOT)
         step.done(
             f"removed from {folder}: {', '.join(removed)}"
@@ -77,6 +83,12 @@ def clean(settings: Settings, screen: Screen) -> None:
         )
     if settings.mongodb_uri is not None:
         screen.say("  the database of MONGODB_URI is yours and was not touched")
+    _say_what_goes_on(stack, screen)
+
+
+def _say_what_goes_on(stack: Stack, screen: Screen) -> None:
+    if stack.in_containers:
+        screen.say("  the stack in containers goes on: `make compose-down` ends it")
 
 
 def build(settings: Settings, screen: Screen) -> None:
@@ -94,11 +106,29 @@ def migrate(settings: Settings, screen: Screen) -> None:
         LocalError: no database is running, or a migration failed.
     """
     stack = Stack(settings, screen)
-    if settings.mongodb_uri is None and stack.mongod.part.process() is None:
-        raise LocalError("mongod is not running: `make up` first, or set MONGODB_URI")
+    _require_database(settings, stack)
     with screen.step("migrating") as step:
         stack.migrate(step)
         step.done("collections and indexes are up to date")
+
+
+def rebuild(settings: Settings, screen: Screen) -> None:
+    """Make the records anew from the raw batches, in the running stack's database or MONGODB_URI's.
+
+    Raises:
+        LocalError: no database is running, or it could not be done.
+    """
+    stack = Stack(settings, screen)
+    _require_database(settings, stack)
+    screen.heading("Rebuilding the records from the raw batches")
+    database = {"MONGODB_URI": stack.mongodb_uri, "MONGODB_DATABASE": settings.database}
+    command = [sys.executable, "-m", "marketdata.load.rebuild"]
+    run_in_foreground(command, {**os.environ, **database})
+
+
+def _require_database(settings: Settings, stack: Stack) -> None:
+    if settings.mongodb_uri is None and stack.mongod.part.process() is None:
+        raise LocalError("mongod is not running: `make up` first, or set MONGODB_URI")
 
 
 def validate(settings: Settings, screen: Screen) -> None:
@@ -154,14 +184,17 @@ def status(settings: Settings, screen: Screen) -> None:
         LocalError: a part has ended by itself.
     """
     stack = Stack(settings, screen)
-    parts = stack.status()
+    if stack.in_containers:
+        screen.say("  the stack is in containers: `docker compose ps` tells how each of them is")
+    parts = [] if stack.in_containers else stack.status()
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("part", "state", "pid", "port", "memory"):
         table.add_column(column, justify="right" if column in {"pid", "port", "memory"} else "left")
     for part in parts:
         memory = "" if part.memory is None else f"{part.memory / MIB:.0f} MiB"
         table.add_row(part.name, part.state, _text(part.pid), _text(part.port), memory)
-    screen.console.print(table)
+    if parts:
+        screen.console.print(table)
     for part in parts:
         if part.detail and part.state == "healthy":
             screen.say(f"  {part.name}: {part.detail}")
@@ -170,7 +203,7 @@ def status(settings: Settings, screen: Screen) -> None:
         screen.say("  the stack is not up: `make up` or `make run`")
     else:
         _show_last_run(screen, description)
-        _show_addresses(screen, description)
+        show_addresses(screen, description, stack.file)
     failed = [part for part in parts if part.state in {"died", "not answering"}]
     if failed:
         raise LocalError(
@@ -184,23 +217,54 @@ def _text(value: object) -> str:
 
 def _show_last_run(screen: Screen, description: dict[str, Any]) -> None:
     try:
-        with pymongo.MongoClient[dict[str, Any]](
-            description["mongodb_uri"], serverSelectionTimeoutMS=2000
-        ) as client:
-            database = client[description["mongodb_database"]]
-            counts = {
-                name: database[name].estimated_document_count()
-                for name in ("raw_batches", "market_data", "quarantine", "runs")
-            }
-            last = database["runs"].find_one({}, sort=[("started_at", -1)])
-    except PyMongoError as error:
+        store = connect(
+            description["mongodb_uri"], description["mongodb_database"], server_selection_ms=2000
+        )
+        with store.client, store_errors("being asked for the last run"):
+            last = store.runs.find_one({}, sort=[("started_at", -1)])
+            _show_growth(screen, growth(store))
+    except MarketDataError as error:
         screen.say(f"  the database does not answer: {error}")
         return
-    screen.say("  documents: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     if last is not None:
         screen.say(
             f"  last run: {last['_id']}, {last.get('status')}, started {last.get('started_at')}"
         )
+
+
+def _show_growth(screen: Screen, found: Growth) -> None:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("collection")
+    for column in ("documents", "data", "indexes"):
+        table.add_column(column, justify="right")
+    for size in found.collections:
+        sizes = (_megabytes(size.data_bytes), _megabytes(size.index_bytes))
+        table.add_row(size.name, f"{size.documents:,}", *sizes)
+    screen.console.print(table)
+    days = Table(box=box.SIMPLE_HEAD)
+    days.add_column("day (UTC)")
+    for column in ("batches", "rows", "new records", "quarantined", "about"):
+        days.add_column(column, justify="right")
+    for day in found.days:
+        counts = (day.batches, day.rows, day.inserted, day.quarantined)
+        days.add_row(
+            day.date.isoformat(), *(f"{n:,}" for n in counts), _megabytes(found.bytes_of(day))
+        )
+    screen.console.print(days)
+    screen.say(
+        f"  raw batches: {found.raw_rows:,} rows, {_megabytes(found.raw_bytes)} on disk,"
+        f" {found.raw_bytes_per_row:.0f} bytes a row; a record takes {found.record_bytes:.0f}"
+        " with its indexes"
+    )
+    raw, snapshots = (
+        "for ever" if days is None else f"for {days:g} days" for days in found.retention.values()
+    )
+    screen.say(f"  kept: raw batches {raw}, records of APIs {snapshots} (RAW_RETENTION_DAYS,")
+    screen.say("  SNAPSHOT_RETENTION_DAYS; `make migrate` applies them)")
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / MIB:,.1f} MiB"
 
 
 def _description(stack: Stack) -> dict[str, Any]:
@@ -292,8 +356,16 @@ def _table(sources: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _show_addresses(screen: Screen, description: dict[str, Any]) -> None:
+def show_addresses(screen: Screen, description: dict[str, Any], file: Path) -> None:
+    """Say where a stack that is up can be reached, and what to do with it.
+
+    Args:
+        screen: to say it on.
+        description: what its ``stack.json`` says.
+        file: that file.
+    """
     api = description["api_url"]
+    contained = description.get("runs_in") == RUNS_IN
     client = Client(api, description["refresh_token"])
     screen.heading("Where to look")
     rows = [
@@ -305,14 +377,16 @@ def _show_addresses(screen: Screen, description: dict[str, Any]) -> None:
             for name, path in (("docs", "/docs"), ("OpenAPI", "/openapi.json"))
             if _answers(client, path)
         ),
+        ("uploads", f"s3://{description['bucket']}/incoming/ at {description['aws_endpoint_url']}"),
         ("MongoDB", f"{description['mongodb_uri']} database {description['mongodb_database']}"),
         ("upstream", description["upstream"]),
-        ("logs", f"{description['logs']} (make logs)"),
-        ("all of it", str(Path(description["logs"]).parent / "stack.json")),
+        ("logs", description["logs"] if contained else f"{description['logs']} (make logs)"),
+        ("all of it", str(file.relative_to(ROOT))),
     ]
     for name, value in rows:
         screen.say(f"  {name:<10} {value}")
-    screen.say("  `make refresh` runs it again, `make status` tells how it is, `make down` ends it")
+    down = "make compose-down" if contained else "make down"
+    screen.say(f"  `make refresh` runs it again, `make status` tells how it is, `{down}` ends it")
 
 
 def _answers(client: Client, path: str) -> bool:

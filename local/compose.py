@@ -4,14 +4,18 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from local.console import Screen
-from local.containers import RUNS_IN
 from local.errors import CommandError, LocalError
 from local.settings import ROOT, Settings, read_dotenv, setting_names
 from local.stack import Stack
+
+_LABELS = "com.docker.compose"
+REMOVE_SECONDS = 90
+POLL_SECONDS = 0.5
 
 # Docker itself needs these from what Settings reads, the service `deploy` all others.
 _NOT_FOR_DEPLOY = {"LOCAL_STATE_DIR", "LOCALSTACK_PORT", "MONGODB_PORT", "REPLAY_PORT"}
@@ -75,25 +79,34 @@ class Compose:
         given = [word for name in names for word in ("--env", name)]
         self.run("run", "--rm", "--no-deps", "--env", "ENV_FILE=/dev/null", *given, "deploy")
 
-    def remove_functions(self) -> None:
-        """End LocalStack, and remove containers of functions that it has left behind.
+    def end_functions(self) -> None:
+        """End LocalStack, which removes the containers of its functions, and those that it leaves.
 
-        It removes them when it ends; but not those that it is not given the time for, and these
-        keep the network from being removed.
+        It leaves those that it is not given the time for. Some of them may be on their way out
+        still, which `docker compose down` takes for an error.
+
+        Raises:
+            CommandError: LocalStack could not be ended, or a container stays.
         """
-        localstack = self.ask("ps", "--all", "--quiet", "localstack").split()
         self.run("stop", "localstack")
-        for container in localstack:
-            name = _docker("inspect", "--format", "{{.Name}}", container).strip().lstrip("/")
-            left = _docker("ps", "--all", "--quiet", "--filter", f"name=^/?{name}-lambda-").split()
-            if left:
-                _docker("rm", "--force", *left)
+        project = self._configuration()["name"]
+        labels = (f"project={project}", "service=localstack", "oneoff=True")
+        filters = [word for one in labels for word in ("--filter", f"label={_LABELS}.{one}")]
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while left := _docker("ps", "--all", "--quiet", *filters).stdout.split():
+            removed = _docker("rm", "--force", *left, check=False)
+            if time.monotonic() > deadline:
+                raise CommandError(f"containers of functions stay: {removed.stderr.strip()}")
+            time.sleep(POLL_SECONDS)
 
     def network(self) -> str:
         """Return the name of the network that the containers are in."""
-        configuration = json.loads(self.ask("config", "--format", "json"))
-        name: str = configuration["networks"]["default"]["name"]
+        name: str = self._configuration()["networks"]["default"]["name"]
         return name
+
+    def _configuration(self) -> dict[str, Any]:
+        configuration: dict[str, Any] = json.loads(self.ask("config", "--format", "json"))
+        return configuration
 
     def _command(self, *words: str) -> list[str]:
         # Compose would read .env by itself, also where another file was named.
@@ -103,11 +116,11 @@ class Compose:
         return {**os.environ, **self._values}
 
 
-def _docker(*words: str) -> str:
+def _docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(["docker", *words], check=False, capture_output=True, text=True)
-    if result.returncode != 0:
+    if check and result.returncode != 0:
         raise CommandError(f"docker {words[0]} failed: {result.stderr.strip()}")
-    return result.stdout
+    return result
 
 
 def require_docker() -> None:
@@ -135,8 +148,9 @@ def require_stack(settings: Settings, screen: Screen) -> Mapping[str, Any]:
     Raises:
         LocalError: it is not up, or another one is.
     """
-    description = Stack(settings, screen).description()
-    if description is None or description.get("runs_in") != RUNS_IN:
+    stack = Stack(settings, screen)
+    description = stack.description()
+    if description is None or not stack.in_containers:
         raise LocalError("the stack in containers is not up: `make compose-up` starts it")
     return description
 
@@ -165,9 +179,8 @@ def compose_clean(settings: Settings, screen: Screen) -> None:
 def _end(settings: Settings, screen: Screen, *options: str) -> None:
     require_docker()
     compose = Compose(settings)
-    compose.remove_functions()
+    compose.end_functions()
     compose.run("down", "--remove-orphans", *options)
     stack = Stack(settings, screen)
-    description = stack.description()
-    if description is not None and description.get("runs_in") == RUNS_IN:
+    if stack.in_containers:
         stack.file.unlink(missing_ok=True)

@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 
 from local.build import build
 from local.client import ApiError, Client
+from local.commands import show_addresses
 from local.console import Screen
+from local.contents import Contents, contents_of_vendored
 from local.errors import LocalError, NotReadyError
 from local.processes import write_atomically
 from local.settings import ROOT, Settings
-from local.stack import Stack
+from local.stack import RUNS_IN, Stack
 from local.upstream import Choice, choose
 from local.vendoring import vendor
 
@@ -37,9 +39,6 @@ REPLAY = "http://replay:8099"
 
 SIGNS_UPLOADS = "ControlFunction"
 """The function whose URLs of S3 go to clients, who reach LocalStack where this machine does."""
-
-RUNS_IN = "containers"
-"""What ``stack.json`` of such a stack says under ``runs_in``."""
 
 RESTART_SECONDS = 90
 POLL_SECONDS = 0.2
@@ -102,36 +101,8 @@ class ContainerStack(Stack):
 
     # --- deploy -------------------------------------------------------------------------------
 
-    def _deploy(self, built: Path, choices: Mapping[str, Choice]) -> dict[str, str]:
-        secret = self.deployment.secret(self.mongodb_uri)
-        parameters = self.deployment.parameters(choices, secret)
-        # Everything but the functions' code; that can be changed in a stack that is up.
-        shape = self._deployment_key(Path(self._vendored.shape), parameters)
-        code = {name: file.name for name, file in self._vendored.code.items()}
-        known = self._known_functions()
-        if self.deployment.outputs() is not None and known.get("shape") == shape:
-            before = known.get("code", {})
-            changed = [name for name, hashed in code.items() if before.get(name) != hashed]
-            if changed:
-                with self.screen.step("updating the functions whose code has changed") as step:
-                    self.deployment.update_code({one: self._vendored.code[one] for one in changed})
-                    step.done(f"code updated: {', '.join(changed)}")
-            wanted = self._deployment_key(built, parameters)
-            write_atomically(self._deployed, json.dumps({"key": wanted}) + "\n")
-        outputs = super()._deploy(built, choices)
-        write_atomically(self._functions, json.dumps({"shape": shape, "code": code}) + "\n")
-        return outputs
-
-    @property
-    def _functions(self) -> Path:
-        return self.state / "functions.json"
-
-    def _known_functions(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self._functions.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+    def _contents(self, built: Path) -> Contents:  # noqa: ARG002 - its copy without layers
+        return contents_of_vendored(self._vendored)
 
     def _restart_localstack(self) -> None:
         """Begin with an empty LocalStack, in the same container.
@@ -201,25 +172,14 @@ def compose_deploy(settings: Settings, screen: Screen) -> None:
     Raises:
         LocalError: it could not be done, or the API does not answer.
     """
-    description = ContainerStack(settings, screen).up()
-    api = description["api_url"]
+    stack = ContainerStack(settings, screen)
+    description = stack.up()
     with screen.step("asking the API") as step:
         try:
-            health = Client(api, description["refresh_token"]).get("/health")
+            health = Client(description["api_url"], description["refresh_token"]).get("/health")
         except ApiError as error:
             raise LocalError(
                 f"the API does not answer: {error}. `docker compose logs localstack` may tell why"
             ) from error
         step.done(f"the API answers: {health.get('status')}")
-    screen.heading("Where to look")
-    for name, value in (
-        ("API", api),
-        ("data", f"{api}/data?symbol=BTC&sortBy=price_usd:desc&limit=10"),
-        ("docs", f"{api}/docs"),
-        ("uploads", f"s3://{description['bucket']}/incoming/ at {description['aws_endpoint_url']}"),
-        ("MongoDB", f"{description['mongodb_uri']} database {description['mongodb_database']}"),
-        ("upstream", description["upstream"]),
-        ("all of it", f"{settings.local_state_dir.relative_to(ROOT)}/stack.json"),
-    ):
-        screen.say(f"  {name:<10} {value}")
-    screen.say("  `make refresh` runs the pipeline, `make compose-down` ends the containers")
+    show_addresses(screen, description, stack.file)

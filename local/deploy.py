@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from local.build import Runner, architecture, sam, tool_environment
 from local.errors import CommandError, LocalError
 from local.processes import write_atomically
 from local.settings import ROOT, Settings
-from local.upstream import Choice
+from local.upstream import Choice, quotas
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -27,6 +29,8 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 ARTIFACTS_PREFIX = "artifacts-"
 """Buckets with code, which nobody needs after the deployment; their names begin so."""
 
+# SAM puts it behind the logical id of a layer.
+_LAYER_HASH = re.compile(r"[0-9a-f]{10}$")
 _COMPLETE = {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
 
 
@@ -104,6 +108,7 @@ class Deployment:
             "Architecture": architecture(),
             "SettingsVersion": version,
             **{name: choice.url for name, choice in choices.items()},
+            **quotas(self.settings, choices),
         }
         return {name: value for name, value in wanted.items() if name in self.settings.parameters}
 
@@ -183,7 +188,7 @@ class Deployment:
             raise LocalError(f"the stack's secret could not be written: {error}") from error
 
     def update_code(self, code: Mapping[str, Path]) -> None:
-        """Give functions of the stack other code, without a deployment.
+        """Give functions and layers of the stack other code, without a deployment.
 
         Args:
             code: a ZIP file for each logical id.
@@ -195,19 +200,29 @@ class Deployment:
             answer = self._cloudformation().describe_stack_resources(
                 StackName=self.settings.stack_name
             )
-            names = {
-                one["LogicalResourceId"]: one["PhysicalResourceId"]
-                for one in answer["StackResources"]
-            }
+            functions, layers = {}, {}
+            for one in answer["StackResources"]:
+                name, there = one["LogicalResourceId"], one["PhysicalResourceId"]
+                if one["ResourceType"] == "AWS::Lambda::Function":
+                    functions[name] = there
+                elif one["ResourceType"] == "AWS::Lambda::LayerVersion":
+                    layers[_LAYER_HASH.sub("", name)] = there.rpartition(":")[0]
             client = self._session().client(
                 "lambda", endpoint_url=self.settings.address, config=self._config()
             )
-            for logical_id, file in code.items():
-                client.update_function_code(
-                    FunctionName=names[logical_id], ZipFile=file.read_bytes()
+            versions = {}
+            for name in code.keys() & layers.keys():
+                published = client.publish_layer_version(
+                    LayerName=layers[name].rpartition(":")[2],
+                    Content={"ZipFile": code[name].read_bytes()},
                 )
-            for logical_id in code:
-                client.get_waiter("function_updated_v2").wait(FunctionName=names[logical_id])
+                versions[layers[name]] = published["LayerVersionArn"]
+            changed = {name: file for name, file in code.items() if name not in layers}
+            for name, file in changed.items():
+                client.update_function_code(FunctionName=functions[name], ZipFile=file.read_bytes())
+            _await_update(client, [functions[name] for name in changed])
+            if versions:
+                _use_layers(client, list(functions.values()), versions)
         except (ClientError, BotoCoreError, WaiterError, KeyError) as error:
             raise LocalError(f"the functions' code could not be updated: {error}") from error
 
@@ -223,6 +238,28 @@ class Deployment:
                 f"stack {self.settings.stack_name} is not complete after its deployment"
             )
         return outputs
+
+
+def _await_update(client: "LambdaClient", functions: Iterable[str]) -> None:
+    for name in functions:
+        client.get_waiter("function_updated_v2").wait(
+            FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+        )
+
+
+def _use_layers(
+    client: "LambdaClient", functions: Iterable[str], versions: Mapping[str, str]
+) -> None:
+    """Give functions other versions of the layers that they have, by the layers' ARNs."""
+    changed = []
+    for name in functions:
+        answer = client.get_function_configuration(FunctionName=name)
+        before = [layer["Arn"] for layer in answer.get("Layers", [])]
+        after = [versions.get(arn.rpartition(":")[0], arn) for arn in before]
+        if after != before:
+            client.update_function_configuration(FunctionName=name, Layers=after)
+            changed.append(name)
+    _await_update(client, changed)
 
 
 def key_values(settings: Settings) -> dict[str, str]:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.deploy import CREDENTIALS
+from local.aws import client_options
 from local.errors import LocalError
 from local.replay.csv_sample import SAMPLE_KEY, sample_csv
 
@@ -77,14 +76,7 @@ def completed(sample: Event, stack: Mapping[str, Any]) -> Event:
 def _new_version(detail: Event, stack: Mapping[str, Any]) -> Event:
     """Put the object of an event into the bucket once more; no run has taken that version yet."""
     bucket, key = str(stack["bucket"]), str(detail["object"]["key"])
-    client = boto3.client(
-        "s3",
-        endpoint_url=str(stack["aws_endpoint_url"]),
-        region_name=str(stack["region"]),
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        config=Config(connect_timeout=2, read_timeout=10),
-    )
+    client = boto3.client("s3", **client_options(stack))
     try:
         with _silent(client, bucket):
             if key == SAMPLE_KEY:

@@ -22,9 +22,9 @@ from typing import Any
 
 import boto3
 import yaml
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.aws import client_options
 from local.build import architecture, build, sam, tool_environment
 from local.compose import Compose, require_docker, require_stack
 from local.console import Screen
@@ -156,14 +156,7 @@ def spell_out_any(functions: Mapping[str, Any]) -> None:
 
 def _variables(settings: Settings, stack: Mapping[str, Any], function: str) -> dict[str, str]:
     """Return a function's environment as it is deployed, with what is set now on top."""
-    client = boto3.client(
-        "lambda",
-        endpoint_url=str(stack["aws_endpoint_url"]),
-        region_name=str(stack["region"]),
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        config=Config(connect_timeout=2, read_timeout=10),
-    )
+    client = boto3.client("lambda", **client_options(stack))
     try:
         answer = client.get_function_configuration(FunctionName=function)
     except (ClientError, BotoCoreError) as error:
@@ -383,12 +376,18 @@ def _steps(function: str, inputs: list[Event], invoke: Invoke) -> Iterator[tuple
         sources = ", ".join(one["source"] for one in inputs) or "none"
         raise LocalError(f"the event gives {function} nothing to do; its run takes: {sources}")
     for item in wanted:
-        extracted = invoke(f"extract_{item['source']}", item)
-        yield f"extract_{item['source']}", extracted
-        if function in _FOR_ALL:
-            for number in extracted["numbers"]:
-                payload = {"run_id": item["run_id"], "input": item["input"], "number": number}
-                yield "normalize_load", invoke("normalize_load", payload)
+        again = True
+        while again:
+            extracted = invoke(f"extract_{item['source']}", item)
+            yield f"extract_{item['source']}", extracted
+            again = extracted["state"] in ("again", "unfinished") and function in _FOR_ALL
+            if function in _FOR_ALL:
+                for number in extracted["numbers"]:
+                    payload = {"run_id": item["run_id"], "input": item["input"], "number": number}
+                    loaded = invoke("normalize_load", payload)
+                    while loaded["again"]:
+                        loaded = invoke("normalize_load", payload)
+                    yield "normalize_load", loaded
 
 
 _FOR_ALL = ("normalize_load", "close_run")

@@ -5,10 +5,10 @@ from typing import Any
 
 import boto3
 import pymongo
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pymongo.errors import PyMongoError
 
+from local.aws import client_options
 from local.errors import LocalError
 from local.replay.csv_sample import SAMPLE_KEY, sample_csv
 from marketdata.objects import ObjectVersion
@@ -23,14 +23,7 @@ def put_sample(description: dict[str, Any]) -> ObjectVersion:
     Raises:
         LocalError: the bucket does not take it.
     """
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=description["aws_endpoint_url"],
-        region_name=description["region"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",  # noqa: S106 - LocalStack takes any
-        config=Config(connect_timeout=2, read_timeout=30),
-    )
+    s3 = boto3.client("s3", **client_options(description))
     bucket = description["bucket"]
     try:
         answer = s3.put_object(Bucket=bucket, Key=SAMPLE_KEY, Body=sample_csv())

@@ -18,6 +18,8 @@ DECIDED_HERE = {"Environment", "Architecture", "SettingsVersion"}
 """Template parameters that no setting changes: the local stack knows them."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Days = Annotated[int, Field(ge=0, le=24_855)]
+"""As many as MongoDB takes for an expiry."""
 
 _NOT_A_STACK = {"envs", "build", "build-cache", "sam", "run", "logs", "mongodb", "s3", "lambda"}
 
@@ -77,6 +79,10 @@ class Settings(BaseModel):
     upstream: Literal["auto", "live", "replay"] = "auto"
     run_timeout: Annotated[float, Field(gt=0)] = 900
     """Seconds that ``run`` and ``refresh`` wait for a run's end."""
+    raw_retention_days: Days = 0
+    """How long raw batches are kept; 0 is for ever. The migrations apply it."""
+    snapshot_retention_days: Days = 0
+    """The same of the APIs' records."""
     aws_region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
     coingecko_api_key: SecretStr | None = None
     coinpaprika_api_key: SecretStr | None = None
@@ -154,6 +160,15 @@ class Settings(BaseModel):
     def address(self) -> str:
         """LocalStack's address, for ``AWS_ENDPOINT_URL``."""
         return f"http://127.0.0.1:{self.localstack_port}"
+
+    @property
+    def retention(self) -> dict[str, str]:
+        """How long things are kept, as variables for the migrations."""
+        days = {
+            "RAW_RETENTION_DAYS": self.raw_retention_days,
+            "SNAPSHOT_RETENTION_DAYS": self.snapshot_retention_days,
+        }
+        return {name: str(value) for name, value in days.items()}
 
     @property
     def database(self) -> str:

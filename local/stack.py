@@ -24,6 +24,7 @@ from pymongo.uri_parser import parse_uri
 
 from local.build import ENVS, build, locked
 from local.console import Screen, Step
+from local.contents import Contents, contents_of
 from local.deploy import Deployment
 from local.errors import CommandError, LocalError
 from local.localstack import LocalStack
@@ -45,6 +46,9 @@ from local.upstream import Choice, choose, summary
 HEARTBEAT_SECONDS = 10
 POLL_SECONDS = 0.05
 KEPT_BY_CLEAN = {"envs"}
+
+RUNS_IN = "containers"
+"""What ``stack.json`` of the stack in containers says under ``runs_in``."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,11 @@ class Stack:
         except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None
+
+    @property
+    def in_containers(self) -> bool:
+        """Whether ``stack.json`` is that of the stack in containers, which Docker ends."""
+        return (self.description() or {}).get("runs_in") == RUNS_IN
 
     @property
     def mongodb_uri(self) -> str:
@@ -197,7 +206,8 @@ class Stack:
         # Not as arguments: a connection string can hold a password, and arguments are public.
         database = {"MONGODB_URI": self.mongodb_uri, "MONGODB_DATABASE": self.settings.database}
         command = [sys.executable, "-m", "marketdata.store.migrate"]
-        self._run("migrate", command, {**os.environ, **database}, step)
+        environment = {**os.environ, **database, **self.settings.retention}
+        self._run("migrate", command, environment, step)
 
     def _serve_samples(self, choices: Mapping[str, Choice]) -> None:
         if summary(choices) != "replay":
@@ -216,10 +226,17 @@ class Stack:
     def _deploy(self, built: Path, choices: Mapping[str, Choice]) -> dict[str, str]:
         secret = self.deployment.secret(self.mongodb_uri)
         parameters = self.deployment.parameters(choices, secret)
-        wanted = self._deployment_key(built, parameters)
+        contents = self._contents(built)
+        shape = self._deployment_key(contents.shape, parameters)
+        wanted = {"shape": shape, "code": dict(contents.code)}
+        known = self._known()
         present = self.deployment.outputs()
-        if present is not None and self._deployed_key() == wanted:
+        if present is not None and known == wanted:
             self.screen.say("  stack is deployed already, nothing has changed")
+            return present
+        if present is not None and known.get("shape") == shape:
+            self._replace_code(contents, known["code"])
+            write_atomically(self._deployed, json.dumps(wanted) + "\n")
             return present
         with self.screen.step("deploying the stack (sam deploy)") as step:
             if present is not None:
@@ -227,7 +244,7 @@ class Stack:
             self.deployment.deploy(built, parameters, self.runner("deploy", step))
             outputs = self.deployment.require_outputs()
             self.deployment.put_secret(outputs["SecretArn"], secret)
-            write_atomically(self._deployed, json.dumps({"key": wanted}) + "\n")
+            write_atomically(self._deployed, json.dumps(wanted) + "\n")
             step.done(f"stack {self.settings.stack_name} deployed")
         cut_off = end_orphans(
             self.mongodb_uri,
@@ -238,6 +255,17 @@ class Stack:
         for run_id in cut_off:
             self.screen.say(f"  run {run_id} was cut off when LocalStack ended; closed it")
         return outputs
+
+    def _contents(self, built: Path) -> Contents:
+        """Return what is deployed from a build, in parts."""
+        return contents_of(built, self.state / "code")
+
+    def _replace_code(self, contents: Contents, before: Mapping[str, str]) -> None:
+        """Give the stack that is up the code that has changed, and leave all else as it is."""
+        changed = [name for name, hashed in contents.code.items() if before.get(name) != hashed]
+        with self.screen.step("replacing the code that has changed") as step:
+            self.deployment.update_code({name: contents.archive(name) for name in changed})
+            step.done(f"code replaced: {', '.join(changed)}")
 
     def _restart_localstack(self) -> None:
         """Begin with an empty LocalStack.
@@ -251,10 +279,10 @@ class Stack:
             self._started.append(self.localstack)
         self.localstack.wait_until_ready()
 
-    def _deployment_key(self, built: Path, parameters: Mapping[str, str]) -> str:
+    def _deployment_key(self, shape: str, parameters: Mapping[str, str]) -> str:
         config = ROOT / "samconfig.toml"
         known = [
-            built.name,
+            shape,
             dict(parameters),
             self.settings.stack_name,
             self.settings.aws_region,
@@ -262,12 +290,13 @@ class Stack:
         ]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
-    def _deployed_key(self) -> str | None:
+    def _known(self) -> dict[str, Any]:
+        """Return what has been deployed last; empty where that is not known."""
         try:
             content = json.loads(self._deployed.read_text("utf-8"))
         except (OSError, ValueError):
-            return None
-        return content.get("key") if isinstance(content, dict) else None
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _describe(
         self, outputs: Mapping[str, str], choices: Mapping[str, Choice]
@@ -373,7 +402,8 @@ class Stack:
             ended.append(f"{len(strays)} process(es) left behind by a crash")
         gone = [process for service in services for process in service.part.ended] + strays
         wait_until_vanished(gone, seconds=5)
-        self.file.unlink(missing_ok=True)
+        if not self.in_containers:
+            self.file.unlink(missing_ok=True)
         self._deployed.unlink(missing_ok=True)
         return ended
 
@@ -386,7 +416,8 @@ class Stack:
         with self.alone(), _uninterrupted():
             self._down(nested=True)  # stacks of tests too: their state goes with this one's
             for path in sorted(self.state.iterdir()):
-                if path.name in KEPT_BY_CLEAN or path.name == "lock":
+                # A description that is still there is that of containers, which go on.
+                if path.name in {*KEPT_BY_CLEAN, "lock", self.file.name}:
                     continue
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)

@@ -16,6 +16,9 @@ Kind = Literal["live", "replay", "custom"]
 PROBE_SECONDS = 3.0
 _RATE_LIMITED = 429
 
+# A quota protects a public API; the samples need none, and whoever tries the stack runs it often.
+_WITHOUT_QUOTA = "100000"
+
 # Asks for as little as the APIs can give; those that do not know a parameter ignore it.
 _PROBE_QUERY = "?vs_currency=usd&per_page=1&page=1&limit=1"
 
@@ -112,6 +115,23 @@ def choose(settings: Settings) -> dict[str, Choice]:
         else:
             choices[name] = Choice(url, "live")
     return choices
+
+
+def quotas(settings: Settings, choices: Mapping[str, Choice]) -> dict[str, str]:
+    """Return template parameters that lift the quotas of sources that read sample data.
+
+    One that the user has set stays as it is.
+    """
+    lifted: dict[str, str] = {}
+    for name, choice in choices.items():
+        source = name.removesuffix(API_URL_SUFFIX)
+        if choice.kind == "replay":
+            lifted |= dict.fromkeys((f"{source}RatePerMinute", f"{source}Burst"), _WITHOUT_QUOTA)
+    return {
+        name: value
+        for name, value in lifted.items()
+        if name in settings.parameters and name not in settings.overrides
+    }
 
 
 def replay_url(settings: Settings, public_url: str) -> str:

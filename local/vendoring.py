@@ -50,6 +50,14 @@ def read_built_template(build: Path) -> dict[str, Any]:
     return template
 
 
+def shape_of(template: Mapping[str, Any], build: Path) -> str:
+    """Return a hash of a template and of the files beside it that it names, but for the code."""
+    hashed = hashlib.sha256(yaml.safe_dump(template).encode())
+    for machine in of_type(template, STATE_MACHINE).values():
+        hashed.update((build / machine["Properties"]["DefinitionUri"]).read_bytes())
+    return hashed.hexdigest()
+
+
 def layers_of(template: Mapping[str, Any], function: Mapping[str, Any]) -> list[str]:
     """Return the logical ids of a function's layers, the template's global ones first."""
     everywhere = template.get("Globals", {}).get("Function", {}).get("Layers", [])
@@ -89,9 +97,7 @@ def vendor(build: Path, environment: Mapping[str, Mapping[str, str]]) -> Vendore
         template.get("Globals", {}).get("Function", {}).pop("Layers", None)
         for layer in of_type(template, LAYER):
             del template["Resources"][layer]
-        shape = hashlib.sha256(yaml.safe_dump(template).encode())
-        for machine in of_type(template, STATE_MACHINE).values():
-            shape.update((target / machine["Properties"]["DefinitionUri"]).read_bytes())
+        shape = shape_of(template, target)
         for name, function in functions.items():
             function["Properties"]["CodeUri"] = os.path.relpath(code[name], target)
         (target / "template.yaml").write_text(yaml.safe_dump(template, sort_keys=False), "utf-8")
@@ -99,7 +105,7 @@ def vendor(build: Path, environment: Mapping[str, Mapping[str, str]]) -> Vendore
         for old in VENDORED.glob("[!.]*"):
             if old not in {target, archives.folder}:
                 shutil.rmtree(old)
-        return Vendored(target, shape.hexdigest(), code)
+        return Vendored(target, shape, code)
 
 
 def _packages(layer: Path) -> Path:
@@ -131,9 +137,9 @@ class _Archives:
             *before, last = folders
             # The layers' are the same for many functions, and large.
             base = self.of(before) if before else None
-            archive = self.folder / f"{_hash_of(last, base.stem if base else '')}.zip"
+            archive = self.folder / f"{hash_of(last, base.stem if base else '')}.zip"
             if not archive.exists():
-                _pack(last, base, archive)
+                pack(last, base, archive)
             self._known[key] = archive
         return self._known[key]
 
@@ -154,7 +160,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     )
 
 
-def _hash_of(folder: Path, base: str) -> str:
+def hash_of(folder: Path, base: str = "") -> str:
     """Return a hash over names and contents of a folder, and over what goes before it."""
     hashed = hashlib.sha256(base.encode())
     for name, path in _files(folder):
@@ -162,7 +168,7 @@ def _hash_of(folder: Path, base: str) -> str:
     return hashed.hexdigest()[:32]
 
 
-def _pack(folder: Path, base: Path | None, archive: Path) -> None:
+def pack(folder: Path, base: Path | None, archive: Path) -> None:
     """Make an archive of another one's content, if any, and that of a folder."""
     scratch = archive.with_suffix(".tmp")
     scratch.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Last step of an execution: the run's status and totals, from its batches."""
+"""Last step of an execution: the run's status and totals, and the alerts that follow from it."""
 
 from __future__ import annotations
 
@@ -9,33 +9,60 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
+from marketdata.aws.sns import Topic
 from marketdata.aws.tasks import task
-from marketdata.runs import lifecycle
+from marketdata.runs import alerts, lifecycle
+from marketdata.runs.alerts import AlertSettings
+from marketdata.runs.resuming import ResumptionSettings
+from marketdata.settings import read_settings
+
+ALERTS = read_settings(AlertSettings)
+RESUMPTION = read_settings(ResumptionSettings)
+TOPIC = Topic(ALERTS.alert_topic_arn) if ALERTS.alert_topic_arn else None
 
 
 @task("close_run")
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """`{run_id, results}` in, with one result per input; the run's status and totals out."""
-    run = lifecycle.close(bootstrap.store(), event["run_id"], list(_errors(event["results"])))
-    return {"run_id": run["_id"], "status": run["status"], "totals": run.get("totals", {})}
+    """Ends a run.
+
+    `{run_id, results}` in, with one result per input; the run's status and totals out. After
+    opening the run failed, `{execution, event, results}`: whether there is a run is seen here.
+    """
+    store = bootstrap.store()
+    errors = list(_errors(event["results"]))
+    most = RESUMPTION.batch_max_resumptions
+    run: dict[str, Any] | None
+    if "run_id" in event:
+        run = lifecycle.close(store, event["run_id"], errors, most_resumptions=most)
+    else:
+        run = lifecycle.close_execution(
+            store, event["execution"], event["event"], errors[0], most_resumptions=most
+        )
+    alerts.review(store, ALERTS.alert_after_failures)
+    alerts.send_or_log(store, TOPIC)
+    return {name: run.get(field) for name, field in _TOLD.items()} if run else {}
+
+
+_TOLD = {"run_id": "_id", "status": "status", "totals": "totals"}
 
 
 def _errors(results: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """What Step Functions caught, as `{code, message, input}`.
 
-    A Lambda's error arrives as `{Error: class, Cause: JSON with errorMessage}`.
+    A Lambda's error arrives as `{Error: class, Cause: JSON with errorMessage}`. Of one of many
+    inputs there is no `Cause`: the run's note on the input has what the function said of it.
     """
     for result in results:
         caught = result.get("caught")
         if not caught:
             continue
-        cause = caught.get("Cause", "")
+        code = caught.get("Error", "unknown")
+        cause = caught.get("Cause") or (
+            f"One of its steps failed with {code}; the log of its function has the cause."
+        )
         try:
             message = json.loads(cause).get("errorMessage", cause)
         except (ValueError, AttributeError):
             message = cause
-        yield {
-            "code": caught.get("Error", "unknown"),
-            "message": str(message)[:2000],
-            "input": result.get("input"),
-        }
+        error = {"code": code, "message": str(message)[:2000]}
+        yield error | ({"input": result["input"]} if "input" in result else {})

@@ -10,17 +10,23 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
 from marketdata.aws.tasks import task
-from marketdata.load.loader import load_batch
+from marketdata.load.loader import load_within
 from marketdata.objects import ObjectReader
 from marketdata.store.batches import BatchKey
+from marketdata.store.leases import is_object
 
 
 @task("normalize_load")
-def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """`{run_id, input, number}` in; the batch's counts out."""
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """`{run_id, input, number}` in; the batch's counts out, and whether to call `again`."""
     key = BatchKey(event["run_id"], event["input"], event["number"])
-    objects = _objects() if key.input.startswith("csv-") else None
-    return asdict(load_batch(bootstrap.store(), key, objects))
+    loading = load_within(
+        bootstrap.store(),
+        key,
+        _objects() if is_object(key.input) else None,
+        remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
+    )
+    return {"again": loading.again, **asdict(loading.counts)}
 
 
 @cache

@@ -10,9 +10,11 @@ from marketdata import bootstrap
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.aws.tasks import task
 from marketdata.runs import lifecycle
+from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import SourceSettings, UploadSettings, read_settings
 
 SETTINGS = read_settings(SourceSettings)
+RESUMPTION = read_settings(ResumptionSettings)
 _BUCKET = read_settings(UploadSettings).uploads_bucket
 UPLOADS = S3Objects(_BUCKET) if _BUCKET else None
 
@@ -21,5 +23,10 @@ UPLOADS = S3Objects(_BUCKET) if _BUCKET else None
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """`{event: EventBridge envelope, execution: ARN}` in; see `lifecycle.open_run` for out."""
     return lifecycle.open_run(
-        bootstrap.store(), event["event"], event["execution"], SETTINGS.names(), UPLOADS
+        bootstrap.store(),
+        event["event"],
+        event["execution"],
+        SETTINGS.names(),
+        UPLOADS,
+        most_resumptions=RESUMPTION.batch_max_resumptions,
     )

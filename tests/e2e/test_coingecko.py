@@ -49,6 +49,8 @@ def test_every_coin_is_one_record_though_tickers_repeat(
 
     second = coingecko(run(stack))
     assert (second["inserted"], second["updated"], second["unchanged"]) == (0, 0, 250)
+    assert (second["status"], second["error"]) == ("skipped", None)
+    assert "had changed" in second["reason"]
     assert database["market_data"].count_documents({"source": "coingecko"}) == 250
 
     tether = stack.get("/data?symbol=USDT&limit=100")["data"]

@@ -17,7 +17,7 @@ from moto import mock_aws
 
 from local.replay.csv_sample import SAMPLE_ROWS, sample_csv
 from marketdata.aws.s3_objects import S3Objects
-from marketdata.errors import TransientError
+from marketdata.errors import StateConflict, TransientError
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import unpack
 from marketdata.load.reading import read
@@ -187,9 +187,9 @@ def test_raw_batches_hold_the_objects_very_bytes_and_all_that_reading_takes(
         assert document["origin"]["version_id"] == document["version"] == version
         start, end = document["origin"]["range"]
         assert body.encode()[start:end] == unpack(document)
-        reading = read(document)
+        reading = read(document, unpack(document))
         assert reading.rows == document["rows"]
-        assert {c["dataset"] for c in reading.candidates} == {"desk 7"}
+        assert document["layout"]["dataset"] == "desk 7"
     (result,) = run["results"]
     assert result["batches"] == 3
     # Two records, each seen four times with the same values.
@@ -336,6 +336,15 @@ def keys(store: Store, opened: Document) -> set[str]:
     return {notes[i["input"]]["object"]["key"] for i in opened["inputs"] if i["source"] == "csv"}
 
 
+def finish(store: Store, opened: Document) -> None:
+    """Carry out what an opened run has of uploads, and close it."""
+    for item in opened["inputs"]:
+        if item["source"] == "csv":
+            for number in extract(store, item["run_id"], item["input"]).numbers:
+                load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
+    lifecycle.close(store, opened["run_id"])
+
+
 def test_other_runs_take_the_sources_and_what_nobody_has_taken(
     store: Store, bucket: Bucket
 ) -> None:
@@ -359,7 +368,7 @@ def test_other_runs_take_the_sources_and_what_nobody_has_taken(
         "incoming/deep/New 2.CSV.gz",
         "incoming/deleted.csv",
     }
-    lifecycle.close(store, opened["run_id"])
+    finish(store, opened)
     assert keys(store, open_run(store, triggers.refresh_envelope(), "coingecko")) == set()
 
 
@@ -374,7 +383,7 @@ def test_a_run_leaves_what_another_holds(store: Store, bucket: Bucket) -> None:
     assert opened["proceed"]
     assert keys(store, opened) == {"incoming/free.csv"}
     lifecycle.close(store, held["run_id"])
-    lifecycle.close(store, opened["run_id"])
+    finish(store, opened)
     later = open_run(store, triggers.refresh_envelope(), "coingecko")
     assert keys(store, later) == {"incoming/held.csv"}
 
@@ -391,6 +400,42 @@ def test_an_event_for_what_an_hourly_run_took_starts_nothing(store: Store, bucke
     lifecycle.close(store, hourly["run_id"])
     assert not open_run(store, event)["proceed"]
     assert store.runs.count_documents({}) == 1
+
+
+def test_an_extractor_that_outlives_its_run_writes_and_takes_back_nothing(
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 1)
+    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(12)))
+    (item,) = opened["inputs"]
+    calls: list[None] = []
+
+    def remaining() -> float:
+        calls.append(None)
+        if len(calls) == 3:
+            lifecycle.close(store, opened["run_id"])
+        return 600
+
+    with pytest.raises(StateConflict, match="has ended"):
+        extract(store, item["run_id"], item["input"], remaining=remaining)
+    left = [batch["number"] for batch in store.batches.find().sort("number")]
+    assert left == [0, 1]
+    # The next run goes on after these, and every row is loaded once.
+    run = carry_out(store, triggers.refresh_envelope())
+    assert (run["status"], totals(run)) == ("success", {"inserted": 12})
+
+
+def test_a_file_with_known_content_is_skipped_and_says_so(store: Store, bucket: Bucket) -> None:
+    body = HEADER + rows(5)
+    assert carry_out(store, bucket.put("incoming/a.csv", body))["results"][0]["reason"] is None
+    run = carry_out(store, bucket.put("incoming/a.csv", body))
+    (result,) = run["results"]
+    assert (run["status"], result["status"], result["error"]) == ("success", "skipped", None)
+    assert "Nothing had changed" in result["reason"]
+    assert totals(run) == {"unchanged": 5}
+    found = store.objects.find_one({"_id": result["input"]})
+    assert found is not None
+    assert found["state"] == "done"
 
 
 def test_uploads_run_beside_an_hourly_run(store: Store, bucket: Bucket) -> None:
@@ -456,7 +501,7 @@ def test_no_more_objects_than_a_run_can_carry_the_oldest_first(
         bucket.put(f"incoming/{number}.csv", HEADER)
 
     first = open_run(store, triggers.refresh_envelope(), "coingecko")
-    lifecycle.close(store, first["run_id"])
+    finish(store, first)
     second = open_run(store, triggers.refresh_envelope(), "coingecko")
 
     assert len(keys(store, first)) == 3

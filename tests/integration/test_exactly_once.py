@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -34,10 +35,12 @@ class Batch:
 
     received: int
     rows: Sequence[Row]
+    page: int = 1
+    """Where they came from; what comes from one page again may be known."""
 
 
-def batches_of(pieces: Sequence[Sequence[Row]]) -> list[Batch]:
-    return [Batch(number, rows) for number, rows in enumerate(pieces)]
+def batches_of(pieces: Sequence[tuple[Sequence[Row], int]]) -> list[Batch]:
+    return [Batch(number, rows, page) for number, (rows, page) in enumerate(pieces)]
 
 
 def reference(batches: Sequence[Batch]) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
@@ -52,10 +55,16 @@ def reference(batches: Sequence[Batch]) -> dict[tuple[str, str], list[tuple[floa
     return lines
 
 
-def put(store: Store, batch: Batch) -> BatchKey:
+def put(store: Store, batch: Batch, *, first_row: int = 0, number: int = 0) -> BatchKey:
     rows = [coin(asset, last_updated=time, current_price=p) for asset, time, p in batch.rows]
     return put_rows(
-        store, rows, run_id=f"run{batch.received}", minute=batch.received, page=batch.received
+        store,
+        rows,
+        run_id=f"run{batch.received}",
+        minute=batch.received,
+        page=batch.page,
+        first_row=first_row,
+        number=number,
     )
 
 
@@ -77,6 +86,15 @@ def latest_of(store: Store) -> dict[str, tuple[str, float]]:
     }
 
 
+def assert_latest_are_copies(store: Store) -> None:
+    """Each latest price is its record as it is now, with where that came from."""
+    for latest in store.latest_prices.find({}):
+        record = store.market_data.find_one({"_id": latest["record_id"]})
+        assert record is not None
+        for field in latest.keys() - {"_id", "record_id"}:
+            assert latest[field] == record[field]
+
+
 def expected_latest(
     lines: dict[tuple[str, str], list[tuple[float, int, int]]],
 ) -> dict[str, tuple[str, float]]:
@@ -91,7 +109,13 @@ def clear(store: Store) -> None:
         store.database[name].delete_many({})
 
 
-ANY_BATCHES = st.lists(st.lists(ROWS, max_size=6), min_size=1, max_size=6).map(batches_of)
+CONTENT = st.one_of(
+    st.lists(ROWS, max_size=6),
+    # A few that come again and again.
+    st.sampled_from([[("bitcoin", TIMES[0], 1.0)], [("bitcoin", TIMES[0], 2.0)]]),
+)
+PAGES = st.sampled_from([1, 1, 2])
+ANY_BATCHES = st.lists(st.tuples(CONTENT, PAGES), min_size=1, max_size=6).map(batches_of)
 MANY = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -111,6 +135,26 @@ def test_any_order_of_any_batches_ends_in_the_same_records(
     lines = reference(batches)
     assert lines_of(store) == lines
     assert latest_of(store) == expected_latest(lines)
+    assert_latest_are_copies(store)
+
+
+@MANY
+@given(rows=st.lists(ROWS, max_size=8), data=st.data())
+def test_any_split_of_what_arrived_together_ends_in_the_same_records(
+    store: Store, rows: list[Row], data: st.DataObject
+) -> None:
+    clear(store)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)), max_size=4)))
+    keys = [
+        put(store, Batch(0, rows[start:stop], page=number), first_row=start, number=number)
+        for number, (start, stop) in enumerate(pairwise([0, *cuts, len(rows)]))
+    ]
+    for key in data.draw(st.permutations(keys)):
+        load_batch(store, key)
+    lines = reference([Batch(0, rows)])
+    assert lines_of(store) == lines
+    assert latest_of(store) == expected_latest(lines)
+    assert_latest_are_copies(store)
 
 
 @MANY
@@ -153,6 +197,7 @@ def test_loaders_side_by_side_end_in_the_same_records(store: Store, batches: lis
     lines = reference(batches)
     assert lines_of(store) == lines
     assert latest_of(store) == expected_latest(lines)
+    assert_latest_are_copies(store)
     inserted = sum(counts.inserted for counts in results.values())
     assert inserted == len(lines)
 

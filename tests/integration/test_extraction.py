@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +14,7 @@ from marketdata import clock
 from marketdata.errors import StateConflict, UpstreamUnavailable
 from marketdata.load.raw import unpack
 from marketdata.runs import extraction, lifecycle
-from marketdata.runs.extraction import MAX_PAUSES
 from marketdata.runs.outcome import Extracted
-from marketdata.sources.base import PageRequest
-from marketdata.sources.coingecko import CoinGecko
-from marketdata.sources.http import Session
 from marketdata.store import batches, runs
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import QUICK, Pipeline, coin, counts, line
@@ -248,14 +245,15 @@ def test_a_call_that_is_made_again_takes_no_loaded_batch_back(
     server.pages(COINS, coins(10))
     run = coingecko.run()
     # As a call that Lambda made twice would, with the page not noted yet.
-    page = PageRequest(1, server.url + COINS)
-    source = CoinGecko.from_environment(coingecko.environment, {})
-    with Session() as session:
-        fetched = extraction.fetch(session, page, source, 5000, 60, QUICK)
     before = coingecko.store.batches.find_one({})
     assert before is not None
     assert before["state"] == "loaded"
-    extraction._save(coingecko.store, run["_id"], "coingecko", page, fetched, 0)
+    note = {"inputs.coingecko": {"source": "coingecko", "status": "pending"}}
+    running = {"status": "running", "expires_at": clock.now() + timedelta(minutes=5)}
+    coingecko.store.runs.update_one(
+        {"_id": run["_id"]}, {"$set": note | running, "$unset": {"closing": ""}}
+    )
+    coingecko.extract(run["_id"], "coingecko")
     assert list(coingecko.store.batches.find({})) == [before]
     # Nor one that has other content by now.
     other = [before | {"raw_id": "other", "number": 0}]
@@ -330,7 +328,13 @@ def test_a_throttled_source_is_waited_for_by_the_state_machine(
     assert coingecko.pauses == [7, 7]
     assert pages_asked(server) == ["1", "2", "2", "2"]
     result = line(run, "coingecko")
-    assert (result["status"], result["extracted"], result["throttled"]) == ("success", 300, 2)
+    assert (result["status"], result["extracted"]) == ("success", 300)
+    throttling = note(coingecko, run["_id"])["throttling"]
+    assert (throttling["events"], throttling["refusals"], throttling["waited_seconds"]) == (
+        2,
+        2,
+        14,
+    )
 
 
 def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) -> None:
@@ -340,23 +344,6 @@ def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) ->
     assert (extracted.state, extracted.wait_seconds) == ("throttled", 1000)
     left = runs.get(coingecko.store, run_id)["expires_at"] - clock.now()
     assert left.total_seconds() > 1100
-
-
-@pytest.mark.parametrize("seconds", ["100000", "9" * 400])
-def test_a_pause_that_is_too_long_fails_the_source(
-    server: Upstream, coingecko: Pipeline, seconds: str
-) -> None:
-    server.replies[COINS] = Reply(status=429, headers={"Retry-After": seconds})
-    result = line(coingecko.run(), "coingecko")
-    assert (result["status"], result["error"]["code"]) == ("failed", "throttled")
-    assert coingecko.pauses == []
-
-
-def test_a_source_that_throttles_for_ever_fails(server: Upstream, coingecko: Pipeline) -> None:
-    server.replies[COINS] = Reply(status=429, headers={"Retry-After": "1"})
-    result = line(coingecko.run(), "coingecko")
-    assert (result["status"], result["error"]["code"]) == ("failed", "throttled")
-    assert len(coingecko.pauses) == MAX_PAUSES
 
 
 def test_a_short_fault_is_tried_again_within_the_call(
@@ -383,6 +370,41 @@ def test_a_lasting_fault_is_noted_and_left_to_the_state_machine(
     server.replies[COINS] = Reply(coins(3))
     assert coingecko.extract(run_id, "coingecko").state == "extracted"
     assert note(coingecko, run_id)["error"] is None
+
+
+def test_a_call_that_is_behind_another_takes_none_of_its_pages_back(
+    server: Upstream, coingecko: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function that Lambda gave up may go on beside the one that took its place."""
+    server.pages(COINS, coins(600))
+    run_id = coingecko.open()["run_id"]
+    coingecko.extract(run_id, "coingecko")
+    # What the one that is behind knew when it began.
+    began = {"status": "extracting", "pages": 0, "last_rows": 0, "batches": 0}
+    runs.set_input(coingecko.store, run_id, "coingecko", began)
+
+    def crash(*args: Any) -> None:
+        if "pages" in args[-1]:
+            raise Crash
+
+    monkeypatch.setattr(runs, "set_input", crash)
+    with pytest.raises(Crash):
+        coingecko.extract(run_id, "coingecko")
+    assert pages_asked(server)[3:] == ["1"]
+    assert [batch["page"] for batch in coingecko.store.batches.find({}).sort("page")] == [1, 2, 3]
+
+
+def test_the_beginning_of_a_payload_that_is_none_is_kept_in_the_note(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    said = {"status": {"error_code": 1006, "error_message": "x" * 5000}}
+    server.replies[COINS] = Reply(said)
+    error = note(coingecko, coingecko.run()["_id"])["error"]
+    assert (error["code"], len(error["payload_head"])) == ("upstream_malformed", 2048)
+    assert error["payload_head"] == json.dumps(said)[:2048]
+    server.replies[COINS] = Reply(json.dumps(coins(3)).encode()[:-30])
+    error = note(coingecko, coingecko.run()["_id"])["error"]
+    assert (error["code"], error["payload_head"][:9]) == ("upstream_unavailable", '[{"id": "')
 
 
 def test_pages_before_a_fault_are_loaded(server: Upstream, coingecko: Pipeline) -> None:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -22,11 +23,13 @@ from marketdata.errors import (
     UpstreamUnavailable,
 )
 from marketdata.sources import http
-from marketdata.sources.base import PageRequest
-from marketdata.sources.http import Limits, retry_after_seconds
+from marketdata.sources.base import PageRequest, Validators
+from marketdata.sources.http import Action, Limits, retry_after_seconds
+from marketdata.sources.json_stream import elements
 from tests.support.upstream import Reply, Upstream, upstream
 
 QUICK = Limits(connect_seconds=1, read_seconds=0.2, total_seconds=0.6, max_bytes=100_000)
+KEY = "KEY-of-somebody"
 ROWS = [{"id": "bitcoin", "price": 1.5}, {"id": "Ünï"}]
 
 
@@ -43,11 +46,11 @@ def session() -> Iterator[http.Session]:
 
 
 def ask(
-    server: Upstream, session: http.Session, reply: Reply, limits: Limits = QUICK
+    server: Upstream, session: http.Session, reply: Reply, limits: Limits = QUICK, **options: Any
 ) -> tuple[http.Answer, bytes]:
     server.replies["/coins"] = reply
-    request = PageRequest(1, server.url + "/coins", {"page": "1"}, {"x-key": "KEY"})
-    with http.get(session, request, limits=limits) as answer:
+    request = PageRequest(1, server.url + "/coins", {"page": "1"}, {"x-key": KEY})
+    with http.get(session, request, limits=limits, **options) as answer:
         return answer, b"".join(answer.chunks)
 
 
@@ -58,7 +61,8 @@ def test_an_answer_is_its_body_and_where_and_when_it_came_from(
     answer, body = ask(server, session, Reply(ROWS, headers={"ETag": '"abc"'}))
     assert json.loads(body) == ROWS
     assert (answer.url, answer.status) == (server.url + "/coins", 200)
-    assert (answer.etag, answer.content_type) == ('"abc"', "application/json; charset=utf-8")
+    assert answer.validators == Validators('"abc"')
+    assert answer.content_type == "application/json; charset=utf-8"
     assert before <= answer.received_at <= clock.now()
 
 
@@ -66,7 +70,7 @@ def test_parameters_and_headers_are_sent(server: Upstream, session: http.Session
     ask(server, session, Reply(ROWS))
     seen = server.seen[-1]
     assert (seen.path, seen.query) == ("/coins", {"page": "1"})
-    assert seen.headers["x-key"] == "KEY"
+    assert seen.headers["x-key"] == KEY
     assert seen.headers["Accept"] == "application/json"
     assert seen.headers["User-Agent"].startswith("kasparro-etl/")
 
@@ -90,23 +94,35 @@ def test_a_body_that_is_not_what_its_encoding_says(server: Upstream, session: ht
 
 
 @pytest.mark.parametrize("status", [429, 402])
-@pytest.mark.parametrize(("header", "seconds"), [("7", 7), (None, 60), ("0", 1), ("soon", 60)])
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), (None, None), ("0", 1), ("soon", None)])
 def test_a_source_that_asks_for_a_pause(
-    server: Upstream, session: http.Session, status: int, header: str | None, seconds: float
+    server: Upstream, session: http.Session, status: int, header: str | None, seconds: float | None
 ) -> None:
     headers = {"Retry-After": header} if header else {}
     with pytest.raises(Throttled) as caught:
         ask(server, session, Reply({"error": "slow down"}, status=status, headers=headers))
     assert caught.value.retry_after_seconds == seconds
     assert str(status) in str(caught.value)
-    assert "slow down" in str(caught.value.details["head"])
+    assert "slow down" in str(caught.value.details["payload_head"])
 
 
-def test_a_pause_until_a_date(server: Upstream, session: http.Session) -> None:
+def test_a_pause_until_a_date_is_by_the_clock_that_gave_it(
+    server: Upstream, session: http.Session
+) -> None:
+    # The scripted server tells its own date, and this machine's clock is an hour off.
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    reply = Reply(status=429, headers={"Retry-After": until})
     with pytest.raises(Throttled) as caught:
-        ask(server, session, Reply(status=429, headers={"Retry-After": until}))
+        ask(server, session, reply, now=lambda: datetime.now(UTC) + timedelta(hours=1))
+    assert caught.value.retry_after_seconds is not None
     assert 25 < caught.value.retry_after_seconds <= 31
+
+
+def test_a_pause_until_a_date_without_another_to_compare() -> None:
+    headers = {"Retry-After": "Fri, 09 May 2025 06:02:00 GMT"}
+    assert http.pause_of(headers, now=NOW) == 120
+    assert http.pause_of(headers | {"Date": "Fri, 09 May 2025 06:01:00 GMT"}, now=NOW) == 60
+    assert http.pause_of(headers | {"Date": "today"}, now=NOW) == 120
 
 
 NOW = datetime(2025, 5, 9, 6, 0, tzinfo=UTC)
@@ -121,18 +137,18 @@ NOW = datetime(2025, 5, 9, 6, 0, tzinfo=UTC)
         ("Fri, 09 May 2025 08:02:00 +0200", 120),
         ("Fri, 09 May 2025 06:02:00 -0000", 120),
         ("Fri, 09 May 2025 05:00:00 GMT", 1),
-        ("-5", 60),
-        ("1.5", 60),
-        ("٣", 60),
-        ("Fri, 99 May 2025 06:02:00 GMT", 60),
-        ("Fri, 09 May 2025 06:02:00 +99999999", 60),
-        ("", 60),
-        (None, 60),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("Fri, 99 May 2025 06:02:00 GMT", None),
+        ("Fri, 09 May 2025 06:02:00 +99999999", None),
+        ("", None),
+        (None, None),
         ("9" * 400, 366 * 86_400),
         ("Fri, 09 May 9999 06:02:00 GMT", 366 * 86_400),
     ],
 )
-def test_retry_after(value: str | None, seconds: float) -> None:
+def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert retry_after_seconds(value, now=NOW) == seconds
 
 
@@ -241,11 +257,67 @@ def test_an_answer_that_is_too_large(server: Upstream, session: http.Session) ->
     assert len(ask(server, session, Reply(b" " * 100_000))[1]) == 100_000
 
 
-def test_a_wrong_content_type_is_left_to_the_reader(
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "text/plain", "application/xml"])
+def test_another_content_type_than_json_is_an_error(
+    server: Upstream, session: http.Session, kind: str
+) -> None:
+    with pytest.raises(UpstreamMalformed, match="where JSON belongs") as caught:
+        ask(server, session, Reply(b"<html>maintenance", content_type=kind))
+    assert kind.partition(";")[0] in str(caught.value)
+    assert caught.value.details["payload_head"] == "<html>maintenance"
+
+
+@pytest.mark.parametrize("kind", ["Application/JSON", "text/json", "application/vnd.x+json", ""])
+def test_content_types_of_json(server: Upstream, session: http.Session, kind: str) -> None:
+    assert ask(server, session, Reply(ROWS, content_type=kind))[0].status == 200
+
+
+def test_the_beginning_of_a_payload_is_kept_without_the_key(
     server: Upstream, session: http.Session
 ) -> None:
-    answer, body = ask(server, session, Reply(b"<html>", content_type="text/html"))
-    assert (answer.content_type, body) == ("text/html", b"<html>")
+    said = f"You sent {KEY}. ".encode() + b"x" * 5000
+    with pytest.raises(UpstreamRefused) as caught:
+        ask(server, session, Reply(said, status=403))
+    head = str(caught.value.details["payload_head"])
+    assert head.startswith("You sent …. xxx")
+    assert 1900 < len(head) <= 2048
+    assert KEY not in str(caught.value)
+
+
+def test_what_was_read_before_an_error_is_kept(server: Upstream, session: http.Session) -> None:
+    with pytest.raises(UpstreamUnavailable) as caught:
+        ask(server, session, Reply(b"[1, 2]", declared_length=100))
+    assert caught.value.details["payload_head"] == "[1, 2]"
+    server.replies["/coins"] = Reply(b'{"status": 1}')
+    request = PageRequest(1, server.url + "/coins")
+    with (
+        pytest.raises(UpstreamMalformed) as malformed,
+        http.get(session, request, limits=QUICK) as answer,
+    ):
+        list(elements(answer.chunks, what="it"))
+    assert malformed.value.details["payload_head"] == '{"status": 1}'
+
+
+def test_a_page_that_is_unchanged_has_no_body(server: Upstream, session: http.Session) -> None:
+    known = Validators('"abc"', "Fri, 09 May 2025 06:00:00 GMT")
+    answer, body = ask(server, session, Reply(status=304), known=known)
+    assert (answer.not_modified, body) == (True, b"")
+    headers = server.seen[-1].headers
+    assert headers["If-None-Match"] == '"abc"'
+    assert headers["If-Modified-Since"] == "Fri, 09 May 2025 06:00:00 GMT"
+    # Nobody was asked whether it is unchanged here.
+    with pytest.raises(UpstreamRefused, match="304"):
+        ask(server, session, Reply(status=304), known=Validators())
+    assert "If-None-Match" not in server.seen[-1].headers
+
+
+def test_every_status_has_an_action_and_advice() -> None:
+    actions = {status: http.verdict(status).action for status in range(100, 600)}
+    assert {s for s, a in actions.items() if a is Action.OK} == {200}
+    assert {s for s, a in actions.items() if a is Action.NOT_MODIFIED} == {304}
+    assert {s for s, a in actions.items() if a is Action.THROTTLED} == {402, 429}
+    assert {s for s, a in actions.items() if a is Action.TRANSIENT} == {408, 425, *range(500, 600)}
+    assert all(http.verdict(s).advice for s in actions if s not in (200, 304))
 
 
 def test_nobody_listens(session: http.Session) -> None:
@@ -289,5 +361,5 @@ def test_an_address_that_is_none(session: http.Session, url: str) -> None:
 
 def test_limits_within_the_time_that_is_left() -> None:
     assert Limits().within(1000) == Limits()
-    assert Limits().within(10) == Limits(5, 10, 10)
+    assert Limits().within(10) == Limits(3, 10, 10)
     assert Limits().within(-3) == Limits(1, 1, 1)

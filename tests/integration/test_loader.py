@@ -243,7 +243,7 @@ def test_a_row_set_aside_twice_is_one(store: Store) -> None:
 
 STEPS: list[tuple[Any, str]] = [
     (records, "insert_new"),
-    (checkpoints, "note_moved"),
+    (checkpoints, "note_changes"),
     (records, "replace_if_unchanged"),
     (records, "raise_latest"),
     (quarantine, "put_quarantine"),
@@ -440,17 +440,17 @@ def test_an_attempt_that_was_overtaken_can_not_close(
     key = put_rows(store, [coin()])
     real = checkpoints.finish
 
-    def overtaken(at: Store, of: BatchKey, attempt: int, counts: Counts) -> None:
+    def overtaken(at: Store, of: BatchKey, attempt: int, counts: Counts, fields: Any) -> None:
         monkeypatch.undo()
         assert checkpoints.begin(store, key) is not None
-        real(at, of, attempt, counts)
+        real(at, of, attempt, counts, fields)
 
     monkeypatch.setattr(checkpoints, "finish", overtaken)
     load_batch(store, key)
     batch = store.batches.find_one({"_id": key.id})
     assert batch is not None
     assert (batch["state"], batch["attempts"]) == ("loading", 2)
-    with pytest.raises(StateConflict, match="taken over"):
+    with pytest.raises(StateConflict, match="taken from attempt"):
         checkpoints.finish(store, key, 1, Counts())
     checkpoints.fail(store, key, 1, Crash("too late"))
     checkpoints.finish(store, key, 2, Counts(rows_in=1, inserted=1))

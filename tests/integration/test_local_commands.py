@@ -64,7 +64,7 @@ def test_commands_on_a_stack_that_is_not_up(stack: StackUnderTest) -> None:
     assert status.returncode == 0
     assert "stopped" in status.stdout
     assert "make up" in status.stdout
-    for words in (["refresh"], ["migrate"], ["logs", "nothing"]):
+    for words in (["refresh"], ["migrate"], ["rebuild"], ["logs", "nothing"]):
         result = stack.command(*words)
         assert result.returncode == 1, words
         assert result.stderr.startswith("error: "), words

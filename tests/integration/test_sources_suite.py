@@ -98,7 +98,10 @@ def test_rows_are_records_and_a_second_run_inserts_none(bench: Bench) -> None:
             assert isinstance(record[field], float), field
         assert (record["source"], record["dataset"]) == (bench.name, "")
     second = bench.run(rows)
-    assert counts(line(second, bench.name)) == {"unchanged": 20}
+    result = line(second, bench.name)
+    assert counts(result) == {"unchanged": 20}
+    assert (second["status"], result["status"], result["error"]) == ("success", "skipped", None)
+    assert result["reason"]
     assert len(bench.records()) == 20
 
 
@@ -202,12 +205,12 @@ FAILURES: dict[str, tuple[Callable[[Bench], Reply], str, str]] = {
     "server error": (
         lambda _: Reply(b"Oops: 17", status=500),
         "upstream_unavailable",
-        "answered 500. It said: 'Oops: 17'",
+        "answered 500. An error within the source. It said: 'Oops: 17'",
     ),
     "HTML with status 200": (
         lambda _: Reply(b"<!DOCTYPE html><h1>Just a moment</h1>", content_type="text/html"),
         "upstream_malformed",
-        "markup (HTML or XML) where a JSON list of rows belongs. It begins: '<!DOCTYPE html>",
+        "answered markup (text/html) where JSON belongs. It said: '<!DOCTYPE html>",
     ),
     "an object": (
         lambda _: Reply({"status": {"error_code": 1015}}),
@@ -239,7 +242,12 @@ FAILURES: dict[str, tuple[Callable[[Bench], Reply], str, str]] = {
     "a refusal": (
         lambda _: Reply({"error": "no such plan"}, status=403),
         "upstream_refused",
-        """refused the request with 403: check the source's URL and key. It said: '{"error":""",
+        """check the source's URL and key. It said: '{"error":""",
+    ),
+    "a list of something else": (
+        lambda _: Reply([["bitcoin", 1.5], ["ethereum", 2]]),
+        "upstream_malformed",
+        "a list of 2 values of which none is an object",
     ),
     "other words": (
         lambda _: Reply(b"[{'id': 1}]"),

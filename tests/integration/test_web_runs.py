@@ -17,6 +17,7 @@ from marketdata.aws.s3 import Uploads
 from marketdata.aws.schedule import Rule, RuleState, interval
 from marketdata.errors import TransientError
 from marketdata.runs import lifecycle
+from marketdata.store import alerts
 from marketdata.store.connection import Store
 from tests.support.gateway import Engine, Gateway, event, make_gateway
 from tests.support.records import (
@@ -81,6 +82,85 @@ def test_a_run_that_could_not_be_started_is_closed(
     assert body["error"]["code"] == "transient"
     engine.failure = None
     assert ok(gateway.post("/refresh"), 202)["status"] == "running"
+
+
+def test_refresh_does_what_it_is_asked_for(gateway: Gateway, store: Store, engine: Engine) -> None:
+    asked = {"sources": ["coingecko", "csv", "coingecko"], "force": True}
+    first = ok(gateway.post("/refresh", asked), 202)
+    assert engine.started[0][1]["detail"] == {"sources": ["coingecko", "csv"], "force": True}
+    run = ok(gateway.get(f"/runs/{first['run_id']}"))
+    assert run["force"] is True
+    resumed = ok(gateway.post("/refresh", {"resume": first["run_id"]}), 202)
+    assert (resumed["run_id"], resumed["status"]) == (first["run_id"], "already_running")
+    lifecycle.close(store, first["run_id"])
+    second = ok(gateway.post("/refresh", {"resume": first["run_id"]}), 202)
+    assert second["status"] == "running"
+    assert engine.started[1][1]["detail"] == {"resume": first["run_id"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"sources": ["nasdaq"]}, 400, "known are coingecko, csv"),
+        ({"sources": []}, 400, "sources"),
+        ({"sources": "coingecko"}, 400, "sources"),
+        ({"source": ["coingecko"]}, 400, "source"),
+        ({"force": "maybe"}, 400, "force"),
+        ({"resume": "a run"}, 400, "is no id of a run"),
+        ({"resume": "no-such-run"}, 404, "There is no run 'no-such-run'"),
+    ],
+)
+def test_what_refresh_can_not_be_asked_for(
+    gateway: Gateway, store: Store, body: dict[str, Any], status: int, message: str
+) -> None:
+    answer = gateway.post("/refresh", body)
+    assert answer.status == status
+    assert message in answer.json()["error"]["message"]
+    assert store.runs.count_documents({}) == 0
+
+
+def test_a_run_that_is_whole_is_not_resumed(gateway: Gateway, store: Store) -> None:
+    run = make_run(1)
+    store.runs.insert_one(run)
+    for path, body in (("/refresh", {"resume": run["_id"]}), (f"/runs/{run['_id']}/retry", None)):
+        answer = gateway.post(path, body)
+        assert answer.status == 409
+        assert "nothing to go on with" in answer.json()["error"]["message"]
+    assert gateway.post("/runs/nothing/retry").status == 404
+    assert gateway.post(f"/runs/{run['_id']}/retry", token="").status == 401
+
+
+def test_what_was_parked_is_retried(gateway: Gateway, store: Store, engine: Engine) -> None:
+    run = make_run(1, status="partial_success")
+    parked = make_batch(run, state="failed", rows=7) | {"parked": True, "resumptions": 3}
+    told = {
+        "batch_id": parked["_id"],
+        "source": "coingecko",
+        "input": "coingecko",
+        "number": 0,
+        "rows": 7,
+        "attempts": 20,
+        "parked": True,
+        "error": parked["error"],
+    }
+    store.runs.insert_one(run | {"failed_batches": [told], "failed_batches_total": 1})
+    store.batches.insert_one(parked)
+    assert gateway.post("/refresh", {"resume": run["_id"]}).status == 409
+    shown = ok(gateway.get(f"/runs/{run['_id']}"))
+    assert shown["failed_batches"] == [
+        told
+        | {"error": shown["failed_batches"][0]["error"]}
+        | {"now": {"run_id": run["_id"], "state": "failed"}}
+    ]
+    started = ok(gateway.post(f"/runs/{run['_id']}/retry"), 202)
+    lifecycle.open_run(store, engine.started[0][1], "x", ["coingecko"])
+    again = ok(gateway.get(f"/runs/{started['run_id']}"))
+    assert again["resume_from"] == {"run_id": run["_id"], "batches": 1}
+    assert again["sources"][0]["resume_from"] == [{"run_id": run["_id"], "batches": 1}]
+    # The old run still says what had failed there, and where it is now.
+    (failed,) = ok(gateway.get(f"/runs/{run['_id']}"))["failed_batches"]
+    assert failed["now"] == {"run_id": started["run_id"], "state": "pending"}
+    assert failed["parked"] is False
 
 
 # --- runs ---------------------------------------------------------------------------------
@@ -487,6 +567,53 @@ def test_of_a_cron_expression_nothing_is_foretold(store: Store) -> None:
 def test_health_after_a_run_that_failed(store: Store) -> None:
     store.runs.insert_one(make_run(1, started=clock.now(), status=lifecycle.FAILED))
     assert health(store, None)["status"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "changes", "status"),
+    [
+        (1.9, {}, "ok"),
+        (2.1, {}, "stale"),
+        # Neither is one of everything.
+        (1, {"trigger": "upload"}, "stale"),
+        (1, {"asked": {"sources": ["coingecko"]}}, "stale"),
+        (1, {"status": "partial_success"}, "stale"),
+    ],
+)
+def test_data_is_stale_when_twice_the_interval_went_by_without_a_success(
+    store: Store, hours_ago: float, changes: dict[str, Any], status: str
+) -> None:
+    now = clock.now()
+    old = make_run(1, started=now - timedelta(hours=5))
+    store.runs.insert_one(old)
+    store.runs.insert_one(make_run(2, started=now - timedelta(hours=hours_ago)) | changes)
+    # The rule goes on starting runs, so it alone would be fine.
+    store.runs.insert_one(make_run(3, started=now, status="partial_success"))
+    body = health(store, FixedRule(HOURLY))
+    assert body["data"]["status"] == status
+    assert body["scheduler"]["status"] == "ok"
+    assert body["status"] == ("ok" if status == "ok" else "degraded")
+    assert (body["data"]["last_success_at"] == clock.iso(old["started_at"])) is bool(changes)
+
+
+def test_a_service_that_never_succeeded_is_stale_some_time_after_its_first_try(
+    store: Store,
+) -> None:
+    assert health(store, FixedRule(HOURLY))["data"]["status"] == "ok"
+    run = make_run(1, status="partial_success", started=clock.now() - timedelta(hours=3))
+    store.runs.insert_one(run)
+    body = health(store, FixedRule(HOURLY))
+    assert (body["data"]["status"], body["data"]["last_success_at"]) == ("stale", None)
+    assert health(store, None)["data"]["status"] == "unknown"
+
+
+def test_health_names_the_sources_that_fail(store: Store) -> None:
+    for number in range(2):
+        alerts.count_outcome(store, "coingecko", f"run {number}", {"code": "x", "message": "x"})
+    alerts.count_outcome(store, "coinpaprika", "run 1", None)
+    assert health(store, None)["data"]["failing_sources"] == [
+        {"source": "coingecko", "failures": 2, "alerted": False}
+    ]
 
 
 @pytest.mark.parametrize(

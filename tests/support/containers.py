@@ -36,6 +36,9 @@ class StackInContainers(StackUnderTest):
 
     def down(self) -> None:
         super().down()
+        command = ["docker", "ps", "--all", "--quiet", "--filter", f"name=^/?{self.project}-"]
+        left = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        assert not left, f"containers of {self.project} are left behind: {left}"
         # The next session begins with an empty database; tools and builds stay.
         subprocess.run(
             ["docker", "volume", "rm", "--force", f"{self.project}_mongodb"],

@@ -31,6 +31,11 @@ from tests.support.waiting import PATIENCE
 
 COMMAND_SECONDS = 240 * PATIENCE
 
+_WITHOUT_QUOTAS = {
+    name: "100000" for name in setting_names() if name.endswith(("_RATE_PER_MINUTE", "_BURST"))
+}
+"""What sample data gets by itself: scripted sources may be asked as often as tests like, too."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -117,10 +122,17 @@ class StackUnderTest:
         if result.returncode != 0:
             raise AssertionError(f"the stack did not end:\n{result.stdout}{result.stderr}")
 
-    def request(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
         """Ask the API through the local gateway; an error status is an answer too."""
         request = urllib.request.Request(  # noqa: S310 - the local gateway
             self.api_url + path,
+            data=body,
             method=method,
             headers={"Accept": "application/json", **(headers or {})},
         )
@@ -174,7 +186,11 @@ def running_stack(**settings: str) -> Iterator[StackUnderTest]:
         addresses = {name for name in setting_names() if name.endswith("_API_URL")}
         if addresses & settings.keys():
             samples = cleanup.enter_context(_samples())
-            settings = {**{name: samples[name] for name in addresses}, **settings}
+            settings = {
+                **{name: samples[name] for name in addresses},
+                **_WITHOUT_QUOTAS,
+                **settings,
+            }
         else:
             settings = {"UPSTREAM": "replay", **settings}
         yield cleanup.enter_context(_up(settings))

@@ -30,7 +30,7 @@ def test_ports_are_on_loopback() -> None:
 def test_the_variables_that_it_reads_are_settings() -> None:
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
     read = set(re.findall(r"\$\{([A-Z_]+)", text))
-    assert read - {"SSL_CERT_FILE"} <= setting_names()
+    assert read - {"SSL_CERT_FILE", "COMPOSE_PROJECT_NAME"} <= setting_names()
 
 
 def test_addresses_are_those_of_the_services() -> None:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.csv_files import parsing
-from marketdata.csv_files.columns import candidates
+from marketdata.csv_files.columns import table
 from marketdata.schema.mapping import map_columns
 from marketdata.schema.record import Fault, Record, validate
+from tests.support.tables import records_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HEADER = ["symbol", "price_usd", "timestamp"]
@@ -21,13 +22,10 @@ HEADER = ["symbol", "price_usd", "timestamp"]
 def load(
     header: list[str], *rows: list[str], dataset: str = "csv"
 ) -> tuple[list[Record], list[Fault]]:
-    made, places, faults = candidates(list(rows), map_columns(header).columns, dataset)
-    good, more = validate(made, now=NOW)
-    assert len(good) + len(more) + len(faults) == len(rows)
-    return [record for _, record in good], sorted(
-        [*faults, *(Fault(places[f.row], f.code, f.field, f.message) for f in more)],
-        key=lambda fault: fault.row,
-    )
+    made = table(list(rows), map_columns(header).columns, dataset)
+    observations, faults = validate(made, now=NOW)
+    assert len(observations) + len(faults) == len(rows)
+    return records_of(observations), faults
 
 
 def test_a_row_becomes_a_record_with_what_it_says_and_no_more() -> None:

@@ -39,7 +39,19 @@ class Functions:
             return self.opened
         if name.startswith("extract_"):
             return {"state": "extracted", "numbers": [0, 1]}
-        return {"of": name}
+        return {"of": name, "again": False}
+
+
+class Unfinished(Functions):
+    """There is a batch of an earlier run, which takes two calls."""
+
+    def __call__(self, name: str, payload: dict[str, Any]) -> Any:
+        answer = super().__call__(name, payload)
+        if name.startswith("extract_") and self.called.count(name) == 1:
+            return {"state": "unfinished", "numbers": [7]}
+        if name == "normalize_load" and self.called.count(name) == 1:
+            return {"again": True}
+        return answer
 
 
 def test_an_extractor_gets_its_input_and_the_run_is_closed() -> None:
@@ -53,7 +65,7 @@ def test_an_extractor_gets_its_input_and_the_run_is_closed() -> None:
 def test_close_run_comes_after_everything_else() -> None:
     functions = Functions("csv")
     result = invoke_as_the_state_machine("close_run", HOURLY, functions)
-    assert result == {"of": "close_run"}
+    assert result == {"of": "close_run", "again": False}
     assert functions.called == [
         "open_run",
         "extract_csv",
@@ -62,6 +74,22 @@ def test_close_run_comes_after_everything_else() -> None:
         "close_run",
     ]
     assert functions.payloads[2] == {"run_id": "r", "input": "csv-1", "number": 0}
+
+
+def test_what_is_to_be_gone_on_with_is() -> None:
+    functions = Unfinished("coingecko")
+    invoke_as_the_state_machine("close_run", HOURLY, functions)
+    numbers = [payload.get("number") for payload in functions.payloads]
+    assert list(zip(functions.called, numbers, strict=True)) == [
+        ("open_run", None),
+        ("extract_coingecko", None),
+        ("normalize_load", 7),
+        ("normalize_load", 7),
+        ("extract_coingecko", None),
+        ("normalize_load", 0),
+        ("normalize_load", 1),
+        ("close_run", None),
+    ]
 
 
 def test_what_open_run_says_is_its_result() -> None:
@@ -83,6 +111,13 @@ def test_an_event_that_another_run_has() -> None:
     with pytest.raises(LocalError, match="run r"):
         invoke_as_the_state_machine("open_run", HOURLY, functions)
     assert functions.called == ["open_run"]
+
+
+def test_each_sample_is_invoked_in_a_test() -> None:
+    tests = (ROOT / "tests" / "e2e" / "containers" / "test_sam_local.py").read_text("utf-8")
+    samples = [file.name for file in EVENTS.iterdir()]
+    assert len(samples) >= 4
+    assert [name for name in samples if f'"{name}"' not in tests] == []
 
 
 def test_the_hourly_sample_starts_a_new_run_each_time() -> None:

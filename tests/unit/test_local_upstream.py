@@ -10,12 +10,15 @@ import pytest
 
 from local.processes import free_port
 from local.settings import Settings
-from local.upstream import choose, probe, summary
+from local.upstream import choose, probe, quotas, summary
 
 TEMPLATE = """
 Parameters:
   CoingeckoApiUrl: {{Type: String, Default: "{0}/api/v3/coins/markets"}}
   CoinpaprikaApiUrl: {{Type: String, Default: "{0}/v1/tickers"}}
+  CoingeckoRatePerMinute: {{Type: Number, Default: 3}}
+  CoingeckoBurst: {{Type: Number, Default: 5}}
+  CoinpaprikaBurst: {{Type: Number, Default: 15}}
   Sources: {{Type: String, Default: coingecko}}
 """
 
@@ -117,3 +120,18 @@ def test_an_api_that_stays_silent_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr("local.upstream.PROBE_SECONDS", 0.2)
     assert re.search("timed out|did not answer", probe({"silent": f"{api}/silent"})["silent"])
+
+
+def test_sample_data_has_no_quota_but_one_that_is_set(tmp_path: Path) -> None:
+    found = settings(tmp_path, "https://api.example", UPSTREAM="replay", COINGECKO_BURST="7")
+    assert quotas(found, choose(found)) == {
+        "CoingeckoRatePerMinute": "100000",
+        "CoinpaprikaBurst": "100000",
+    }
+
+
+def test_a_public_api_keeps_its_quota(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path, "https://api.example", UPSTREAM="live", COINPAPRIKA_API_URL="http://127.0.0.1:9/x"
+    )
+    assert quotas(found, choose(found)) == {}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.load.merge import merge, precedence, same_values, sightings
+from marketdata.schema.identity import digest
 
 type Document = dict[str, Any]
 
@@ -41,6 +42,7 @@ def sighting(
         "received_at": NOON + timedelta(minutes=minute),
         "revision": 1,
     }
+    document["digest"] = digest(document)
     return document if version is None else document | {"version": version}
 
 

@@ -10,9 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.schema.record import MAX_AHEAD, Record, validate
+from marketdata.schema.record import MAX_AHEAD, Fault, Record, table_of
+from marketdata.schema.record import validate as validate_table
+from tests.support.tables import records_of
 
 NOW = datetime(2025, 5, 9, 6, 5, tzinfo=UTC)
+
+
+def validate(
+    candidates: list[dict[str, Any]], *, now: datetime
+) -> tuple[list[tuple[int, Record]], list[Fault]]:
+    """What becomes of rows: records with their row's index, and faults."""
+    observations, faults = validate_table(table_of(candidates), now=now)
+    return list(zip(observations.places, records_of(observations), strict=True)), faults
 
 
 def candidate(**fields: Any) -> dict[str, Any]:

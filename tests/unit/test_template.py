@@ -11,6 +11,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import yaml
 from pydantic_core import PydanticUndefined
 
 import marketdata
@@ -86,6 +87,26 @@ def inline(role: dict[str, Any]) -> set[tuple[str, str]]:
     return {
         right for policy in role.get("Policies", ()) for right in rights(policy["PolicyDocument"])
     }
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Refuses what CloudFormation refuses, and YAML readers pass over: a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"{node.start_mark}: a key is there twice in {keys}"
+        return super().construct_mapping(node, deep=deep)
+
+
+StrictLoader.add_multi_constructor("!", lambda _loader, _tag, node: node.value)
+
+
+def test_no_key_is_given_twice() -> None:
+    text = (ROOT / "template.yaml").read_text("utf-8")
+    template = yaml.load(text, StrictLoader)  # noqa: S506 - a safe loader
+    assert "MaxWaitMinutes" in template["Parameters"]
+    with pytest.raises(AssertionError, match="twice"):
+        yaml.load("a: 1\nb: 2\na: 3\n", StrictLoader)  # noqa: S506
 
 
 # --- what CloudFormation gets ---------------------------------------------------------------------
@@ -172,6 +193,111 @@ def test_functions_have_a_boundary_that_holds_what_they_are_given(resources: Res
     }
 
 
+def test_what_a_rule_can_not_deliver_is_kept_and_alerts(resources: Resources) -> None:
+    rules = of_type(resources, "Events::Rule")
+    queue = {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+    for rule in rules.values():
+        (target,) = rule["Targets"]
+        assert target["DeadLetterConfig"] == {"Arn": queue}
+    (policy,) = of_type(resources, "SQS::QueuePolicy").values()
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    allowed = statement["Condition"]["ArnEquals"]["aws:SourceArn"]
+    names = sorted(rule["Name"]["Fn::Sub"] for rule in rules.values())
+    assert sorted(arn["Fn::Sub"].rpartition("rule/")[2] for arn in allowed) == names
+    (alarm,) = of_type(resources, "CloudWatch::Alarm").values()
+    assert alarm["Dimensions"][0]["Value"] == {"Fn::GetAtt": ["DeadLetters", "QueueName"]}
+    assert alarm["AlarmActions"] == [{"Ref": "AlertTopic"}]
+    function = of_type(resources, "Lambda::Function")["ExecutionEndedFunction"]
+    assert function["DeadLetterConfig"] == {"TargetArn": queue}
+
+
+def test_an_execution_that_ends_badly_is_told_of(resources: Resources) -> None:
+    (rule,) = (
+        one
+        for one in of_type(resources, "Events::Rule").values()
+        if one.get("EventPattern", {}).get("source") == ["aws.states"]
+    )
+    assert rule["EventPattern"]["detail"] == {
+        # Exactly: the items of a distributed map have another one, with a label.
+        "stateMachineArn": [{"Ref": "IngestStateMachine"}],
+        "status": ["FAILED", "TIMED_OUT", "ABORTED"],
+    }
+    (target,) = rule["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["ExecutionEndedFunction", "Arn"]}
+
+
+def test_alerts_are_mailed_if_there_is_an_address(resources: Resources) -> None:
+    subscription = resources["AlertSubscription"]
+    assert subscription["Condition"] == "AlertsByEmail"
+    assert subscription["Properties"]["Endpoint"] == {"Ref": "AlertEmail"}
+    for name in ("CloseRunFunction", "ExecutionEndedFunction"):
+        variables = of_type(resources, "Lambda::Function")[name]["Environment"]["Variables"]
+        assert variables["ALERT_TOPIC_ARN"] == {"Ref": "AlertTopic"}
+
+
+# --- the state machine ----------------------------------------------------------------------------
+
+FUNCTION_OF = {
+    "OpenRun": "OpenRunFunction",
+    "CloseUnopened": "CloseRunFunction",
+    "CloseRun": "CloseRunFunction",
+    "NormalizeLoad": "NormalizeLoadFunction",
+}
+
+
+def states(machine: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """All states of a state machine, those of its maps included."""
+    found = dict(machine["States"])
+    for state in machine["States"].values():
+        if state["Type"] == "Map":
+            found |= states(state["ItemProcessor"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def machine() -> dict[str, Any]:
+    text = (ROOT / "statemachines" / "ingest.asl.json").read_text("utf-8")
+    read: dict[str, Any] = json.loads(text.replace("${LoadConcurrency}", "8"))
+    return read
+
+
+def test_every_step_gives_up_after_its_function_would_have(
+    machine: dict[str, Any], resources: Resources
+) -> None:
+    functions = of_type(resources, "Lambda::Function")
+    tasks = {name: one for name, one in states(machine).items() if one["Type"] == "Task"}
+    assert tasks.keys() == FUNCTION_OF.keys() | {"Extract"}
+    longest = max(
+        function["Timeout"] for name, function in functions.items() if name.startswith("Extract")
+    )
+    for name, one in tasks.items():
+        timeout = functions[FUNCTION_OF[name]]["Timeout"] if name in FUNCTION_OF else longest
+        assert timeout < one["TimeoutSeconds"] <= timeout + 30
+        (retry,) = one["Retry"]
+        assert {
+            "TransientError",
+            "States.Timeout",
+            "Lambda.ClientExecutionTimeoutException",
+        } <= set(retry["ErrorEquals"])
+    assert machine["TimeoutSeconds"] == 24 * 3600
+
+
+def test_whatever_fails_the_run_is_closed(machine: dict[str, Any]) -> None:
+    outer = machine["States"]
+    (caught,) = outer["OpenRun"]["Catch"]
+    assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], "CloseUnopened")
+    (caught,) = outer["Inputs"]["Catch"]
+    assert outer[caught["Next"]]["Next"] == "CloseRun"
+    inner = outer["Inputs"]["ItemProcessor"]["States"]
+    for name in ("Extract", "Batches"):
+        (caught,) = inner[name]["Catch"]
+        assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], "InputFailed")
+    # A cause has up to 32 KB, and the results of all inputs together have to stay under 256.
+    assert inner["InputFailed"]["Parameters"]["caught"] == {"Error.$": "$.caught.Error"}
+    (caught,) = states(machine)["NormalizeLoad"]["Catch"]
+    assert caught["ErrorEquals"] == ["States.ALL"]
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 
@@ -200,8 +326,9 @@ def test_functions_get_the_variables_that_they_read_and_no_others(resources: Res
         for name in function["Environment"]["Variables"]
     }
     others = {"SETTINGS_VERSION", "POWERTOOLS_LOG_LEVEL", "POWERTOOLS_SERVICE_NAME"}
-    # The secret has the URI.
-    assert given - others == read_by_functions().keys() - {"MONGODB_URI"}
+    # The secret has the URI; how long things are kept is the migrations' affair.
+    elsewhere = {"MONGODB_URI", "RAW_RETENTION_DAYS", "SNAPSHOT_RETENTION_DAYS"}
+    assert given - others == read_by_functions().keys() - elsewhere
 
 
 def test_defaults_are_those_of_the_library() -> None:
@@ -231,7 +358,7 @@ def test_settings_that_are_documented_exist(document: Any) -> None:
         name
         for name in named_settings(document.read_text("utf-8"))
         # Those of AWS, of tests and benchmarks, and of the example of a further source.
-        if not name.startswith(("AWS_", "TEST_", "BENCH_", "COINBOARD_"))
+        if not name.startswith(("AWS_", "TEST_", "BENCH_", "CHAOS_", "COINBOARD_"))
     }
     assert named <= setting_names() | OF_OTHER_TOOLS | OF_THE_TOOLS_HERE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from marketdata.csv_files.columns import DEFAULT_DATASET, candidates
+from marketdata.csv_files.columns import DEFAULT_DATASET, table
 from marketdata.csv_files.cutting import MAX_RECORD_BYTES
 from marketdata.csv_files.parsing import regular
 from marketdata.runs.csv_extraction import _TOLD_COLUMNS, MAX_COLUMNS
@@ -65,9 +65,8 @@ def test_bands_and_limits_are_those_of_the_code(section: str) -> None:
 
 def reasons(record: list[str] | str) -> list[str]:
     rows, _, faults = regular([record], len(HEADER))
-    made, _, more = candidates(rows, map_columns(HEADER).columns, "x")
-    _, last = validate(made, now=NOW)
-    return [fault.code for fault in (*faults, *more, *last)]
+    _, more = validate(table(rows, map_columns(HEADER).columns, "x"), now=NOW)
+    return [fault.code for fault in (*faults, *more)]
 
 
 def test_each_reason_is_given_for_what_is_said_of_it(section: str) -> None:

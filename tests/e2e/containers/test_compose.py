@@ -12,7 +12,7 @@ import pytest
 import requests
 from pymongo.database import Database
 
-from local.containers import RUNS_IN
+from local.stack import RUNS_IN
 from tests.support.containers import StackInContainers
 from tests.support.waiting import wait_for
 
@@ -47,6 +47,26 @@ def test_nothing_is_published_beyond_loopback(stack: StackInContainers) -> None:
     }
     assert published
     assert all(ipaddress.ip_address(address).is_loopback for address in published)
+
+
+def test_containers_of_functions_are_the_projects(stack: StackInContainers) -> None:
+    # As those of `docker compose run`: `up` passes over them, `down --remove-orphans` does not.
+    stack.get("/health")
+    of_functions = f"{stack.project}-localstack-1-lambda-"
+    labels = ("project", "service", "oneoff")
+    shown = "\t".join(
+        ["{{.Names}}", *(f'{{{{.Label "com.docker.compose.{one}"}}}}' for one in labels)]
+    )
+    listed = subprocess.run(
+        ["docker", "ps", "--filter", f"name={of_functions}", "--format", shown],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert any(line.startswith(f"{of_functions}marketdata-test-api-") for line in listed)
+    assert {tuple(line.split("\t")[1:]) for line in listed} == {
+        (stack.project, "localstack", "True")
+    }
 
 
 def test_the_same_stack_again_changes_nothing(stack: StackInContainers) -> None:

@@ -2,7 +2,7 @@
 
     MarketDataError
     ├── TransientError            the same call may succeed later: retry
-    │   ├── Throttled             the source asked for a pause (`retry_after_seconds`)
+    │   ├── Throttled             a source refused for its quota, and may have named a pause
     │   ├── UpstreamUnavailable   no answer, a broken answer, or a 5xx from a source
     │   ├── StoreUnavailable      MongoDB cannot be reached or has no primary
     │   └── QueryTimeout          a read took longer than it may: narrow it
@@ -41,11 +41,13 @@ class TransientError(MarketDataError):
 
 
 class Throttled(TransientError):
-    """A source asked for a pause."""
+    """A source refused a request for its quota; `retry_after_seconds` if it named a pause."""
 
     code = "throttled"
 
-    def __init__(self, message: str, *, retry_after_seconds: float, **details: object) -> None:
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, **details: object
+    ) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds, **details)
         self.retry_after_seconds = retry_after_seconds
 

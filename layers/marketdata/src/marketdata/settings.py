@@ -46,7 +46,18 @@ class SourceSettings(Settings):
 class BatchSettings(Settings):
     """How rows are cut into batches."""
 
-    batch_rows: int = Field(default=5_000, ge=1, le=50_000)
+    batch_rows: int = Field(default=20_000, ge=1, le=50_000)
+
+
+class UpstreamSettings(Settings):
+    """How long and how often a source is tried."""
+
+    max_wait_minutes: int = Field(default=30, ge=0, le=720)
+    """What a run waits for a source's quota in all, before it leaves the rest to the next run."""
+    circuit_breaker_failures: int = Field(default=5, ge=1, le=1_000)
+    """Runs in a row that a source fails before it is not asked for a while."""
+    circuit_breaker_minutes: int = Field(default=15, ge=1, le=1_440)
+    """How long that while is, until one call may try."""
 
 
 class UploadSettings(Settings):

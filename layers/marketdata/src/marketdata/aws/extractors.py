@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from marketdata import bootstrap
 from marketdata.aws.tasks import Event, Handler, task
 from marketdata.runs.extraction import extract
-from marketdata.settings import BatchSettings, read_settings
+from marketdata.settings import BatchSettings, UpstreamSettings, read_settings
 from marketdata.sources.base import ApiSource
 
 
@@ -18,9 +18,10 @@ def extractor(source: type[ApiSource]) -> Handler:
     """Makes the handler of `extract_<source>`: `{run_id}` in; see `Extracted` for out.
 
     Raises:
-        SettingsError: at the function's start, if a setting of batches is malformed.
+        SettingsError: at the function's start, if a setting that all of them have is malformed.
     """
     batches = read_settings(BatchSettings)
+    upstream = read_settings(UpstreamSettings)
 
     @task(f"extract_{source.name}")
     def handler(event: Event, context: LambdaContext) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def extractor(source: type[ApiSource]) -> Handler:
             source.from_environment(bootstrap.environment(), bootstrap.secret()),
             rows_per_batch=batches.batch_rows,
             remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
+            settings=upstream,
         )
         return asdict(extracted)
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CONFIG = Config(
-    connect_timeout=3, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 4}
+    connect_timeout=3, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 4}
 )
+"""A silence is given up within the time that a function keeps back for its end."""
 _CHUNK = 1024 * 1024
 _GONE = frozenset(
     {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "MethodNotAllowed", "405", "400"}

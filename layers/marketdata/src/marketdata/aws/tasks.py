@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+import pymongo
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -14,13 +15,16 @@ from marketdata.errors import MarketDataError, TerminalError, TransientError
 type Event = dict[str, Any]
 type Handler = Callable[[Event, LambdaContext], Any]
 
+_TO_TELL_SECONDS = 2.0
+"""Of a call's time, what is left for telling that MongoDB did not answer."""
+
 
 def task(service: str) -> Callable[[Callable[[Event, LambdaContext], Any]], Handler]:
     """Makes a handler of a function behind the state machine.
 
     The state machine matches an error by the exact name of its class, so every error leaves
     as `TransientError` (retried) or `TerminalError` (not retried), with the message and code
-    of the one that was raised.
+    of the one that was raised. No operation of MongoDB lasts longer than the function may.
     """
     logger = Logger(service=service)
 
@@ -29,8 +33,10 @@ def task(service: str) -> Callable[[Callable[[Event, LambdaContext], Any]], Hand
         def handler(event: Event, context: LambdaContext) -> Any:
             logger.clear_state()
             logger.append_keys(request_id=context.aws_request_id, **_keys(event))
+            left = context.get_remaining_time_in_millis() / 1000 - _TO_TELL_SECONDS
             try:
-                result = function(event, context)
+                with pymongo.timeout(max(1.0, left)):
+                    result = function(event, context)
             except MarketDataError as error:
                 transient = isinstance(error, TransientError)
                 logger.warning(str(error), code=error.code, retry=transient)

@@ -1,4 +1,4 @@
-"""The columns of a CSV as candidates for records, a column at a time.
+"""The columns of a CSV under canonical names, a column at a time.
 
 Texts stay texts wherever validation reads them as what they are meant to be: it does so once,
 for the whole batch, in compiled code. Only what it would read *too* generously is judged here.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marketdata.schema.record import Fault
+from marketdata.schema.record import OPTIONAL, Fault, Table
 
 SOURCE = "csv"
 DEFAULT_DATASET = "csv"
@@ -25,8 +25,6 @@ _NO_NAME = _NOTHING - {"NA", "na", "Na"}
 """The same for texts, as NA may well be a ticker."""
 
 _NUMBERS = ("price_usd", "volume_24h", "market_cap", "percent_change_24h")
-_OPTIONAL = ("interval", "open", "high", "low")
-"""Fields that a record does not have at all, rather than as null."""
 _TEXTS = ("symbol", "asset_id")
 
 _EPOCH_LENGTHS = {10, 13}
@@ -38,50 +36,39 @@ _ISO = re.compile(
     re.ASCII,
 )
 
-type Candidate = dict[str, Any]
 
-
-def candidates(
-    rows: Sequence[Sequence[str]], columns: Mapping[str, int], dataset: str
-) -> tuple[list[Candidate], Sequence[int], list[Fault]]:
+def table(rows: Sequence[Sequence[str]], columns: Mapping[str, int], dataset: str) -> Table:
     """Rows under canonical names, without validation.
 
     Args:
         rows: cells, as many in each row as the header has.
         columns: the index of the column of each canonical field; see `schema.mapping`.
         dataset: the dataset of rows that name none.
-
-    Returns:
-        The candidates, the index of the row of each, and the faults of the other rows.
     """
-    if not rows:
-        return [], range(0), []
-    table = list(zip(*rows, strict=True))
-    cells = {name: table[index] for name, index in columns.items()}
+    cut = list(zip(*rows, strict=True)) if rows else [()] * (max(columns.values()) + 1)
+    cells: Mapping[str, Sequence[str]] = {name: cut[index] for name, index in columns.items()}
     faults: dict[int, Fault] = {}
     fields = _fields(cells, len(rows), dataset, faults)
-    keys = tuple(fields)
-    made = [dict(zip(keys, row, strict=True)) for row in zip(*fields.values(), strict=True)]
-    for name in _OPTIONAL:
+    for name in OPTIONAL:
         if name in cells:
-            _add_where_said(made, name, cells[name], faults)
-    if not faults:
-        return made, range(len(made)), []
-    places = [place for place in range(len(made)) if place not in faults]
-    return [made[place] for place in places], places, [faults[p] for p in sorted(faults)]
+            said = cells[name] if name == "interval" else _numbers(name, cells[name], faults)
+            values = [None if value is None or value in _NOTHING else value for value in said]
+            if any(value is not None for value in values):
+                fields[name] = values
+    return Table(fields, len(rows), faults)
 
 
 def _fields(
     cells: Mapping[str, Sequence[str]], rows: int, dataset: str, faults: dict[int, Fault]
 ) -> dict[str, Sequence[Any]]:
-    """The fields that every candidate has, each as a column."""
+    """The fields that every record has, each as a column."""
     nothing: list[None] = [None] * rows
     fields: dict[str, Sequence[Any]] = {
         name: _numbers(name, cells[name], faults) if name in cells else nothing for name in _NUMBERS
     }
     _require("price_usd", fields["price_usd"], faults)
     names = cells.get("name")
-    fields["name"] = nothing if names is None else [None if n in _NO_NAME else n for n in names]
+    fields["name"] = nothing if names is None else _names(names)
     for name in _TEXTS:
         if name in cells:
             fields[name] = _required(name, cells[name], faults)
@@ -94,13 +81,10 @@ def _fields(
     return fields
 
 
-def _add_where_said(
-    made: list[Candidate], name: str, values: Sequence[str], faults: dict[int, Fault]
-) -> None:
-    read = values if name == "interval" else _numbers(name, values, faults)
-    for candidate, value in zip(made, read, strict=True):
-        if value is not None and value not in _NOTHING:
-            candidate[name] = value
+def _names(values: Sequence[str]) -> Sequence[str | None]:
+    if _NO_NAME.isdisjoint(values):
+        return values
+    return [None if value in _NO_NAME else value for value in values]
 
 
 def _numbers(name: str, values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str | None]:
@@ -158,19 +142,21 @@ def _times(values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str | No
         and min(values) >= "1"
     ):
         return values
-    times: list[str | None] = []
-    for place, value in enumerate(values):
-        text = value.strip()
-        iso = _ISO.fullmatch(text)
-        if iso is not None:
-            end = iso["utc"]
-            times.append(text if end is None else text.removesuffix(end) + "Z")
-        elif _EPOCH.fullmatch(text):
-            times.append(text)
-        else:
-            times.append(None)
-            faults.setdefault(place, _not_a_time(place, value))
-    return times
+    known = {value: _time(value) for value in set(values)}
+    if None in known.values():
+        for place, value in enumerate(values):
+            if known[value] is None:
+                faults.setdefault(place, _not_a_time(place, value))
+    return list(map(known.__getitem__, values))
+
+
+def _time(value: str) -> str | None:
+    text = value.strip()
+    iso = _ISO.fullmatch(text)
+    if iso is not None:
+        end = iso["utc"]
+        return text if end is None else text.removesuffix(end) + "Z"
+    return text if _EPOCH.fullmatch(text) else None
 
 
 def _not_a_time(place: int, value: str) -> Fault:

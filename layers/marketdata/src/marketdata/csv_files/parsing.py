@@ -54,10 +54,10 @@ def _cells(data: bytes) -> list[list[str]]:
 
 def regular(
     records: Sequence[list[str] | str], width: int
-) -> tuple[list[list[str]], Sequence[int], list[Fault]]:
+) -> tuple[Sequence[list[str]], Sequence[int], list[Fault]]:
     """The records that have a cell for each column, the place of each, and the others' faults."""
-    if all(type(record) is list and len(record) == width for record in records):
-        return list(records), range(len(records)), []  # type: ignore[arg-type]
+    if set(map(type, records)) <= {list} and set(map(len, records)) <= {width}:
+        return records, range(len(records)), []  # type: ignore[return-value]
     cells, places, faults = [], [], []
     for place, record in enumerate(records):
         if isinstance(record, str):

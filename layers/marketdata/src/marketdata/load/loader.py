@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from math import inf
 
 from marketdata import clock
-from marketdata.errors import FileRefused, StateConflict
-from marketdata.load.raw import Payload, digest_of, pack_csv
-from marketdata.load.reading import Reading, read
-from marketdata.load.writing import Memory, write
+from marketdata.errors import ConservationBroken, FileRefused, StateConflict
+from marketdata.load import writing
+from marketdata.load.context import NORMALISER_VERSION, context_of
+from marketdata.load.incoming import PIECE, Records, incoming
+from marketdata.load.raw import Payload, digest_of, pack_csv, unpack
 from marketdata.objects import ObjectReader, ObjectVersion
-from marketdata.schema.identity import record_id
-from marketdata.schema.record import Fault, Record, validate
 from marketdata.store import batches as checkpoints
-from marketdata.store import quarantine, records, runs
+from marketdata.store import known_content, quarantine, records, runs
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from marketdata.store.raw import find_raw, get_raw, save_raw
@@ -23,12 +26,36 @@ from marketdata.store.raw import find_raw, get_raw, save_raw
 _MAX_ROW_CHARACTERS = 1_000_000
 """A row of more than this is quarantined with its head; MongoDB could not hold it whole twice."""
 
-NORMALISER_VERSION = 1
-"""Raised whenever the same raw rows would become other records."""
+_RESERVE_SECONDS = 30.0
+"""Time kept back for a part of a batch; the slowest one, all of it to be merged, takes less."""
+
+_DEPENDS_ON_TIME = "timestamp_in_future"
+"""The fault that a row may have today and not tomorrow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What became of one call."""
+
+    counts: Counts
+    """Of the whole batch, when it is done; so far, when it is not."""
+    again: bool
+    """The time was up: the batch is to be loaded further by another call."""
 
 
 def load_batch(store: Store, key: BatchKey, objects: ObjectReader | None = None) -> Counts:
-    """Load one batch, whatever an earlier attempt at it had done.
+    """Load one batch, however long that takes; see `load_within`."""
+    return load_within(store, key, objects).counts
+
+
+def load_within(
+    store: Store,
+    key: BatchKey,
+    objects: ObjectReader | None = None,
+    *,
+    remaining_seconds: Callable[[], float] = lambda: inf,
+) -> Loading:
+    """Load one batch, whatever an earlier attempt at it had done, or as much as there is time for.
 
     Every write is idempotent: records have deterministic ids, quarantined rows are known by
     their place, and the batch is closed last, by whoever began it last.
@@ -37,6 +64,8 @@ def load_batch(store: Store, key: BatchKey, objects: ObjectReader | None = None)
         store: the database.
         key: the batch.
         objects: reads the ranges of uploaded files; only batches that are one need it.
+        remaining_seconds: what is left of this call's time. At least one part of the batch
+            is loaded.
 
     Returns:
         What became of the rows: the stored counts, if the batch was loaded already.
@@ -47,32 +76,253 @@ def load_batch(store: Store, key: BatchKey, objects: ObjectReader | None = None)
     """
     batch = checkpoints.begin(store, key)
     if batch is None:
-        done = store.batches.find_one({"_id": key.id}, {"counts": 1}) or {}
-        return Counts(**done["counts"])
+        return Loading(checkpoints.counts_of(store, key), again=False)
     attempt = batch["attempts"]
     try:
-        # A large file is loaded for longer than a lease: every batch is a sign of life.
-        runs.renew(store, key.run_id)
-        raw = _raw(store, batch, objects)
-        counts = _load_rows(store, key, raw, batch)
-        checkpoints.finish(store, key, attempt, counts)
+        if known := _known_content(store, batch):
+            counts = _counts_of_known(batch, known)
+            if counts.quarantined:
+                quarantine.put_again(store, known["raw_id"], batch)
+            checkpoints.finish(store, key, attempt, counts, _as_known(known))
+            return Loading(counts, again=False)
+        return _Load(store, key, batch).run(objects, remaining_seconds)
     except StateConflict:
         # A later attempt closes the batch; what this one has written it finds and counts.
-        done = store.batches.find_one({"_id": key.id}, {"counts": 1}) or {}
-        return Counts(**done.get("counts", {}))
+        return Loading(checkpoints.counts_of(store, key), again=False)
     except Exception as error:
         checkpoints.fail(store, key, attempt, error)
         raise
+
+
+class _Load:
+    """One attempt at loading a batch."""
+
+    def __init__(self, store: Store, key: BatchKey, batch: Document) -> None:
+        self._store = store
+        self._key = key
+        self._batch = batch
+
+    def run(self, objects: ObjectReader | None, remaining_seconds: Callable[[], float]) -> Loading:
+        store, batch = self._store, self._batch
+        with (
+            _raw(store, batch, objects) as (raw, payload, kept),
+            writing.Lookups(store, batch["received_at"], _mine(store, batch), kept) as lookups,
+        ):
+            found = incoming(
+                raw,
+                payload,
+                origin=_origin(raw, batch),
+                first_row=batch["first_row"],
+                judged_at=_judged_at(batch),
+                covering=self._cover,
+                seen=lookups.begin,
+            )
+            kept()
+            if found.rows != batch["rows"]:
+                raise ConservationBroken(
+                    f"Batch {self._key.id} was cut with {batch['rows']} rows, and {found.rows} "
+                    "were read. This is a defect of cutting or reading; nothing of it is loaded."
+                )
+            counts, done, plain = self._progress()
+            newest: dict[bytes, Document] = {}
+            for number, part in enumerate(writing.parts(found, lookups.known)):
+                if number < done:
+                    continue
+                if number > done and remaining_seconds() < _RESERVE_SECONDS:
+                    records.raise_latest(store, list(newest.values()))
+                    return self._pause(counts, number, plain)
+                written = _write_part(store, batch, part, counts, _memory(store, batch))
+                records.newest_of(written.current, newest)
+                plain &= written.plain
+        records.raise_latest(store, list(newest.values()))
+        counts.rows_in, counts.quarantined = found.rows, len(found.faults)
+        counts.duplicate = len(found) - found.identities
+        faults = _set_aside(found, raw, batch)
+        quarantine.put_quarantine(store, faults)
+        if batch["attempts"] > 1:
+            kept_aside = [fault["_id"] for fault in faults]
+            quarantine.release(store, batch["_id"], raw["_id"], kept_aside)
+        plain &= all(fault["reason"] != _DEPENDS_ON_TIME for fault in faults)
+        fields = {"context": context_of(batch), "plain": plain}
+        checkpoints.finish(store, self._key, batch["attempts"], counts, fields)
+        return Loading(counts, again=False)
+
+    def _cover(self, first: bytes, last: bytes) -> None:
+        checkpoints.note_cover(self._store, self._key, first, last)
+
+    def _progress(self) -> tuple[Counts, int, bool]:
+        """What an earlier call has counted, how many parts it has written, and if all plainly."""
+        progress = self._batch.get("progress")
+        # If rows are cut otherwise by now, all of them are gone through again: what is written
+        # already is found, and counted as what it was.
+        if progress is None or progress["cut"] != _CUT:
+            return Counts(), 0, True
+        return Counts(**progress["counts"]), progress["parts"], progress["plain"]
+
+    def _pause(self, counts: Counts, parts: int, plain: bool) -> Loading:
+        progress = {"cut": _CUT, "parts": parts, "counts": asdict(counts), "plain": plain}
+        name, attempt = self._batch["_id"], self._batch["attempts"]
+        checkpoints.note_progress(self._store, name, attempt, progress)
+        checkpoints.pause(self._store, name, attempt)
+        return Loading(counts, again=True)
+
+
+_CUT = f"{PIECE} {NORMALISER_VERSION}"
+"""What decides how a batch is cut into parts."""
+
+
+def read_records(raw: Document, batch: Document, *, judged_at: datetime | None = None) -> Records:
+    """The records of a batch as they are loaded, and the faults of its other rows.
+
+    Args:
+        raw: its raw batch.
+        batch: the batch.
+        judged_at: the time against which "too far ahead" is judged, if not the batch's own.
+    """
+    return incoming(
+        raw,
+        unpack(raw),
+        origin=_origin(raw, batch),
+        first_row=batch["first_row"],
+        judged_at=judged_at or _judged_at(batch),
+    )
+
+
+def write_records(
+    store: Store,
+    batch: Document,
+    groups: Mapping[bytes, Sequence[Document]],
+    counts: Counts,
+    *,
+    remember: bool = False,
+) -> None:
+    """Bring some records of a batch in, as loading it does; see `load_within`.
+
+    Args:
+        store: the database.
+        batch: the batch that they are of.
+        groups: its documents by identity, in the order of rows.
+        counts: inserted, updated and unchanged are added to.
+        remember: note with the batch what is about to be rewritten, so that after a crash it
+            is counted alike.
+    """
+    current = writing.merge_in(
+        store,
+        groups,
+        counts,
+        memory=_memory(store, batch) if remember else writing.Memory(),
+        later=lambda ids: _later_sightings(store, batch, ids),
+    )
+    records.raise_latest(store, current)
+
+
+def rewrite(store: Store, raw: Document, batch: Document) -> Counts:
+    """Load a batch's records without touching its checkpoint, as a rebuild does.
+
+    Returns:
+        What became of the records this time.
+    """
+    counts = Counts()
+    newest: dict[bytes, Document] = {}
+    with writing.Lookups(store, batch["received_at"]) as lookups:
+        found = incoming(
+            raw,
+            unpack(raw),
+            origin=_origin(raw, batch),
+            first_row=batch["first_row"],
+            judged_at=_judged_at(batch),
+            seen=lookups.begin,
+        )
+        for part in writing.parts(found, lookups.known):
+            written = _write_part(store, batch, part, counts, writing.Memory())
+            records.newest_of(written.current, newest)
+    records.raise_latest(store, list(newest.values()))
+    counts.rows_in, counts.quarantined = found.rows, len(found.faults)
+    counts.duplicate = len(found) - found.identities
     return counts
 
 
-def _raw(store: Store, batch: Document, objects: ObjectReader | None) -> Document:
-    """The batch's raw rows; a range of an object is fetched and kept first, once."""
+def _write_part(
+    store: Store,
+    batch: Document,
+    part: writing.Part,
+    counts: Counts,
+    memory: writing.Memory,
+) -> writing.Written:
+    return writing.write(
+        store,
+        part,
+        counts,
+        memory=memory,
+        later=lambda ids: _later_sightings(store, batch, ids),
+    )
+
+
+def _memory(store: Store, batch: Document) -> writing.Memory:
+    key = BatchKey(batch["run_id"], batch["input"], batch["number"])
+    return writing.Memory(
+        frozenset(map(bytes, batch.get("moved", ()))),
+        frozenset(map(bytes, batch.get("updated", ()))),
+        lambda moved, updated: checkpoints.note_changes(store, key, moved, updated),
+        lambda: checkpoints.noted_moved(store, batch["_id"]),
+    )
+
+
+def _mine(store: Store, batch: Document) -> Callable[[Sequence[bytes]], set[bytes]] | None:
+    """Finds what an earlier attempt at a batch may have written, if there was one."""
+    if batch["attempts"] <= 1:
+        return None
+    noted = {bytes(id_) for name in ("moved", "updated") for id_ in batch.get(name, ())}
+    return lambda ids: records.inserted_by(store, ids, batch["_id"]) | noted.intersection(ids)
+
+
+def _origin(raw: Document, batch: Document) -> Document:
+    """Where the records of a batch come from; the same fields in each of its documents."""
+    origin = {
+        # A batch that a later run took over keeps the run that received it.
+        "run_id": batch.get("first_run_id", batch["run_id"]),
+        "raw_id": raw["_id"],
+        "received_at": batch["received_at"],
+    }
+    if "version" in raw:
+        origin["version"] = raw["version"]
+    return {**origin, "inserted_by": batch["_id"]}
+
+
+def _judged_at(batch: Document) -> datetime:
+    judged_at: datetime = batch.get("judged_at") or batch["received_at"]
+    return judged_at
+
+
+@contextmanager
+def _raw(
+    store: Store, batch: Document, objects: ObjectReader | None
+) -> Iterator[tuple[Document, bytes, Callable[[], None]]]:
+    """The batch's raw rows, their bytes, and what makes sure that they are kept.
+
+    A range of an object is fetched and kept once. It is packed and written aside, while its
+    rows are read already; no record is written before.
+    """
     if objects is None or "range" not in batch:
-        return get_raw(store, batch["raw_id"])
-    kept = find_raw(store, batch["raw_id"])
-    if kept is not None:
-        return kept
+        raw = get_raw(store, batch["raw_id"])
+        yield raw, unpack(raw), lambda: None
+        return
+    found = find_raw(store, batch["raw_id"])
+    if found is not None:
+        yield found, unpack(found), lambda: None
+        return
+    data = _fetch(batch, objects)
+    raw = csv_raw(batch, Payload(batch["rows"], len(data), batch["digest"], b""))
+    with ThreadPoolExecutor(1) as pool:
+
+        def keep() -> None:
+            save_raw(store, [csv_raw(batch, pack_csv(data, batch["rows"], batch["digest"]))])
+
+        keeping = pool.submit(keep)
+        yield raw, data, keeping.result
+
+
+def _fetch(batch: Document, objects: ObjectReader) -> bytes:
     version = ObjectVersion.of(batch["object"])
     start, end = batch["range"]
     data = objects.read(version, start, end)
@@ -81,9 +331,7 @@ def _raw(store: Store, batch: Document, objects: ObjectReader | None) -> Documen
             f"Bytes {start} to {end} of {version.place} are not those that were cut: an object "
             "version never changes, so the storage is at fault. Upload the file again."
         )
-    raw = csv_raw(batch, pack_csv(data, batch["rows"]))
-    save_raw(store, [raw])
-    return raw
+    return data
 
 
 def csv_raw(batch: Document, payload: Payload) -> Document:
@@ -106,58 +354,36 @@ def csv_raw(batch: Document, payload: Payload) -> Document:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The rows of a batch: documents by identity, and the rows that are none."""
-
-    reading: Reading
-    documents: dict[bytes, list[Document]]
-    """Of each identity in the order of rows; nearly always one."""
-    count: int
-    """Documents in all."""
-    faults: list[Fault]
+def _known_content(store: Store, batch: Document) -> Document | None:
+    """The batch that makes loading this one needless, if there is one."""
+    if "place" not in batch or "covers" in batch:
+        # Of a batch that an earlier attempt had begun to load, that attempt has to be counted.
+        return None
+    if runs.is_forced(store, batch["run_id"]):
+        return None
+    return known_content.find(store, batch, context_of(batch))
 
 
-def _rows(raw: Document, batch: Document, batch_id: str) -> _Rows:
-    reading = read(raw)
-    places = reading.places
-    received_at: datetime = batch["received_at"]
-    good, more_faults = validate(reading.candidates, now=received_at)
-    faults = reading.faults + [
-        Fault(places[fault.row], fault.code, fault.field, fault.message) for fault in more_faults
-    ]
-    origin = {"run_id": batch["run_id"], "raw_id": raw["_id"], "received_at": received_at}
-    if "version" in raw:
-        origin["version"] = raw["version"]
-    origin["inserted_by"] = batch_id
-    first_row = batch["first_row"]
-    by_id: dict[bytes, list[Document]] = {}
-    for index, record in good:
-        document = _document(record, origin, first_row + places[index])
-        by_id.setdefault(document["_id"], []).append(document)
-    return _Rows(reading, by_id, len(good), faults)
+def _counts_of_known(batch: Document, known: Document) -> Counts:
+    then = Counts(**known["counts"])
+    return replace(
+        then,
+        rows_in=batch["rows"],
+        inserted=0,
+        updated=0,
+        unchanged=then.inserted + then.updated + then.unchanged,
+    )
 
 
-def _load_rows(store: Store, key: BatchKey, raw: Document, batch: Document) -> Counts:
-    rows = _rows(raw, batch, key.id)
-    counts = Counts(rows_in=rows.reading.rows, quarantined=len(rows.faults))
-    counts.duplicate = rows.count - len(rows.documents)
-    if rows.documents:
-        checkpoints.note_cover(store, key, min(rows.documents), max(rows.documents))
-        current = write(
-            store,
-            rows.documents,
-            batch["received_at"],
-            counts,
-            memory=Memory(
-                frozenset(map(bytes, batch.get("moved", ()))),
-                lambda ids: checkpoints.note_moved(store, key, ids),
-            ),
-            later=lambda ids: _later_sightings(store, batch, ids),
-        )
-        records.raise_latest(store, current)
-    quarantine.put_quarantine(store, _set_aside(rows, key, raw, batch))
-    return counts
+def _as_known(known: Document) -> Document:
+    """What a batch notes that was skipped: whose rows are its own, too."""
+    return {
+        "skipped": True,
+        "known_as": known["_id"],
+        "raw_id": known["raw_id"],
+        "context": known["context"],
+        "plain": True,
+    }
 
 
 def _later_sightings(
@@ -171,42 +397,32 @@ def _later_sightings(
     found: dict[bytes, list[Document]] = {}
     for other in checkpoints.received_later(store, batch, ids):
         raw = find_raw(store, other["raw_id"])
+        if raw is None and "known_raw" in other:
+            raw = find_raw(store, other["known_raw"])
         if raw is None:
             continue
-        documents = _rows(raw, other, other["_id"]).documents
-        for id_ in ids & documents.keys():
-            found.setdefault(id_, []).extend(documents[id_])
+        for id_, documents in read_records(raw, other).documents_of(ids).items():
+            found.setdefault(id_, []).extend(documents)
     return found
 
 
-def _document(record: Record, origin: Document, row: int) -> Document:
-    id_ = record_id(
-        record["source"],
-        record["dataset"],
-        record["asset_id"],
-        record.get("interval", ""),
-        record["timestamp"],
-    )
-    return {"_id": id_, **record, **origin, "row": row, "revision": 1}
-
-
-def _set_aside(rows: _Rows, key: BatchKey, raw: Document, batch: Document) -> list[Document]:
+def _set_aside(found: Records, raw: Document, batch: Document) -> list[Document]:
     now = clock.now()
     documents = []
-    for fault in rows.faults:
+    for fault in found.faults:
         number = batch["first_row"] + fault.row
         documents.append(
             {
                 "_id": f"{raw['_id']}/{number}",
                 "source": raw["source"],
-                "run_id": key.run_id,
-                "batch": key.id,
+                "run_id": batch["run_id"],
+                "batch": batch["_id"],
                 "raw_id": raw["_id"],
                 "received_at": batch["received_at"],
                 "reason": fault.code,
                 "field": fault.field,
                 "message": fault.message.encode("utf-8", "backslashreplace").decode(),
-                "row": rows.reading.text(fault.row)[:_MAX_ROW_CHARACTERS],
+                "row": found.text(fault.row)[:_MAX_ROW_CHARACTERS],
                 "row_number": number,
                 "first_at": now,
                 "last_at": now,

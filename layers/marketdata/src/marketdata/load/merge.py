@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from marketdata.schema.identity import digest
 from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store.connection import Document
 
@@ -38,8 +39,11 @@ def same_values(a: Document, b: Document) -> bool:
 
 
 def same_row(a: Document, b: Document) -> bool:
-    """Whether two sightings are the same row of the same raw batch."""
-    return bool(a["raw_id"] == b["raw_id"] and a["row"] == b["row"])
+    """Whether two sightings are the same row of the same receipt.
+
+    Content that comes again unchanged is the same raw batch, received by another run.
+    """
+    return all(a[field] == b[field] for field in ("raw_id", "row", "run_id"))
 
 
 def sightings(document: Document) -> list[Document]:
@@ -65,7 +69,7 @@ def merge(documents: Iterable[Document]) -> Document:
         if not line or not same_values(line[-1], sighting):
             line.append(sighting)
     identity = {f: documents[0][f] for f in _IDENTITY_FIELDS if f in documents[0]}
-    merged = {**identity, **line[-1], "revision": len(line)}
+    merged = {**identity, **line[-1], "revision": len(line), "digest": digest(line[-1])}
     if len(line) > 1:
         merged["history"] = line[:-1]
     return merged

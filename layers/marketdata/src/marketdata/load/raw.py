@@ -18,6 +18,8 @@ MAX_UNPACKED_BYTES = 48 * 1024 * 1024
 
 _LEVEL = 3
 """zlib's level: API payloads shrink to about a seventh; higher ones cost more than they save."""
+_CSV_LEVEL = 1
+"""Rows of numbers shrink to two fifths at any level, and the higher ones take twice the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,9 @@ def _pack(rows: list[bytes]) -> Iterator[Payload]:
     )
 
 
-def pack_csv(data: bytes, rows: int) -> Payload:
-    """A range of a CSV, whose bytes stay as they are."""
-    return Payload(rows, len(data), digest_of(data), zlib.compress(data, _LEVEL))
+def pack_csv(data: bytes, rows: int, digest: str) -> Payload:
+    """A range of a CSV, whose bytes stay as they are; `digest` is theirs."""
+    return Payload(rows, len(data), digest, zlib.compress(data, _CSV_LEVEL))
 
 
 def digest_of(data: bytes) -> str:

@@ -1,34 +1,44 @@
 """Writing the records of a batch: new ones in bulk, changed ones one by one, known ones not at all.
 
-Most batches are either new or known as a whole, and both are settled in bulk, a chunk at a time:
-one look-up of what the database has, one unordered insert of the rest. Chunks are written by
-two threads, so that MongoDB works on one while the next is prepared; the driver lets go of the
-interpreter while it waits. Whatever is not simply new or simply known - other values, a row
-that came twice, another loader that was faster - is settled afterwards by merging.
+Most batches are either new or known as a whole, and both are settled in bulk: one look-up of
+what the database has, one unordered insert of the rest, a piece at a time. Pieces are looked up
+by threads of their own while the next ones are validated, and written by two, so that MongoDB
+works on one while another is prepared; the driver lets go of the interpreter while it waits.
+Whatever is not simply new or simply known - other values, a row that came twice, another loader
+that was faster - is settled afterwards by merging.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import batched
+from types import TracebackType
+from typing import Self
 
 from marketdata.load import merge
-from marketdata.schema.record import VALUE_FIELDS
+from marketdata.load.incoming import Piece, Records
 from marketdata.store import records
 from marketdata.store.batches import Counts
 from marketdata.store.connection import Document, Store
+from marketdata.store.records import Known
 
 CHUNK = 2_500
-"""Records written together: large enough to hide the round trip, small enough to overlap."""
+"""Records inserted together: large enough to hide the round trip, small enough to overlap."""
 
-_WRITERS = 2
+MERGED_TOGETHER = 5_000
+"""Records merged together; each is in memory twice."""
+
+_THREADS = 2
 _PROBE = 16
-"""Ids by which a chunk is taken for new; a wrong guess costs time and nothing else."""
+"""Ids by which a piece is taken for new; a wrong guess costs time and nothing else."""
 
+type Places = Mapping[bytes, Sequence[tuple[Piece, int]]]
+"""Where the records of some identities are: in which piece, at which index."""
 type Groups = Mapping[bytes, Sequence[Document]]
 type Later = Callable[[AbstractSet[bytes]], Groups]
 
@@ -39,91 +49,209 @@ class Memory:
 
     A row that is an earlier sighting of a known value counts as unchanged, but the record is
     rewritten to tell where the value was first seen. After a crash it could not be told from a
-    row that brought the value, so such ids are noted before they are written.
+    row that brought the value; and one that had brought it may have left no trace by then, if
+    an earlier sighting came in between. So ids are noted before their records are rewritten.
     """
 
-    moved: AbstractSet[bytes]
-    note_moved: Callable[[Sequence[bytes]], None]
+    moved: AbstractSet[bytes] = frozenset()
+    updated: AbstractSet[bytes] = frozenset()
+    note: Callable[[Sequence[bytes], Sequence[bytes]], None] = lambda _moved, _updated: None
+    noted_moved: Callable[[], AbstractSet[bytes]] = frozenset
+    """What is noted as moved by now: another attempt at the batch may be at work as well."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """What became of a chunk."""
+class Written:
+    """What became of a part."""
 
-    inserted: list[Document]
+    current: list[Document]
+    """The records as they are now, but for those that were known and stay as they were."""
+    plain: bool
+    """Nothing was merged: every record was new, or known as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a batch's records, to be written together."""
+
+    inserting: Sequence[tuple[Piece, Sequence[int]]]
+    """Those that are not known, as far as one can tell."""
+    merging: Places
+    """Those that need merging."""
     unchanged: int
-    open: list[bytes]
-    """Ids that need merging."""
+    """The number of those that are known as they are."""
 
 
-def write(
-    store: Store,
-    groups: Groups,
-    received_at: datetime,
-    counts: Counts,
-    *,
-    memory: Memory,
-    later: Later,
-) -> list[Document]:
+class Lookups:
+    """Looks up which records of a batch are known while the batch is still being read.
+
+    What it finds may be out of date when it is used. A record that was inserted since then is
+    met as a duplicate key. One that was changed since then was changed by a batch that asks
+    which others cover its records, and finds this one: the batch's cover is noted first.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        received_at: datetime,
+        mine: Callable[[Sequence[bytes]], AbstractSet[bytes]] | None = None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare looking up.
+
+        Args:
+            store: the database.
+            received_at: when the batch was received.
+            ready: returns when the raw rows are kept. Whoever changes one of the records and
+                finds that this batch covers it wants to read them; if they are not there yet,
+                the look-up is to see the change.
+            mine: which records an earlier attempt at the batch may have written; they are
+                merged, whatever they say, as that tells how they count.
+        """
+        self._store = store
+        self._received_at = received_at
+        self._mine = mine
+        self._ready = ready
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._found: dict[Piece, Future[Known]] = {}
+
+    def __enter__(self) -> Self:
+        """Nothing happens before the first piece."""
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Wait for what is under way."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, piece: Piece) -> None:
+        """Start looking up a piece."""
+        self._found[piece] = self._pool.submit(self._look_up, piece)
+
+    def known(self, piece: Piece) -> Known:
+        """Which records of a piece are known."""
+        return self._found[piece].result()
+
+    def _look_up(self, piece: Piece) -> Known:
+        self._ready()
+        ids = piece.ids
+        if len(ids) > _PROBE and not records.any_exists(self._store, ids[:: len(ids) // _PROBE]):
+            return Known(frozenset(), frozenset())
+        known = records.known(self._store, ids, piece.digests, self._received_at)
+        if self._mine is None:
+            return known
+        mine = self._mine(ids)
+        return Known(known.same - mine, known.other | mine)
+
+
+def parts(incoming: Records, known: Callable[[Piece], Known]) -> Iterator[Part]:
+    """The records of a batch in parts, always cut alike for the same batch.
+
+    First piece by piece those whose identity the batch has once, then the others.
+    """
+    multiple = incoming.multiple
+    for piece in incoming.pieces:
+        yield _part(piece, known(piece), multiple)
+    if multiple:
+        yield Part([], multiple, 0)
+
+
+def _part(piece: Piece, known: Known, multiple: Places) -> Part:
+    if len(known.same) == len(piece) and not multiple:
+        return Part([], {}, len(piece))
+    if not (known.same or known.other or multiple):
+        return Part([(piece, range(len(piece)))], {}, 0)
+    inserting: list[int] = []
+    merging: dict[bytes, list[tuple[Piece, int]]] = {}
+    unchanged = 0
+    for index, id_ in enumerate(piece.ids):
+        if id_ in multiple:
+            continue
+        if id_ in known.same:
+            # An earlier sighting of the same values stays as it is: the neighbours in its
+            # line say the same.
+            unchanged += 1
+        elif id_ in known.other:
+            merging[id_] = [(piece, index)]
+        else:
+            inserting.append(index)
+    return Part([(piece, inserting)], merging, unchanged)
+
+
+def write(store: Store, part: Part, counts: Counts, *, memory: Memory, later: Later) -> Written:
     """Bring records in, counting each identity once.
 
     Args:
         store: the database.
-        groups: the documents of each identity, in the order of their rows; nearly always one.
-        received_at: when the batch was received; part of every document's precedence.
+        part: the records.
         counts: inserted, updated and unchanged are added to.
         memory: of earlier attempts at the batch.
         later: what is known of records from batches that were received later; asked after
             records were changed, so that whoever looked at them before has been seen.
-
-    Returns:
-        The records as they are now, but for those that were known and stay as they were.
     """
+    counts.unchanged += part.unchanged
     current: list[Document] = []
-    merging = [id_ for id_, documents in groups.items() if len(documents) > 1]
-    single = (documents[0] for documents in groups.values() if len(documents) == 1)
-    chunks = (list(chunk) for chunk in batched(single, CHUNK, strict=False))
-    for written in _in_parallel(store, chunks, received_at):
-        counts.inserted += len(written.inserted)
-        counts.unchanged += written.unchanged
-        current += written.inserted
-        merging += written.open
-    settled, changed = _settle(store, {id_: groups[id_] for id_ in merging}, counts, memory)
+    merging = dict(part.merging)
+    for inserted, taken in _insert(store, part):
+        counts.inserted += len(inserted)
+        current += inserted
+        merging.update(taken)
+    for ids in batched(merging, MERGED_TOGETHER, strict=False):
+        current += merge_in(
+            store, _documents({i: merging[i] for i in ids}), counts, memory=memory, later=later
+        )
+    return Written(current, plain=not merging)
+
+
+def merge_in(
+    store: Store, groups: Groups, counts: Counts, *, memory: Memory, later: Later
+) -> list[Document]:
+    """Bring records in by merging; see `write`."""
+    settled, changed = _settle(store, groups, counts, memory)
     if changed and (sightings := later(changed)):
-        again, _ = _settle(store, sightings, Counts(), memory)
+        again, _ = _settle(store, sightings, Counts(), Memory())
         settled += again
-    return current + settled
+    return settled
 
 
-def _in_parallel(
-    store: Store, chunks: Iterable[list[Document]], received_at: datetime
-) -> list[_Written]:
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        return list(pool.map(lambda chunk: _write_chunk(store, chunk, received_at), chunks))
+def _insert(store: Store, part: Part) -> Iterator[tuple[list[Document], Places]]:
+    """Insert what is not known; of each chunk what was inserted, and where the rest is."""
+
+    def insert(piece: Piece, indexes: Sequence[int]) -> tuple[list[Document], Places]:
+        documents = piece.documents(indexes)
+        taken = records.insert_new(store, documents)
+        if not taken:
+            return documents, {}
+        places = {piece.ids[i]: [(piece, i)] for i in indexes if piece.ids[i] in taken}
+        return [d for d in documents if d["_id"] not in taken], places
+
+    chunks = [
+        (piece, chunk)
+        for piece, indexes in part.inserting
+        for chunk in batched(indexes, CHUNK, strict=False)
+    ]
+    if len(chunks) <= 1:
+        yield from (insert(*chunk) for chunk in chunks)
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(lambda chunk: insert(*chunk), chunks)
 
 
-def _write_chunk(store: Store, chunk: list[Document], received_at: datetime) -> _Written:
-    """Insert what is new and pass over what is known, where that is plain to see.
-
-    A record with the same values and an earlier sighting stays as it is: the neighbours in its
-    line say the same.
-    """
-    ids = [document["_id"] for document in chunk]
-    known: dict[bytes, Document] = {}
-    if len(ids) <= _PROBE or records.any_exists(store, ids[:: len(ids) // _PROBE]):
-        known = records.earlier_values(store, ids, received_at)
-    new, changed, unchanged = [], [], 0
-    for document in chunk:
-        values = known.get(document["_id"])
-        if values is None:
-            new.append(document)
-        elif values == {f: document[f] for f in VALUE_FIELDS if f in document}:
-            unchanged += 1
-        else:
-            changed.append(document["_id"])
-    taken = records.insert_new(store, new)
-    inserted = [d for d in new if d["_id"] not in taken] if taken else new
-    return _Written(inserted, unchanged, [*changed, *taken])
+def _documents(places: Places) -> dict[bytes, list[Document]]:
+    """The documents at these places by identity, in the order of rows."""
+    by_piece: dict[Piece, list[int]] = {}
+    for found in places.values():
+        for piece, index in found:
+            by_piece.setdefault(piece, []).append(index)
+    documents: dict[bytes, list[Document]] = {}
+    for piece, indexes in by_piece.items():
+        for document in piece.documents(indexes):
+            documents.setdefault(document["_id"], []).append(document)
+    return {id_: sorted(group, key=merge.precedence) for id_, group in documents.items()}
 
 
 def _settle(
@@ -135,7 +263,8 @@ def _settle(
     lost update, and the merge starts again from what is there.
 
     Returns:
-        The records as they are now, and the ids of those that existed and were changed.
+        The records as they are now, and the ids of those that existed and were changed, now or
+        before a crash.
     """
     current: list[Document] = []
     changed: set[bytes] = set()
@@ -149,18 +278,24 @@ def _settle(
         current += inserted
 
         replacements = []
+        # Read after the records: whatever another attempt has written, it had noted before.
+        noted_moved = cache(memory.noted_moved)
         for id_, old in existing.items():
             merged = merge.merge([old, *groups[id_]])
             # Who inserted it stays: the order of sightings need not be that of loading.
             merged["inserted_by"] = old["inserted_by"]
             if _same_line(old, merged):
-                _count_known(counts, old, groups[id_][0], memory)
+                _count_known(counts, old, groups[id_][0], memory, noted_moved)
                 current.append(old)
+                if _is_in_between(old, groups[id_]):
+                    # Whoever wrote it, an attempt that died for one, may not have got to ask.
+                    changed.add(id_)
             else:
                 replacements.append((old, merged))
         moved = {bytes(o["_id"]) for o, m in replacements if merge.same_story(o, m)}
-        if moved:
-            memory.note_moved(sorted(moved))
+        if replacements:
+            updated = {bytes(o["_id"]) for o, _ in replacements} - moved
+            memory.note(sorted(moved - memory.moved), sorted(updated - memory.updated))
         lost = set(records.replace_if_unchanged(store, replacements))
         for old, merged in replacements:
             id_ = bytes(old["_id"])
@@ -183,25 +318,44 @@ def _first(documents: Sequence[Document]) -> Document:
     return merge.merge(documents) | {"inserted_by": documents[0]["inserted_by"]}
 
 
+def _is_in_between(document: Document, mine: Sequence[Document]) -> bool:
+    """Whether one of these rows is a sighting of a record that has several."""
+    return "history" in document and any(
+        merge.same_row(sighting, row) for sighting in merge.sightings(document) for row in mine
+    )
+
+
 def _same_line(a: Document, b: Document) -> bool:
     """Whether two states of a record have the same sightings."""
     mine, other = merge.sightings(a), merge.sightings(b)
     return merge.same_story(a, b) and all(map(merge.same_row, mine, other))
 
 
-def _count_known(counts: Counts, existing: Document, mine: Document, memory: Memory) -> None:
+def _count_known(
+    counts: Counts,
+    existing: Document,
+    mine: Document,
+    memory: Memory,
+    noted_moved: Callable[[], AbstractSet[bytes]],
+) -> None:
     """Count an identity whose record needs no change.
 
-    If this very batch had written it before a crash, it is what it was then.
+    If this very batch had written it before a crash, or another attempt at it has by now, it is
+    what it was then.
     """
     if mine["_id"] in memory.moved:
         counts.unchanged += 1
     elif existing["inserted_by"] == mine["inserted_by"]:
         counts.inserted += 1
+    elif mine["_id"] in memory.updated:
+        counts.updated += 1
     elif any(
         sighting["raw_id"] == mine["raw_id"] and sighting["run_id"] == mine["run_id"]
         for sighting in merge.sightings(existing)
     ):
-        counts.updated += 1
+        if mine["_id"] in noted_moved():
+            counts.unchanged += 1
+        else:
+            counts.updated += 1
     else:
         counts.unchanged += 1

@@ -13,11 +13,11 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from marketdata import clock
 from marketdata.csv_files import cutting, encoding, parsing
 from marketdata.csv_files.columns import DEFAULT_DATASET
 from marketdata.csv_files.cutting import Piece
-from marketdata.errors import FileRefused, TerminalError, TransientError
+from marketdata.errors import FileRefused, StateConflict, TerminalError, TransientError
+from marketdata.load.context import context_of
 from marketdata.load.loader import csv_raw
 from marketdata.load.raw import digest_of, pack_csv, raw_id
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
@@ -30,12 +30,13 @@ from marketdata.store import objects as uploads
 from marketdata.store import runs
 from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
+from marketdata.store.server_time import server_clock
 
 _LOG = Logger(service="extract_csv")
 """The function's own, which adds the request and the run to every line."""
 
 MAX_COLUMNS = 500
-MAX_BATCHES = 40_000
+MAX_BATCHES = 30_000
 """The state machine carries a number for each batch, 256 KB in all."""
 
 _RESERVE_SECONDS = 20.0
@@ -67,7 +68,8 @@ def extract_csv(
     """Cut an object version into batches, from where an earlier call had got to.
 
     Nothing is loaded before the whole file was seen, so a file that is refused in its middle
-    leaves no half of it behind.
+    leaves no half of it behind. What an earlier run has cut is no exception: if that run had not
+    seen the whole file, the rest is cut first, and then all of it is loaded.
 
     Args:
         store: the database.
@@ -78,22 +80,25 @@ def extract_csv(
         remaining_seconds: what is left of this call's time.
 
     Raises:
-        StateConflict: the run has ended.
+        StateConflict: the run has ended, or has lost the object to another one.
         TransientError: S3 or the database is out of reach; the state machine retries.
     """
-    require_running(store, run_id)
+    require_running(store, run_id, input_id)
     note = runs.get(store, run_id)["inputs"][input_id]
-    if note["status"] == "extracted":
-        return Extracted("extracted", checkpoints.numbers(store, run_id, input_id))
+    if note["status"] in ("extracted", "skipped"):
+        return Extracted(note["status"], checkpoints.numbers(store, run_id, input_id))
     if note["status"] == "failed":
         return Extracted("failed", [])
+    server = server_clock(store)
     if "started_at" not in note:
-        note["started_at"] = clock.now()
-        start = {"status": "extracting", "started_at": note["started_at"]}
+        start = {"status": "extracting", "started_at": server.now()}
         runs.set_input(store, run_id, input_id, start)
     extraction = _Extraction(store, run_id, input_id, note, settings)
     try:
         done = extraction.run(objects, remaining_seconds)
+    except StateConflict:
+        # Of the run, not of the file: whoever has it now goes on.
+        raise
     except TerminalError as error:
         # What a file that is refused had brought so far was never to be loaded.
         checkpoints.drop_pending_from(store, input_id, run_id, 0)
@@ -106,7 +111,7 @@ def extract_csv(
         raise
     if not done:
         return Extracted("again", [])
-    end = {"status": "extracted", "extracted_at": clock.now(), "error": None}
+    end = {"status": "extracted", "extracted_at": server.now(), "error": None}
     runs.set_input(store, run_id, input_id, end)
     return Extracted("extracted", checkpoints.numbers(store, run_id, input_id))
 
@@ -124,7 +129,7 @@ class _Extraction:
         self._version = ObjectVersion.of(note["object"])
         progress = note.get("progress", {})
         self._position: int = progress.get("position", 0)
-        self._batches: int = progress.get("batches", 0)
+        self._batches: int = progress.get("batches", note.get("batches", 0))
         self._rows: int = progress.get("rows", 0)
         self._packed: bool = progress.get("packed", False)
         self._warnings: list[str] = list(note.get("warnings", ()))
@@ -222,7 +227,9 @@ class _Extraction:
         for piece in pieces:
             batch = self._batch(piece, self._batches)
             if self._packed:
-                save_raw(self._store, [csv_raw(batch, pack_csv(piece.data, piece.rows))])
+                save_raw(
+                    self._store, [csv_raw(batch, pack_csv(piece.data, piece.rows, batch["digest"]))]
+                )
             batches.append(batch)
             self._position = piece.end
             self._batches += 1
@@ -249,11 +256,14 @@ class _Extraction:
         assert self._layout is not None  # noqa: S101 - the head is read before the first piece
         version = self._version
         digest = digest_of(piece.data)
-        place = f"{version.bucket}/{version.key} {version.version_id} {piece.start}-{piece.end}"
-        return {
+        range_ = f"{piece.start}-{piece.end}"
+        place = f"{version.bucket}/{version.key} {version.version_id} {range_}"
+        batch = {
             "number": number,
             "source": "csv",
             "raw_id": raw_id("csv", place, digest),
+            # Whatever the version: the same range of the key may have the same content again.
+            "place": f"{version.bucket}/{version.key} {range_}",
             # Of a packed file there are no ranges to fetch; where it was cut is known all the same.
             **({} if self._packed else {"range": [piece.start, piece.end]}),
             "cut": [piece.start, piece.end],
@@ -266,8 +276,11 @@ class _Extraction:
             "rows": piece.rows,
             "received_at": version.last_modified,
         }
+        return batch | {"context": context_of(batch)}
 
     def _save(self, batches: list[Document]) -> None:
+        # A call that outlived its run has nothing more to write.
+        require_running(self._store, self._run_id, self._input_id)
         checkpoints.put_batches(self._store, self._input_id, self._run_id, batches)
         self._note_progress()
 

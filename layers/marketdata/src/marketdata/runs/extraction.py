@@ -2,67 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
-from typing import Any
 
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
+from marketdata.errors import StateConflict, TerminalError, TransientError
+from marketdata.load.context import context_of
+from marketdata.load.raw import raw_id
+from marketdata.runs.asking import (
+    PATIENCE,
+    RESERVE_SECONDS,
+    Asker,
+    CircuitOpen,
+    Held,
+    Page,
+    Patience,
+    Throttling,
+    Unchanged,
+    circuit_open,
+    describe,
 )
-
-from marketdata import clock
-from marketdata.errors import (
-    TerminalError,
-    Throttled,
-    TransientError,
-    UpstreamMalformed,
-    UpstreamUnavailable,
-)
-from marketdata.load.raw import Payload, pack_json, raw_id
 from marketdata.runs.lifecycle import require_running
 from marketdata.runs.outcome import Extracted
+from marketdata.settings import UpstreamSettings
 from marketdata.sources import http
-from marketdata.sources.base import ApiSource, PageRequest
-from marketdata.sources.json_stream import elements, parse
+from marketdata.sources.base import ApiSource, PageRequest, Validators
 from marketdata.store import batches as checkpoints
-from marketdata.store import runs
+from marketdata.store import runs, sources
+from marketdata.store.batches import BatchKey
 from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
+from marketdata.store.server_time import server_clock
 
-MAX_PAUSES = 10
-"""Pauses that a source may ask for in one run before it ends as failed."""
-
-_RESERVE_SECONDS = 10.0
-"""Time kept back for writing what was fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How much is tried for one page within one call; the state machine's retries come on top."""
-
-    attempts: int = 3
-    longest_pause_seconds: float = 5.0
-    """Between two attempts; the pause is random, and shorter at first."""
-    limits: http.Limits = http.LIMITS
-
-
-PATIENCE = Patience()
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page, fetched and packed."""
-
-    payloads: list[Payload]
-    origin: Document
-    rows: int
-    """Rows that the source answered."""
-    left_out: int
-    """Of these, the ones that the source's settings do not ask for."""
+_ENDED = ("extracted", "skipped", "failed", "throttled")
+"""The states of an input that are final for its run."""
 
 
 def extract(
@@ -72,12 +46,14 @@ def extract(
     *,
     rows_per_batch: int,
     remaining_seconds: Callable[[], float],
+    settings: UpstreamSettings | None = None,
     patience: Patience = PATIENCE,
 ) -> Extracted:
     """Fetch all pages of a source that this run does not have yet.
 
-    A page's batches are written before the run's note says that the page is there, so that a
-    call that died in between fetches the page again and replaces them.
+    What earlier runs have left is loaded first: the first call asks the source nothing then. A
+    page's batches are written before the run's note says that the page is there, so that a call
+    that died in between fetches the page again and replaces them.
 
     Args:
         store: the database.
@@ -85,176 +61,289 @@ def extract(
         source: the source, configured.
         rows_per_batch: rows in one batch at most.
         remaining_seconds: what is left of this call's time.
+        settings: how long and how often the source is tried.
         patience: how much is tried for one page.
 
     Raises:
-        StateConflict: the run has ended.
+        StateConflict: the run has ended, or has lost the source to another one.
         TransientError: the source or the database is out of reach; the state machine retries.
     """
-    name = source.name
-    require_running(store, run_id)
-    note = runs.get(store, run_id)["inputs"][name]
-    if note["status"] == "extracted":
-        return Extracted("extracted", checkpoints.numbers(store, run_id, name))
-    if "started_at" not in note:
-        runs.set_input(store, run_id, name, {"status": "extracting", "started_at": clock.now()})
-    page, rows, number = note.get("pages", 0), note.get("last_rows", 0), note.get("batches", 0)
-    left_out = note.get("left_out", 0)
-    with http.Session() as session:
-        while request := source.page_after(page, rows):
-            left = remaining_seconds() - _RESERVE_SECONDS
-            if page > note.get("pages", 0) and left < patience.limits.read_seconds:
-                return Extracted("again", [])
-            try:
-                fetched = fetch(session, request, source, rows_per_batch, left, patience)
-            except Throttled as error:
-                return _pause(store, run_id, name, note, error)
-            except TerminalError as error:
-                runs.set_input(
-                    store,
-                    run_id,
-                    name,
-                    {"status": "failed", "error": checkpoints.describe(error)},
-                )
-                return Extracted("failed", checkpoints.numbers(store, run_id, name))
-            except TransientError as error:
-                # Kept in case that the last of the state machine's retries fails as well.
-                runs.set_input(store, run_id, name, {"error": checkpoints.describe(error)})
-                raise
-            _save(store, run_id, name, request, fetched, number)
-            page, rows, number = request.page, fetched.rows, number + len(fetched.payloads)
-            left_out += fetched.left_out
-            runs.set_input(
-                store,
-                run_id,
-                name,
-                {
-                    "pages": page,
-                    "last_rows": rows,
-                    "batches": number,
-                    "left_out": left_out,
-                    "error": None,
-                },
-            )
-    runs.set_input(store, run_id, name, {"status": "extracted", "extracted_at": clock.now()})
-    return Extracted("extracted", checkpoints.numbers(store, run_id, name))
+    require_running(store, run_id, source.name)
+    run = runs.get(store, run_id)
+    note = run["inputs"][source.name]
+    if note["status"] in _ENDED:
+        return Extracted(note["status"], checkpoints.numbers(store, run_id, source.name))
+    if not note.get("unfinished_done"):
+        left = checkpoints.resumed(store, run_id, source.name)
+        runs.set_input(store, run_id, source.name, {"unfinished_done": True})
+        if left:
+            return Extracted("unfinished", left)
+    return _Extraction(
+        store,
+        run,
+        source,
+        rows_per_batch=rows_per_batch,
+        remaining_seconds=remaining_seconds,
+        settings=settings or UpstreamSettings(),
+        patience=patience,
+    ).run()
 
 
-def fetch(
-    session: http.Session,
-    request: PageRequest,
-    source: ApiSource,
-    rows_per_batch: int,
-    seconds: float,
-    patience: Patience = PATIENCE,
-) -> Page:
-    """One page, tried several times within `seconds`, read as a stream, packed into batches."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(UpstreamUnavailable),
-        wait=wait_random_exponential(multiplier=0.5, max=patience.longest_pause_seconds),
-        stop=stop_after_attempt(patience.attempts),
-        reraise=True,
-    )
-    limits = patience.limits.within(seconds / patience.attempts)
-    return retrying(_fetch_once, session, request, source, rows_per_batch, limits)
+@dataclass(slots=True)
+class _Position:
+    """How far the extraction has got."""
 
+    page: int
+    rows: int
+    """Of the last page."""
+    batches: int
+    """The number of the next batch."""
+    left_out: int
+    unchanged: int
+    """Pages that were as they were when they were loaded last."""
 
-def _fetch_once(
-    session: http.Session,
-    request: PageRequest,
-    source: ApiSource,
-    rows_per_batch: int,
-    limits: http.Limits,
-) -> Page:
-    with http.get(session, request, limits=limits) as answer:
-        what = f"{source.name} ({answer.url}, page {request.page})"
-        selection = _Selection(source.row_filter())
-        texts = selection.of(elements(answer.chunks, what=what))
-        payloads = list(pack_json(texts, rows_per_batch=rows_per_batch))
-        if selection.rows and selection.rows == selection.left_out:
-            raise UpstreamMalformed(
-                f"{what} answered {selection.rows} rows, and by the source's settings none of "
-                "them was asked for. Either a field that they go by has changed, or they ask "
-                "for nothing."
-            )
-        origin = {
-            "url": answer.url,
-            "page": request.page,
-            "status": answer.status,
-            "etag": answer.etag,
-            "content_type": answer.content_type,
-            "fetched_at": answer.received_at,
-            "rows": selection.rows,
-            "left_out": selection.left_out,
+    @classmethod
+    def of(cls, note: Document) -> _Position:
+        return cls(
+            page=note.get("pages", 0),
+            rows=note.get("last_rows", 0),
+            batches=note.get("batches", 0),
+            left_out=note.get("left_out", 0),
+            unchanged=note.get("unchanged_pages", 0),
+        )
+
+    def document(self) -> Document:
+        return {
+            "pages": self.page,
+            "last_rows": self.rows,
+            "batches": self.batches,
+            "left_out": self.left_out,
+            "unchanged_pages": self.unchanged,
         }
-    return Page(payloads, origin, selection.rows, selection.left_out)
 
 
-class _Selection:
-    """The rows of a page that were asked for, and the count of the others."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A page as it was loaded last, which a conditional request can be about."""
 
-    def __init__(self, keep: Callable[[Any], bool] | None) -> None:
-        self._keep = keep
-        self.rows = 0
-        self.left_out = 0
-
-    def of(self, texts: Iterable[str]) -> Iterator[str]:
-        for text in texts:
-            self.rows += 1
-            if self._keep is None or self._keep(parse(text)):
-                yield text
-            else:
-                self.left_out += 1
+    validators: Validators
+    rows: int
+    left_out: int
+    batches: list[Document]
 
 
-def _save(
-    store: Store, run_id: str, name: str, request: PageRequest, page: Page, first_number: int
-) -> None:
-    """Write a page's raw batches, then the batches that refer to them."""
-    raw, batches = [], []
-    received_at = page.origin["fetched_at"]
-    first_row = 0
-    for part, payload in enumerate(page.payloads):
-        id_ = raw_id(name, f"page {request.page} part {part}", payload.digest)
-        raw.append(
-            {
-                "_id": id_,
-                "source": name,
-                "format": "json",
-                "origin": page.origin,
-                "first_row": first_row,
-                "rows": payload.rows,
-                "size": payload.size,
-                "digest": payload.digest,
-                "received_at": received_at,
-                "data": payload.data,
-            }
+class _Extraction:
+    """One call's part of the extraction of a source."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: Document,
+        source: ApiSource,
+        *,
+        rows_per_batch: int,
+        remaining_seconds: Callable[[], float],
+        settings: UpstreamSettings,
+        patience: Patience,
+    ) -> None:
+        note = run["inputs"][source.name]
+        self._store = store
+        self._run_id: str = run["_id"]
+        self._source = source
+        self._name = source.name
+        self._rows_per_batch = rows_per_batch
+        self._remaining = remaining_seconds
+        self._settings = settings
+        self._patience = patience
+        self._note = note
+        self._at = _Position.of(note)
+        self._throttling = Throttling.of(note)
+        self._conditional = (
+            source.conditional and not run.get("force") and source.row_filter() is None
         )
-        batches.append(
-            {
-                "number": first_number + part,
-                "source": name,
-                "raw_id": id_,
-                "page": request.page,
-                "first_row": first_row,
-                "rows": payload.rows,
-                "received_at": received_at,
-            }
+        self._server = server_clock(store)
+        self._asker = Asker(
+            store,
+            self._run_id,
+            source,
+            server=self._server,
+            throttling=self._throttling,
+            remaining_seconds=remaining_seconds,
+            settings=settings,
+            patience=patience,
         )
-        first_row += payload.rows
-    save_raw(store, raw)
-    checkpoints.put_batches(store, name, run_id, batches)
-    checkpoints.drop_pending_from(store, name, run_id, first_number + len(batches))
 
+    def run(self) -> Extracted:
+        """Fetch pages until there are no more, or something is in the way."""
+        if "started_at" not in self._note:
+            self._set(status="extracting", started_at=self._server.now())
+        first = self._at.page
+        with http.Session() as session:
+            while request := self._source.page_after(self._at.page, self._at.rows):
+                left = self._remaining() - RESERVE_SECONDS
+                if self._at.page > first and left < self._patience.limits.read_seconds:
+                    return Extracted("again", [])
+                try:
+                    self._page(session, request)
+                except Held as held:
+                    return self._pause(request, held)
+                except CircuitOpen as circuit:
+                    return self._skip(circuit)
+                except StateConflict:
+                    # Of the run, not of the source: whoever has it now goes on.
+                    raise
+                except TerminalError as error:
+                    return self._end("failed", error=describe(error))
+                except TransientError as error:
+                    # Kept in case that the last of the state machine's retries fails as well.
+                    self._set(error=describe(error), throttling=self._throttling.document())
+                    raise
+        if self._at.page and self._at.unchanged == self._at.page:
+            pages = "The page is" if self._at.page == 1 else f"All {self._at.page} pages are"
+            reason = f"{pages} as when last loaded: {self._name} says that nothing has changed."
+            return self._end("skipped", extracted_at=self._server.now(), reason=reason)
+        return self._end("extracted", extracted_at=self._server.now())
 
-def _pause(store: Store, run_id: str, name: str, note: Document, error: Throttled) -> Extracted:
-    pauses = note.get("throttled", 0) + 1
-    seconds = ceil(error.retry_after_seconds)
-    fields: Document = {"throttled": pauses}
-    if pauses > MAX_PAUSES or seconds > runs.LEASE.total_seconds():
-        fields |= {"status": "failed", "error": checkpoints.describe(error)}
-        runs.set_input(store, run_id, name, fields)
-        return Extracted("failed", checkpoints.numbers(store, run_id, name))
-    runs.set_input(store, run_id, name, fields)
-    runs.renew(store, run_id, pause_seconds=seconds)
-    return Extracted("throttled", [], seconds)
+    # --- one page -------------------------------------------------------------------------
+
+    def _page(self, session: http.Session, request: PageRequest) -> None:
+        known = self._known(request) if self._conditional else None
+        validators = known.validators if known else None
+        found = self._asker.page(session, request, self._rows_per_batch, validators)
+        if isinstance(found, Unchanged):
+            assert known is not None  # noqa: S101 - the request was conditional
+            self._save_unchanged(request, known, found.received_at)
+        else:
+            self._save(request, found)
+        self._set(**self._at.document(), throttling=self._throttling.document(), error=None)
+
+    def _known(self, request: PageRequest) -> _Known | None:
+        """What a conditional request for a page can be about: what was fetched last, and loaded."""
+        found = self._asker.known_page(request.page)
+        if found.get("request") != request.fingerprint:
+            return None
+        batches = sources.loaded_batches(self._store, found["batches"])
+        if batches is None or any(b.get("context") != context_of(b) for b in batches):
+            return None
+        validators = Validators(found["etag"], found["last_modified"])
+        return _Known(validators, found["rows"], found["left_out"], batches)
+
+    def _save(self, request: PageRequest, page: Page) -> None:
+        """Write a page's raw batches, then the batches that refer to them."""
+        raw, batches = [], []
+        received_at = page.origin["fetched_at"]
+        first_row = 0
+        for part, payload in enumerate(page.payloads):
+            place = f"page {request.page} part {part}"
+            id_ = raw_id(self._name, place, payload.digest)
+            raw.append(
+                {
+                    "_id": id_,
+                    "source": self._name,
+                    "format": "json",
+                    "origin": page.origin,
+                    "first_row": first_row,
+                    "rows": payload.rows,
+                    "size": payload.size,
+                    "digest": payload.digest,
+                    "received_at": received_at,
+                    "data": payload.data,
+                }
+            )
+            batches.append(
+                {
+                    "source": self._name,
+                    "raw_id": id_,
+                    "place": f"{self._name} {place}",
+                    "digest": payload.digest,
+                    "page": request.page,
+                    "first_row": first_row,
+                    "rows": payload.rows,
+                    "received_at": received_at,
+                }
+            )
+            first_row += payload.rows
+        save_raw(self._store, raw)
+        self._put(request, batches, page.validators, page.rows, page.left_out)
+
+    def _save_unchanged(self, request: PageRequest, known: _Known, received_at: datetime) -> None:
+        """Batches of a page's known content, received once more.
+
+        They are new batches, since it matters that the content was still this one now: another
+        page, or an upload, may have said otherwise of a record meanwhile. The loader sees that the
+        content is known, and parses nothing unless something has.
+        """
+        kept = ("source", "raw_id", "place", "digest", "page", "first_row", "rows")
+        batches = [{k: b[k] for k in kept} | {"received_at": received_at} for b in known.batches]
+        self._put(request, batches, known.validators, known.rows, known.left_out)
+        self._at.unchanged += 1
+
+    def _put(
+        self,
+        request: PageRequest,
+        batches: list[Document],
+        validators: Validators,
+        rows: int,
+        left_out: int,
+    ) -> None:
+        store, name, at = self._store, self._name, self._at
+        numbered = [
+            {"number": number, **batch, "context": context_of(batch)}
+            for number, batch in enumerate(batches, at.batches)
+        ]
+        # A call that outlived its run has nothing more to write.
+        require_running(store, self._run_id, name)
+        if self._source.conditional:
+            ids = [BatchKey(self._run_id, name, batch["number"]).id for batch in numbered]
+            known = {
+                "etag": validators.etag,
+                "last_modified": validators.last_modified,
+                "request": request.fingerprint,
+                "rows": rows,
+                "left_out": left_out,
+                "batches": ids,
+                "received_at": batches[0]["received_at"],
+            }
+            sources.remember_page(store, name, request.page, known if validators.headers else None)
+        checkpoints.put_batches(store, name, self._run_id, numbered)
+        at.batches += len(numbered)
+        checkpoints.drop_pending_from(store, name, self._run_id, at.batches, page=request.page)
+        at.page, at.rows, at.left_out = request.page, rows, at.left_out + left_out
+
+    # --- ends and pauses ------------------------------------------------------------------
+
+    def _set(self, **fields: object) -> None:
+        runs.set_input(self._store, self._run_id, self._name, fields)
+
+    def _end(self, status: str, **fields: object) -> Extracted:
+        self._set(status=status, throttling=self._throttling.document(), **fields)
+        numbers = checkpoints.numbers(self._store, self._run_id, self._name)
+        return Extracted(status, numbers)
+
+    def _pause(self, request: PageRequest, held: Held) -> Extracted:
+        """Have the state machine wait, unless this run has waited enough."""
+        seconds = max(1, ceil(held.seconds))
+        throttling, minutes = self._throttling, self._settings.max_wait_minutes
+        if throttling.waited_seconds + seconds > minutes * 60:
+            throttling.since = None
+            message = (
+                f"{held} Page {request.page} would have to wait {seconds} s more; this run was "
+                f"held back {throttling.events} times and has waited "
+                f"{throttling.waited_seconds:.0f} s, and MAX_WAIT_MINUTES allows {minutes} "
+                f"minutes. What was fetched is loaded; POST /refresh with this run as `resume` "
+                f"goes on at page {request.page}, and the next run by schedule starts anew."
+            )
+            error = {"code": "throttled", "type": "Throttled", "message": message}
+            return self._end("throttled", error=error)
+        throttling.wait(seconds)
+        self._set(throttling=throttling.document())
+        runs.renew(self._store, self._run_id, pause_seconds=seconds)
+        return Extracted("throttled", [], seconds)
+
+    def _skip(self, circuit: CircuitOpen) -> Extracted:
+        admission = circuit.admission
+        error = self._note.get("error")
+        if admission.opened_by == self._run_id and error:
+            # It was asked, by an earlier call of this very run, whose failure opened the circuit.
+            return self._end("failed", error=error)
+        return self._end("skipped", error=circuit_open(self._name, admission))

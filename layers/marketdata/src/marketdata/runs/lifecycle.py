@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from heapq import nsmallest
 from itertools import batched
 from typing import Any, Protocol
 
-from marketdata import clock
-from marketdata.errors import MarketDataError, StateConflict, StoreUnavailable
+from aws_lambda_powertools import Logger
+
+from marketdata.errors import InvalidInput, MarketDataError, StateConflict, StoreUnavailable
 from marketdata.objects import ObjectVersion, Uploads, is_upload
-from marketdata.runs import triggers
-from marketdata.runs.triggers import Trigger
+from marketdata.runs import alerts, resuming, triggers
+from marketdata.runs.resuming import CSV
+from marketdata.runs.triggers import Asked, Trigger
 from marketdata.store import batches as checkpoints
-from marketdata.store import objects, runs
+from marketdata.store import leases, objects, runs
 from marketdata.store.batches import COUNTS
 from marketdata.store.connection import Document, Store
+from marketdata.store.sources import move_watermark
+
+_LOG = Logger()
 
 MAX_UPLOADS = 200
 """Object versions that one run takes at most: its document and its execution have limits."""
 
 _LOOKUP = 1_000
 
+_OUTAGES = (
+    "transient",
+    "store_unavailable",
+    "TransientError",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+)
+"""Errors of an input, told by the library or caught by Step Functions, that no file causes."""
+
+KEPT_FAILURES = 100
+"""Batches that were not loaded which a run keeps the reasons of; it keeps how many there were."""
+
 FAILED, PARTIAL, SUCCESS, RUNNING = "failed", "partial_success", "success", "running"
+SKIPPED, THROTTLED = "skipped", "throttled"
+"""Of inputs only: nothing was new, or the source was not to be asked; the source's quota was used
+up for longer than a run waits."""
+DONE = ("extracted", SKIPPED)
+"""An extraction that came to its end."""
 
 
 class Engine(Protocol):
@@ -45,31 +71,51 @@ def create(
     pre_run_counts: Mapping[str, int] | None = None,
     *,
     upload: ObjectVersion | None = None,
+    most_resumptions: int = checkpoints.MAX_RESUMPTIONS,
 ) -> Document | None:
-    """Create the run of a trigger, with one input per source, or with the uploaded object.
+    """Create the run of a trigger, with one input for each thing that it has to take.
 
-    Runs that gave no sign of life for longer than their lease are ended first: what died
-    with its execution must not hold its inputs for ever.
+    These are the sources, or those of them that are asked for; the uploaded object; or what the
+    run to be resumed has left. Runs that gave no sign of life for longer than their lease are
+    ended first: what died with its execution must not hold its inputs for ever.
 
     Returns:
         None when it was created, else the run in the way; see `store.runs.create`.
+
+    Raises:
+        NotFound: the run to be resumed does not exist.
+        InvalidInput: a source that is asked for does not exist.
+        StateConflict: the run to be resumed has left nothing.
     """
-    for orphan in runs.expired(store, clock.now()):
-        close(
-            store,
-            orphan["_id"],
-            errors=[
-                {
-                    "code": "expired",
-                    "message": "No step of this run gave a sign of life for 20 minutes, so it was "
-                    "ended. Its execution in Step Functions shows what happened.",
-                }
-            ],
+    for orphan in runs.expired(store):
+        message = (
+            "No step of this run gave a sign of life for 20 minutes, so it was ended. Its "
+            "execution in Step Functions shows what happened."
         )
-    inputs: Document = {name: {"source": name, "status": "pending"} for name in sources}
+        error = {"code": "expired", "message": message}
+        try:
+            close_dead(store, orphan["_id"], error, most_resumptions=most_resumptions)
+        except Exception:  # noqa: BLE001 - one orphan must not stop every other run
+            # It stays in the way of its own inputs, and of nobody else's.
+            _LOG.exception("Run %s is an orphan and could not be ended.", orphan["_id"])
+    if (known := runs.find(store, trigger.run_id)) is not None:
+        return known
+    asked, inputs = trigger.asked, {}
     if upload is not None:
-        inputs[upload.id] = objects.input_note(upload)
-    now = clock.now()
+        inputs = {upload.id: objects.input_note(upload)}
+    elif asked.resume is not None:
+        left = resuming.leftovers(store, asked)
+        if left.under_way is not None:
+            return left.under_way
+        inputs = left.inputs
+    else:
+        if asked.sources is not None:
+            resuming.check_sources(asked.sources, [*sources, CSV], "here")
+        inputs = {
+            name: {"source": name, "status": "pending"}
+            for name in sources
+            if asked.sources is None or name in asked.sources
+        }
     return runs.create(
         store,
         {
@@ -79,10 +125,13 @@ def create(
             "event_time": trigger.time,
             "execution": None,
             "status": RUNNING,
-            "started_at": now,
+            "started_at": None,
             "ended_at": None,
-            "expires_at": now + runs.LEASE,
-            "holds": list(inputs),
+            "expires_at": None,
+            # A run of uploads alone holds the looking for them.
+            "holds": list(inputs) or [objects.LISTING],
+            **({"asked": asked.detail()} if asked.detail() else {}),
+            "force": asked.force,
             "inputs": inputs,
             "pre_run_counts": pre_run_counts,
         },
@@ -94,6 +143,9 @@ def request(
     engine: Engine,
     sources: Sequence[str],
     pre_run_counts: Mapping[str, int] | None = None,
+    asked: Asked | None = None,
+    *,
+    most_resumptions: int = checkpoints.MAX_RESUMPTIONS,
 ) -> tuple[str, bool]:
     """Start a run on demand, unless one is under way.
 
@@ -101,16 +153,21 @@ def request(
 
     Returns:
         The run's id, and whether it was started by this call.
+
+    Raises:
+        NotFound, InvalidInput, StateConflict: see `create`.
+        TransientError: Step Functions or MongoDB did not answer.
     """
-    trigger = triggers.parse(triggers.refresh_envelope())
-    other = create(store, trigger, sources, pre_run_counts)
+    trigger = triggers.parse(triggers.refresh_envelope(asked))
+    other = create(store, trigger, sources, pre_run_counts, most_resumptions=most_resumptions)
     if other is not None:
         return other["_id"], False
     try:
         engine.start(trigger.run_id, trigger.envelope)
     except Exception as error:
         # Without an execution nobody would ever close it.
-        close(store, trigger.run_id, errors=[checkpoints.describe(error)])
+        errors = [checkpoints.describe(error)]
+        close(store, trigger.run_id, errors=errors, most_resumptions=most_resumptions)
         raise
     return trigger.run_id, True
 
@@ -121,11 +178,15 @@ def open_run(
     execution: str,
     sources: Sequence[str],
     uploads: Uploads | None = None,
+    *,
+    most_resumptions: int = checkpoints.MAX_RESUMPTIONS,
 ) -> Document:
     """The first step of an execution: which run this is and what it has to do.
 
     The hourly rule and a refresh take the sources, and every uploaded object version that no
-    run has taken. An upload takes its object version and nothing else.
+    run has taken, or that an ended one has not loaded to its end. An upload takes its object
+    version and nothing else. Of each of its inputs the run then gets the lease, and what earlier
+    runs have left undone.
 
     Args:
         store: the database.
@@ -133,6 +194,7 @@ def open_run(
         execution: its id.
         sources: the API sources.
         uploads: the bucket for uploads; without one, none are looked for.
+        most_resumptions: how often a batch or an object that failed is tried by later runs.
 
     Returns:
         `{run_id, proceed, inputs}`: `proceed` is false when this execution has nothing to
@@ -150,7 +212,7 @@ def open_run(
         taken_by = objects.owner(store, upload.id) if upload else trigger.run_id
         if upload is None or taken_by not in (None, trigger.run_id):
             return _nothing_to_do(taken_by or trigger.run_id)
-    other = create(store, trigger, [] if upload else sources, upload=upload)
+    other = create(store, trigger, sources, upload=upload, most_resumptions=most_resumptions)
     if other is not None and other["_id"] != trigger.run_id:
         return _nothing_to_do(other["_id"])
     if not runs.adopt(store, trigger.run_id, execution):
@@ -161,18 +223,34 @@ def open_run(
             # The run that had it ended between the look above and the creation of this one.
             objects.discard_run(store, trigger.run_id)
             return _nothing_to_do(taken_by)
-    elif uploads is not None:
+    elif trigger.asked.resume is not None:
+        objects.take_held(store, trigger.run_id, runs.get(store, trigger.run_id)["inputs"])
+    elif uploads is not None and _takes_uploads(trigger.asked):
         _take_uploads(store, trigger.run_id, uploads)
-    document = runs.get(store, trigger.run_id)
+    return _acquire(store, trigger.run_id)
+
+
+def _acquire(store: Store, run_id: str) -> Document:
+    """Make what a run holds its own, and list it for the state machine."""
+    for name, note in runs.get(store, run_id)["inputs"].items():
+        if note["status"] != FAILED:
+            resuming.acquire(store, run_id, name, note)
+    inputs = runs.get(store, run_id)["inputs"]
+    if (resume_from := resuming.told(inputs)) is not None:
+        runs.set_fields(store, run_id, {"resume_from": resume_from})
     return {
-        "run_id": trigger.run_id,
+        "run_id": run_id,
         "proceed": True,
         "inputs": [
-            {"run_id": trigger.run_id, "input": name, "source": note["source"]}
-            for name, note in document["inputs"].items()
+            {"run_id": run_id, "input": name, "source": note["source"]}
+            for name, note in inputs.items()
             if note["status"] != FAILED
         ],
     }
+
+
+def _takes_uploads(asked: Asked) -> bool:
+    return asked.sources is None or CSV in asked.sources
 
 
 def _nothing_to_do(run_id: str) -> Document:
@@ -188,10 +266,12 @@ def _find_upload(told: ObjectVersion, uploads: Uploads | None) -> ObjectVersion 
 
 
 def _take_uploads(store: Store, run_id: str, uploads: Uploads) -> None:
-    """Make the oldest object versions that no run has taken inputs of a run.
+    """Make object versions inputs of a run: those left undone, then the oldest untaken ones.
 
     If they can't be listed, the run says so and goes on without: a later one finds them.
     """
+    left = objects.left(store, MAX_UPLOADS)
+    objects.add_to_run(store, run_id, [version for version, _ in left], {v.id: r for v, r in left})
     try:
         oldest = nsmallest(
             MAX_UPLOADS + 1, _untaken(store, uploads), key=lambda v: (v.last_modified, v.id)
@@ -199,10 +279,10 @@ def _take_uploads(store: Store, run_id: str, uploads: Uploads) -> None:
     except StoreUnavailable:
         raise
     except MarketDataError as error:
-        note = {"source": "csv", "status": FAILED, "error": checkpoints.describe(error)}
-        runs.set_input(store, run_id, "uploads", note)
+        note = {"source": CSV, "status": FAILED, "error": checkpoints.describe(error)}
+        runs.set_input(store, run_id, objects.LISTING, note)
         return
-    objects.add_to_run(store, run_id, oldest[:MAX_UPLOADS])
+    objects.add_to_run(store, run_id, oldest[: MAX_UPLOADS - len(left)])
 
 
 def _untaken(store: Store, uploads: Uploads) -> Iterator[ObjectVersion]:
@@ -211,7 +291,13 @@ def _untaken(store: Store, uploads: Uploads) -> Iterator[ObjectVersion]:
         yield from (version for version in page if version.id not in taken)
 
 
-def close(store: Store, run_id: str, errors: Sequence[Document] = ()) -> Document:
+def close(
+    store: Store,
+    run_id: str,
+    errors: Sequence[Document] = (),
+    *,
+    most_resumptions: int = checkpoints.MAX_RESUMPTIONS,
+) -> Document:
     """End a run: its status and totals follow from its batches and inputs.
 
     Args:
@@ -219,36 +305,154 @@ def close(store: Store, run_id: str, errors: Sequence[Document] = ()) -> Documen
         run_id: the run.
         errors: what went wrong outside the inputs, each `{code, message}` and, where it
             belongs to one, `input`.
+        most_resumptions: how often a batch or an object that failed is tried by later runs.
 
     Returns:
-        The run as `summary` gives it. Closing twice changes nothing.
+        The run as it ended. Closing twice changes nothing.
+
+    Raises:
+        StateConflict: another run has one of its inputs; the ending is left to whoever finds
+            that this one gives no sign of life any more.
     """
     document = runs.get(store, run_id)
     if document["status"] == RUNNING:
-        for error in errors:
-            name = error.get("input")
-            if name in document["inputs"] and not document["inputs"][name].get("error"):
-                document["inputs"][name]["error"] = {k: v for k, v in error.items() if k != "input"}
-        inputs = summarise_inputs(store, [document], closing=True)[run_id]
-        general = [e for e in errors if e.get("input") not in document["inputs"]]
-        totals = {name: sum(i[name] for i in inputs) for name in ("extracted", "rows_in", *COUNTS)}
-        fields: Document = {
-            "status": _status([i["status"] for i in inputs], failed=bool(general)),
-            "results": inputs,
-            "totals": totals,
-        }
-        if general:
-            fields["error"] = general[0]
-        runs.end(store, run_id, fields)
+        for name, note in document["inputs"].items():
+            if "lease" in note:
+                leases.require(store, run_id, name, note["lease"])
+        _end(store, run_id, errors, most_resumptions)
     return runs.get(store, run_id)
 
 
-def _status(inputs: Sequence[str], *, failed: bool) -> str:
-    if not failed and all(status == SUCCESS for status in inputs):
+def close_dead(
+    store: Store,
+    run_id: str,
+    error: Document,
+    *,
+    most_resumptions: int = checkpoints.MAX_RESUMPTIONS,
+) -> Document:
+    """End a run in place of its execution, which died, and alert; see `close`.
+
+    A run that has ended by itself is left as it is.
+    """
+    if runs.get(store, run_id)["status"] == RUNNING:
+        # Before its end: who dies in between finds it running, and comes here again.
+        alerts.note_died(store, run_id, error["message"])
+        _end(store, run_id, [error], most_resumptions)
+    return runs.get(store, run_id)
+
+
+def close_execution(
+    store: Store,
+    execution: str,
+    envelope: Mapping[str, Any],
+    error: Document,
+    *,
+    most_resumptions: int = checkpoints.MAX_RESUMPTIONS,
+) -> Document | None:
+    """End the run of an execution that is over, and alert; None if it has none that runs.
+
+    Args:
+        store: the database.
+        execution: its id.
+        envelope: the event that had started it; empty if that is not known.
+        error: how it ended, as `{code, message}`.
+        most_resumptions: how often a batch or an object that failed is tried by later runs.
+    """
+    run_id = runs.find_by_execution(store, execution)
+    if run_id is None:
+        run = _named(store, envelope)
+        if run is None:
+            alerts.note_execution_died(store, execution, error["message"])
+            return None
+        # A run on demand is there before its execution, which is named after it.
+        if run["execution"] is not None or not execution.endswith(f":{run['_id']}"):
+            return None
+        run_id = run["_id"]
+    return close_dead(store, run_id, error, most_resumptions=most_resumptions)
+
+
+def _named(store: Store, envelope: Mapping[str, Any]) -> Document | None:
+    """The run that an event starts, if there is one."""
+    try:
+        return runs.find(store, triggers.parse(envelope).run_id)
+    except InvalidInput:
+        return None
+
+
+def _end(store: Store, run_id: str, errors: Sequence[Document], most_resumptions: int) -> None:
+    if not runs.begin_closing(store, run_id):
+        return
+    # From here on no attempt can close a batch of this run any more, so what is added up stays.
+    checkpoints.interrupt(store, run_id)
+    checkpoints.park(store, run_id, most_resumptions)
+    document = runs.get(store, run_id)
+    for error in errors:
+        name = error.get("input")
+        if name in document["inputs"] and not document["inputs"][name].get("error"):
+            document["inputs"][name]["error"] = {k: v for k, v in error.items() if k != "input"}
+    inputs = summarise_inputs(store, [document], closing=True)[run_id]
+    for result in inputs:
+        if leases.is_object(result["input"]):
+            _settle(store, document, result, most_resumptions)
+        elif result["rows_in"]:
+            _move_watermark(store, document, result["input"])
+    general = [e for e in errors if e.get("input") not in document["inputs"]]
+    totals = {name: sum(i[name] for i in inputs) for name in ("extracted", "rows_in", *COUNTS)}
+    failed, count = checkpoints.not_loaded(store, run_id, limit=KEPT_FAILURES)
+    fields: Document = {
+        "status": _status(inputs, failed=bool(general)),
+        "results": inputs,
+        "totals": totals,
+        "failed_batches": failed,
+        "failed_batches_total": count,
+    }
+    if general:
+        fields["error"] = general[0]
+    # Before the end, as long as no other run of these sources can have begun.
+    alerts.count_outcomes(store, run_id, inputs)
+    runs.end(store, run_id, fields)
+
+
+def _move_watermark(store: Store, run: Document, name: str) -> None:
+    lease = run["inputs"][name].get("lease")
+    if lease is not None:
+        # Whoever has the source by now has a watermark of its own to move.
+        with suppress(StateConflict):
+            move_watermark(store, name, run["_id"], lease)
+
+
+def _settle(store: Store, run: Document, result: Document, most_resumptions: int) -> None:
+    """Say of an object whether it is done with; of one that is given up, the result says so."""
+    name, note = result["input"], run["inputs"][result["input"]]
+    if note["status"] == FAILED:
+        objects.settle(store, name, run["_id"], refused=True)
+    elif note["status"] in DONE:
+        # Whatever is left of it, whoever has it: the next run finds what this one did not.
+        if not checkpoints.any_left(store, name):
+            objects.settle(store, name, run["_id"])
+    elif _in_vain(note, result) and objects.settle(store, name, run["_id"], most=most_resumptions):
+        cause = (result["error"] or {}).get("message", "")
+        result["error"] = {
+            "code": "given_up",
+            "message": f"{most_resumptions + 1} runs got nowhere with this file; it is given up. "
+            f"POST /runs/{run['_id']}/retry tries it again. {cause}",
+        }
+
+
+def _in_vain(note: Document, result: Document) -> bool:
+    """Whether a run that extracted an object got nowhere, for no outage that would tell why."""
+    if "started_at" not in note or (result["error"] or {}).get("code") in _OUTAGES:
+        return False
+    got = note.get("progress", {}).get("position", 0) > note.get("resumed_at", 0)
+    return not got and result["batches"] == result["failed_batches"]
+
+
+def _status(inputs: Sequence[Document], *, failed: bool) -> str:
+    if not failed and all(map(alerts.succeeded, inputs)):
         return SUCCESS
-    if all(status == FAILED for status in inputs):
-        return FAILED
-    return PARTIAL
+    if any(alerts.succeeded(i) or i["batches"] > i["failed_batches"] for i in inputs):
+        return PARTIAL
+    return FAILED
 
 
 def summarise_inputs(
@@ -276,27 +480,26 @@ def _summarise_input(
 ) -> Document:
     sums = sums or {}
     batches, loaded = sums.get("batches", 0), sums.get("loaded", 0)
-    extracted = note["status"] == "extracted"
-    if extracted and batches == loaded:
-        status = SUCCESS
-    elif not closing and note["status"] != FAILED:
-        status = RUNNING
-    else:
-        status = PARTIAL if loaded else FAILED
     error = note.get("error")
-    if error is None and closing and status != SUCCESS:
+    status = _input_status(note, sums, closing=closing)
+    reason = note.get("reason")
+    if status == SKIPPED and error is None and reason is None:
+        reason = "Nothing had changed: all of it had been loaded before, with the same content."
+    if error is None and closing and status not in (SUCCESS, SKIPPED):
         error = (
             {
                 "code": "batches_failed",
                 "message": f"{batches - loaded} of {batches} batches were not loaded.",
             }
-            if extracted
+            if note["status"] in DONE
             else {
                 "code": "not_extracted",
                 "message": f"The extraction of {name} did not come to its end.",
             }
         )
+    throttling = note.get("throttling") or {}
     started, ended = note.get("started_at"), sums.get("last") or note.get("extracted_at")
+    seconds = (ended - started).total_seconds() if started and ended else None
     return {
         "source": note["source"],
         "input": name,
@@ -306,18 +509,42 @@ def _summarise_input(
         **{count: sums.get(count, 0) for count in COUNTS},
         "batches": batches,
         "failed_batches": batches - loaded if closing else sums.get("failed", 0),
+        "parked_batches": sums.get("parked", 0),
+        "skipped_batches": sums.get("skipped", 0),
         "pages": note.get("pages", 0),
-        "throttled": note.get("throttled", 0),
-        "seconds": round((ended - started).total_seconds(), 3) if started and ended else None,
+        "unchanged_pages": note.get("unchanged_pages", 0),
+        "throttled": throttling.get("events", 0),
+        "throttling": throttling or None,
+        "resume_from": note.get("resume_from", []),
+        # The two times may be of functions whose clocks differ.
+        "seconds": None if seconds is None else round(max(0.0, seconds), 3),
+        "reason": reason,
         "error": error,
     }
 
 
-def require_running(store: Store, run_id: str) -> None:
-    """Refuse work for a run that has ended.
+def _input_status(note: Document, sums: Document, *, closing: bool) -> str:
+    batches, loaded = sums.get("batches", 0), sums.get("loaded", 0)
+    told, refused = note["status"], note.get("error") is not None
+    if told == SKIPPED and (refused or batches == loaded):
+        return SKIPPED
+    if told == "extracted" and batches == loaded:
+        known = batches > 0 and sums.get("skipped") == batches
+        return SKIPPED if known and not refused else SUCCESS
+    if told == THROTTLED:
+        return THROTTLED
+    if not closing and told != FAILED:
+        return RUNNING
+    return PARTIAL if loaded else FAILED
+
+
+def require_running(store: Store, run_id: str, input_id: str | None = None) -> None:
+    """Refuse work for a run that has ended, or that has lost an input to another one.
 
     Raises:
         StateConflict: names the run.
     """
     if not runs.renew(store, run_id):
         raise StateConflict(f"Run {run_id} has ended; its steps have nothing more to do.")
+    if input_id is not None:
+        leases.require(store, run_id, input_id)

@@ -25,6 +25,29 @@ _UPLOAD_SOURCE = "aws.s3"
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run on demand is asked to do; as it is, everything that the hourly one does."""
+
+    sources: tuple[str, ...] | None = None
+    """Only these; `csv` stands for the uploads."""
+    force: bool = False
+    """Load also what was loaded last, content for content."""
+    resume: str | None = None
+    """Go on with what this run left, instead of asking everything anew."""
+    retry: bool = False
+    """With `resume`: also what was given up, as if it had never failed."""
+
+    def detail(self) -> dict[str, Any]:
+        """As an envelope carries it: what is not asked for is not there."""
+        detail: dict[str, Any] = {
+            name: getattr(self, name) for name in ("force", "resume", "retry")
+        }
+        if self.sources is not None:
+            detail["sources"] = list(self.sources)
+        return {name: value for name, value in detail.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Trigger:
     """A parsed envelope."""
 
@@ -37,6 +60,7 @@ class Trigger:
     envelope: Mapping[str, Any] = field(repr=False)
     upload: ObjectVersion | None = None
     """Of an upload: the object version as the event tells of it."""
+    asked: Asked = Asked()
 
 
 def parse(envelope: Mapping[str, Any]) -> Trigger:
@@ -62,7 +86,34 @@ def parse(envelope: Mapping[str, Any]) -> Trigger:
     kind = {_SCHEDULE_SOURCE: "schedule", REFRESH_SOURCE: "refresh"}.get(source)
     if kind is None:
         raise InvalidInput(f"An event from {source!r} starts no run.")
-    return Trigger(_run_id(time, event_id), kind, event_id, time, envelope)
+    asked = _asked(envelope.get("detail") or {}) if kind == "refresh" else Asked()
+    return Trigger(_run_id(time, event_id), kind, event_id, time, envelope, asked=asked)
+
+
+def _asked(detail: Any) -> Asked:
+    """What the detail of a refresh asks for; also people start executions, by hand."""
+    if not isinstance(detail, Mapping) or detail.keys() - {"sources", "force", "resume", "retry"}:
+        raise InvalidInput(
+            "The detail of a refresh has no other fields than `sources`, `force`, `resume` and "
+            f"`retry`; it is {detail!r}."
+        )
+    sources, resume = detail.get("sources"), detail.get("resume")
+    force, retry = detail.get("force", False), detail.get("retry", False)
+    named = sources is None or (
+        isinstance(sources, list) and all(isinstance(name, str) for name in sources)
+    )
+    if not (
+        named
+        and isinstance(resume, str | None)
+        and isinstance(force, bool)
+        and isinstance(retry, bool)
+    ):
+        raise InvalidInput(
+            "The detail of a refresh has `sources` as a list of names, `resume` as a run's id, "
+            f"`force` and `retry` as true or false; it is {detail!r}."
+        )
+    names = None if sources is None else tuple(dict.fromkeys(sources))
+    return Asked(names, force, resume, retry and resume is not None)
 
 
 def _upload(envelope: Mapping[str, Any]) -> ObjectVersion:
@@ -89,7 +140,7 @@ def _upload(envelope: Mapping[str, Any]) -> ObjectVersion:
         ) from None
 
 
-def refresh_envelope() -> dict[str, Any]:
+def refresh_envelope(asked: Asked | None = None) -> dict[str, Any]:
     """A new envelope for a run on demand, in the very form that a rule would deliver."""
     return {
         "version": "0",
@@ -98,7 +149,7 @@ def refresh_envelope() -> dict[str, Any]:
         "source": REFRESH_SOURCE,
         "time": clock.iso(clock.now()),
         "resources": [],
-        "detail": {},
+        "detail": asked.detail() if asked else {},
     }
 
 

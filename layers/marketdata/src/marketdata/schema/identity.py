@@ -1,16 +1,33 @@
-"""The identity of a record, as the 20 bytes that are its `_id`."""
+"""The identity of a record, as the 20 bytes that are its `_id`, and the digest of what it says."""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import repeat
+from typing import Any
 
 from marketdata import clock
+from marketdata.schema.record import Columns
 
 ID_BYTES = 20
+DIGEST_BYTES = 12
 _HASH_BYTES = 12
 _SIGN = 1 << 63
+_NUMBERS = (
+    "price_usd",
+    "volume_24h",
+    "market_cap",
+    "percent_change_24h",
+    "open",
+    "high",
+    "low",
+)
+_PACKED = struct.Struct("<7d").pack
+_NONE = float("nan")
 
 
 def record_id(
@@ -25,8 +42,60 @@ def record_id(
     same; with 12 bytes, a collision among a million
     records of the same millisecond has probability below 1e-17.
     """
-    milliseconds = clock.to_ms(timestamp)
-    return (milliseconds + _SIGN).to_bytes(8, "big") + _series(source, dataset, asset_id, interval)
+    return _head(timestamp) + _series(source, dataset, asset_id, interval)
+
+
+def record_ids(columns: Columns) -> list[bytes]:
+    """The `_id` of each record of some validated columns; see `record_id`."""
+    times = columns["timestamp"]
+    heads = {time: _head(time) for time in set(times)}
+    intervals = columns.get("interval")
+    parts = (
+        columns["source"],
+        columns["dataset"],
+        columns["asset_id"],
+        repeat("", len(times)) if intervals is None else [i or "" for i in intervals],
+    )
+    series = list(zip(*parts, strict=True))
+    tails = {key: _series(*key) for key in set(series)}
+    return [heads[time] + tails[key] for time, key in zip(times, series, strict=True)]
+
+
+def digest(record: Mapping[str, Any]) -> bytes:
+    """A hash of what a record says: of its `VALUE_FIELDS`.
+
+    Records of equal digests say the same, so that whether two do is known by comparing twelve
+    bytes. (Of unequal ones it is not known: 0.0 equals -0.0.) The first bytes of BLAKE2b over
+    the numbers as IEEE doubles, NaN where there is none, which no value is, and the texts with
+    the symbol's length before them.
+    """
+    return digests({field: (value,) for field, value in record.items()})[0]
+
+
+def digests(columns: Columns) -> list[bytes]:
+    """The digest of each of some records; see `digest`."""
+    symbols, names = columns["symbol"], columns["name"]
+    texts = {
+        (symbol, name): f"{len(symbol)},{symbol}{name or ''}".encode()
+        for symbol, name in set(zip(symbols, names, strict=True))
+    }
+    numbers = [_numbers(columns.get(field), len(symbols)) for field in _NUMBERS]
+    return [
+        blake2b(_PACKED(*values) + texts[text]).digest()[:DIGEST_BYTES]
+        for text, values in zip(
+            zip(symbols, names, strict=True), zip(*numbers, strict=True), strict=True
+        )
+    ]
+
+
+def _numbers(values: Sequence[float | None] | None, rows: int) -> Iterable[float]:
+    if values is None:
+        return repeat(_NONE, rows)
+    return [_NONE if value is None else value for value in values]
+
+
+def _head(timestamp: datetime) -> bytes:
+    return (clock.to_ms(timestamp) + _SIGN).to_bytes(8, "big")
 
 
 # A file of a million rows has a few thousand assets.
@@ -38,9 +107,9 @@ def _series(source: str, dataset: str, asset_id: str, interval: str) -> bytes:
 
 def first_id(timestamp: datetime) -> bytes:
     """The lowest possible `_id` at a time: ids from it on are of that time or later."""
-    return (clock.to_ms(timestamp) + _SIGN).to_bytes(8, "big") + bytes(_HASH_BYTES)
+    return _head(timestamp) + bytes(_HASH_BYTES)
 
 
 def last_id(timestamp: datetime) -> bytes:
     """The highest possible `_id` at a time: ids up to it are of that time or earlier."""
-    return (clock.to_ms(timestamp) + _SIGN).to_bytes(8, "big") + b"\xff" * _HASH_BYTES
+    return _head(timestamp) + b"\xff" * _HASH_BYTES

@@ -1,18 +1,19 @@
-"""The canonical record and its validation in bulk.
+"""The canonical record and its validation in bulk, a column at a time.
 
-A *candidate* is a dict with the canonical names, as a source's mapping made it from one row.
-Validation happens in one pydantic-core call for all candidates of a batch; only a batch with
-bad rows pays a second call over the good ones.
+A *table* holds rows under canonical names, as a source's mapping made them, one sequence of
+values per field. Each column is validated in one pydantic-core call; where a column repeats
+itself, as symbols and times do, only its distinct values are. A batch with bad rows pays a
+second call over the good ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from marketdata import clock
 
@@ -29,6 +30,7 @@ Symbol = Annotated[
 Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Change = Annotated[float, _Finite]
+Dataset = Annotated[str, StringConstraints(max_length=256)]
 
 
 class Record(TypedDict):
@@ -37,8 +39,6 @@ class Record(TypedDict):
     Money is in US dollars, `volume_24h` is the turnover of the 24 hours before `timestamp`,
     `percent_change_24h` is in percent (1.5 means +1.5 %). None is "the source does not say".
     """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     symbol: Symbol
     name: Text | None
@@ -49,12 +49,17 @@ class Record(TypedDict):
     percent_change_24h: Change | None
     timestamp: datetime
     source: Text
-    dataset: Annotated[str, StringConstraints(max_length=256)]
+    dataset: Dataset
     interval: NotRequired[Text]
     open: NotRequired[Price]
     high: NotRequired[Price]
     low: NotRequired[Price]
 
+
+FIELDS = tuple(Record.__annotations__)
+"""The fields of a record, in the order in which documents have them."""
+OPTIONAL = ("interval", "open", "high", "low")
+"""Fields that a record does not have at all, rather than as null."""
 
 VALUE_FIELDS = (
     "symbol",
@@ -69,7 +74,28 @@ VALUE_FIELDS = (
 )
 """What a record says. Two rows of one identity that agree in these are the same observation."""
 
-_ADAPTER: TypeAdapter[list[Record]] = TypeAdapter(list[Record])
+type Columns = Mapping[str, Sequence[Any]]
+
+_ADAPTERS: Mapping[str, TypeAdapter[list[Any]]] = {
+    "symbol": TypeAdapter(list[Symbol]),
+    "name": TypeAdapter(list[Text | None]),
+    "asset_id": TypeAdapter(list[Text]),
+    "price_usd": TypeAdapter(list[Price]),
+    "volume_24h": TypeAdapter(list[Amount | None]),
+    "market_cap": TypeAdapter(list[Amount | None]),
+    "percent_change_24h": TypeAdapter(list[Change | None]),
+    "timestamp": TypeAdapter(list[datetime]),
+    "source": TypeAdapter(list[Text]),
+    "dataset": TypeAdapter(list[Dataset]),
+    "interval": TypeAdapter(list[Text | None]),
+    "open": TypeAdapter(list[Price | None]),
+    "high": TypeAdapter(list[Price | None]),
+    "low": TypeAdapter(list[Price | None]),
+}
+_REPETITIVE = frozenset(
+    {"symbol", "name", "asset_id", "timestamp", "source", "dataset", "interval"}
+)
+_TEXT_OR_NONE = frozenset({str, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,57 +110,182 @@ class Fault:
     message: str
 
 
-def validate(
-    candidates: Sequence[dict[str, Any]], *, now: datetime
-) -> tuple[list[tuple[int, Record]], list[Fault]]:
-    """Split candidates into records and faults; each candidate ends in exactly one of them.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under canonical names, not validated yet."""
+
+    columns: Columns
+    """Each field's values, one per row; None where the row does not say it. A column that is
+    missing is a defect of the mapping, except for the optional ones."""
+    rows: int
+    faults: Mapping[int, Fault]
+    """What is known to be wrong already, by row; these rows are not validated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Rows that are records, a column at a time."""
+
+    columns: Columns
+    """In the order of `FIELDS`; of the optional ones those that some row has, None elsewhere.
+    Timestamps are aware, in UTC, cut to whole milliseconds."""
+    places: Sequence[int]
+    """The index of each record's row in the table."""
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return len(self.places)
+
+
+def table_of(candidates: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows that came as dicts with the canonical names.
+
+    A name that no record has and a name that is not there are defects of a source's mapping;
+    they end in the row's fault, as a row that can't be understood does.
+    """
+    known = set(FIELDS)
+    needed = [field for field in FIELDS if field not in OPTIONAL]
+    faults: dict[int, Fault] = {}
+    for row, candidate in enumerate(candidates):
+        for field in needed:
+            if field not in candidate:
+                faults.setdefault(row, Fault(row, "missing", field, "Field required"))
+        for field in candidate.keys() - known:
+            message = f"No record has a field {field!r}"
+            faults.setdefault(row, Fault(row, "extra_forbidden", field, message))
+    said = [*needed, *(f for f in OPTIONAL if any(f in candidate for candidate in candidates))]
+    columns = {field: [candidate.get(field) for candidate in candidates] for field in said}
+    return Table(columns, len(candidates), faults)
+
+
+def validate(table: Table, *, now: datetime) -> tuple[Observations, list[Fault]]:
+    """Split rows into records and faults; each row ends in exactly one of them.
 
     Args:
-        candidates: dicts with the canonical names.
+        table: the rows.
         now: the time against which "too far ahead" is judged: the receipt of the rows, so
-            that the same rows are judged alike whenever they are replayed.
+            that the same rows are judged alike whenever they are loaded again.
 
     Returns:
-        (index, record) pairs in the order given, with aware UTC timestamps cut to whole
-        milliseconds; and one fault for each other index.
+        The records in the order of rows, and one fault for each other row, in that order, too.
     """
+    faults = dict(table.faults)
+    left: Columns = table.columns
+    places: Sequence[int] = range(table.rows)
+    found: Mapping[int, Fault] = table.faults
+    while True:
+        if found:
+            places, left = _without(places, left, found)
+        validated, found = _validate(left, now)
+        if not found:
+            return Observations(validated, places), [faults[row] for row in sorted(faults)]
+        # The rows that are left are validated again. Nearly always they pass; but a time that
+        # can't be read keeps times that are too far ahead from being seen at first.
+        for row, fault in found.items():
+            faults[places[row]] = Fault(places[row], fault.code, fault.field, fault.message)
+
+
+def valid_times(table: Table, *, now: datetime) -> set[datetime]:
+    """The times of a table's rows, as far as they are valid; see `validate`."""
+    values = table.columns["timestamp"]
+    while True:
+        faults: dict[int, Fault] = {}
+        times = _column("timestamp", values, now, faults)
+        if not faults:
+            return set(times)
+        values = [value for row, value in enumerate(values) if row not in faults]
+
+
+def _without(
+    places: Sequence[int], columns: Columns, rows: Mapping[int, Any]
+) -> tuple[Sequence[int], Columns]:
+    """Places and columns without some rows, given by their index in them."""
+    keep = [row for row in range(len(places)) if row not in rows]
+    return (
+        [places[row] for row in keep],
+        {field: [values[row] for row in keep] for field, values in columns.items()},
+    )
+
+
+def _validate(columns: Columns, now: datetime) -> tuple[Columns, dict[int, Fault]]:
+    """Columns as validation leaves them, and the faults of rows; with any, columns are not good."""
     faults: dict[int, Fault] = {}
-    indexes: Sequence[int] = range(len(candidates))
+    validated: dict[str, Sequence[Any]] = {}
+    for field in FIELDS:
+        if field in columns:
+            # The first fault of a row is its reason; further ones would only repeat the row.
+            validated[field] = _column(field, columns[field], now, faults)
+    return validated, faults
+
+
+def _column(
+    field: str, values: Sequence[Any], now: datetime, faults: dict[int, Fault]
+) -> Sequence[Any]:
+    # Only of texts: 1, 1.0 and True are equal, and not the same to validation.
+    if field in _REPETITIVE and set(map(type, values)) <= _TEXT_OR_NONE:
+        distinct = list(dict.fromkeys(values))
+        if 2 * len(distinct) < len(values):
+            return _repetitive(field, values, distinct, now, faults)
+    return _read(field, values, now, faults)
+
+
+def _repetitive(
+    field: str,
+    values: Sequence[Any],
+    distinct: Sequence[Any],
+    now: datetime,
+    faults: dict[int, Fault],
+) -> Sequence[Any]:
+    """A column by its distinct values."""
+    bad: dict[int, Fault] = {}
+    read = _read(field, distinct, now, bad)
+    if bad:
+        by_value = {distinct[place]: fault for place, fault in bad.items()}
+        for row, value in enumerate(values):
+            if value in by_value:
+                fault = by_value[value]
+                faults.setdefault(row, Fault(row, fault.code, field, fault.message))
+        return values
+    return list(map(dict(zip(distinct, read, strict=True)).__getitem__, values))
+
+
+def _read(
+    field: str, values: Sequence[Any], now: datetime, faults: dict[int, Fault]
+) -> Sequence[Any]:
     try:
-        records = _ADAPTER.validate_python(list(candidates))
+        read = _ADAPTERS[field].validate_python(values)
     except ValidationError as error:
         for e in error.errors(include_url=False, include_context=False):
             row = int(e["loc"][0])
-            # The first fault of a row is its reason; further ones would only repeat the row.
-            field = ".".join(str(part) for part in e["loc"][1:2])
-            faults.setdefault(row, Fault(row, e["type"], field, _message(e["msg"], e["input"])))
-        indexes = [i for i in range(len(candidates)) if i not in faults]
-        records = _ADAPTER.validate_python([candidates[i] for i in indexes])
+            message = _message(e["msg"], e["input"])
+            faults.setdefault(row, Fault(row, e["type"], field, message))
+        return values
+    return _times(read, now, faults) if field == "timestamp" else read
 
-    good: list[tuple[int, Record]] = []
+
+def _times(
+    times: Iterable[datetime], now: datetime, faults: dict[int, Fault]
+) -> Sequence[datetime]:
+    """Times in UTC and whole milliseconds."""
     latest = now + MAX_AHEAD
-    for index, record in zip(indexes, records, strict=True):
-        time = record["timestamp"]
+    read = []
+    for row, came in enumerate(times):
         # A time without a zone is UTC: every source here documents UTC.
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+        time = came.replace(tzinfo=UTC) if came.tzinfo is None else came
         # Compared as it came: near the years 1 and 9999 it has no counterpart in UTC.
         if time > latest:
-            faults[index] = Fault(
-                index,
-                "timestamp_in_future",
-                "timestamp",
-                f"{time.isoformat()} is more than 24 h after {clock.iso(now)}, when it was "
-                "received",
+            message = (
+                f"{time.isoformat()} is more than 24 h after {clock.iso(now)}, when it was received"
             )
+            faults.setdefault(row, Fault(row, "timestamp_in_future", "timestamp", message))
         elif time < EARLIEST:
-            faults[index] = Fault(
-                index, "timestamp_too_early", "timestamp", f"{time.isoformat()} is before 1970"
-            )
+            message = f"{time.isoformat()} is before 1970"
+            faults.setdefault(row, Fault(row, "timestamp_too_early", "timestamp", message))
         else:
             time = time.astimezone(UTC)
-            record["timestamp"] = time.replace(microsecond=time.microsecond // 1000 * 1000)
-            good.append((index, record))
-    return good, [faults[i] for i in sorted(faults)]
+            cut = time.microsecond % 1000
+            read.append(time.replace(microsecond=time.microsecond - cut) if cut else time)
+    return read
 
 
 def _message(message: str, value: object) -> str:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a source allows: a token bucket's rate and size."""
+
+    per_minute: float = 10
+    """Requests a minute in the long run."""
+    burst: float = 10
+    """Requests that may come at once after a rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +31,48 @@ class PageRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with the request and never stored or logged: keys travel here, not in `params`."""
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is asked for, the same for whoever asks."""
+        text = "\0".join([self.url, *(f"{k}={v}" for k, v in sorted(self.params.items()))])
+        return _hash(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Who is asked, and as whom: with another host or key come another quota and other faults."""
+
+    name: str
+    """The source's name."""
+    host: str
+    identity: str
+    """A hash, as keys are not to be stored."""
+
+    @classmethod
+    def of(cls, name: str, request: PageRequest) -> Upstream:
+        """The upstream that a request goes to."""
+        host = urlsplit(request.url).netloc.rpartition("@")[2]
+        keys = (f"{k}\0{v}" for k, v in sorted(request.headers.items()))
+        return cls(name, host, _hash("\0".join([host, *keys])))
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What a source said of a page's content, to ask later whether it is still the same."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a conditional request (RFC 9110, section 13.1)."""
+        named = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in named.items() if value}
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
 
 class ApiSource(ABC):
     """A public API that answers pages of rows, each page a JSON array.
@@ -29,6 +83,11 @@ class ApiSource(ABC):
 
     name: ClassVar[str]
     """Also the module's name, the value of `source` in records, and the suffix of its function."""
+    conditional: ClassVar[bool] = False
+    """Whether its validators (ETag, Last-Modified) can be trusted: a page is then asked for under
+    the condition that it has changed. Never with a `row_filter`, which could change meanwhile."""
+    quota: Quota = Quota()
+    """How often it may be asked, by all execution environments together."""
 
     @classmethod
     @abstractmethod

@@ -2,7 +2,9 @@
 
 Format and limits: CoinGecko API v3 reference, "Coins List with Market Data". The public plan
 needs no key; a demo key goes into `x-cg-demo-api-key`, a paid one into `x-cg-pro-api-key`
-(and asks for the host pro-api.coingecko.com in COINGECKO_API_URL).
+(and asks for the host pro-api.coingecko.com in COINGECKO_API_URL). Without a key the limit is
+per address, shared and not stated; every request counts, whatever its status. The plans' limits
+are listed in docs/adding-a-source.md.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, StringConstraints
 
 from marketdata.settings import Settings, read_settings
-from marketdata.sources.base import ApiSource, PageRequest, number
+from marketdata.sources.base import ApiSource, PageRequest, Quota, number
 
 PER_PAGE = 250
 """The most that the API gives on a page."""
@@ -26,12 +28,15 @@ class CoinGeckoSettings(Settings):
         "https://api.coingecko.com/api/v3/coins/markets"
     )
     coingecko_pages: int = Field(default=1, ge=1, le=100)
+    coingecko_rate_per_minute: float = Field(default=3, gt=0, le=1_000_000)
+    coingecko_burst: int = Field(default=5, ge=1, le=1_000_000)
 
 
 class CoinGecko(ApiSource):
     """The coins with the highest market cap, as many pages as the settings say."""
 
     name: ClassVar[str] = "coingecko"
+    conditional: ClassVar[bool] = True
 
     def __init__(self, settings: CoinGeckoSettings, key: str = "") -> None:
         self._url = settings.coingecko_api_url
@@ -39,6 +44,7 @@ class CoinGecko(ApiSource):
         # CoinGecko tells plans apart by host; its own documentation says so.
         header = "x-cg-pro-api-key" if "://pro-api." in self._url else "x-cg-demo-api-key"
         self._headers = {header: key} if key else {}
+        self.quota = Quota(settings.coingecko_rate_per_minute, settings.coingecko_burst)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], secret: Mapping[str, str]) -> Self:

@@ -4,6 +4,7 @@ Format and plans: CoinPaprika API reference 1.7, "Get tickers for all active coi
 plan needs no key; a paid plan's key goes as it is into the header `Authorization`, and its
 host is api-pro.coinpaprika.com (https://api-pro.coinpaprika.com/v1/tickers in
 COINPAPRIKA_API_URL). The free plan's quota being used up is a 402, which counts as throttled.
+Whether its answers carry validators is not documented, so pages are not asked for conditionally.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints
 
 from marketdata.settings import Settings, read_settings
-from marketdata.sources.base import ApiSource, PageRequest, number, unknown_if_zero
+from marketdata.sources.base import ApiSource, PageRequest, Quota, number, unknown_if_zero
 
 _PAID_HOST = "api-pro."
 
@@ -28,6 +29,8 @@ class CoinPaprikaSettings(Settings):
     )
     coinpaprika_top: int = Field(default=0, ge=0)
     """Only coins up to this rank; 0 for all."""
+    coinpaprika_rate_per_minute: float = Field(default=10, gt=0, le=1_000_000)
+    coinpaprika_burst: int = Field(default=15, ge=1, le=1_000_000)
 
 
 class CoinPaprika(ApiSource):
@@ -41,6 +44,7 @@ class CoinPaprika(ApiSource):
         # The free host takes no key, and a key is not for any other host to see.
         paid = (urlsplit(self._url).hostname or "").startswith(_PAID_HOST)
         self._headers = {"Authorization": key} if key and paid else {}
+        self.quota = Quota(settings.coinpaprika_rate_per_minute, settings.coinpaprika_burst)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], secret: Mapping[str, str]) -> Self:

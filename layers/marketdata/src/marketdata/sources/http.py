@@ -3,42 +3,116 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import Enum, auto
 
 import requests
 import urllib3.exceptions
 
 from marketdata import clock
 from marketdata.errors import (
+    MarketDataError,
     SettingsError,
     Throttled,
     UpstreamMalformed,
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from marketdata.sources.base import PageRequest
+from marketdata.sources.base import PageRequest, Validators
 
 _CHUNK = 64 * 1024
-_HEAD = 200
+HEAD_BYTES = 2_048
+"""Of a payload that is not what it should be, what is kept for whoever looks into it."""
+_SHOWN = 200
+"""Characters of it that a message shows."""
+_SECRET = 4
+"""Characters from which a header's value is taken for a key that must not be shown."""
 _USER_AGENT = "kasparro-etl/0.1"
-
-_TOO_MANY = 429
-_PAYMENT = 402
-_SERVER_ERROR = 500
-_REQUEST_TIMEOUTS = frozenset({408, 425})
-_OK = 200
 _LONGEST_PAUSE = 366 * 86_400.0
+_NOT_MODIFIED = 304
+_AGAIN = "Asking again later may help."
+
+
+class Action(Enum):
+    """What a status means for what happens next."""
+
+    OK = auto()
+    """The body is the page."""
+    NOT_MODIFIED = auto()
+    """The page is as it was."""
+    THROTTLED = auto()
+    """The quota is used up: slow down, wait, ask again."""
+    TRANSIENT = auto()
+    """The source's own trouble: ask again."""
+    TERMINAL = auto()
+    """Asking again gives the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is done about a status, and why."""
+
+    action: Action
+    advice: str = ""
+    """What it means, and what whoever runs this can do about it."""
+
+
+_REDIRECT = Verdict(Action.TERMINAL, "Set the source's URL to where it should be asked.")
+
+VERDICTS: Mapping[int, Verdict] = {
+    200: Verdict(Action.OK),
+    304: Verdict(Action.NOT_MODIFIED),
+    400: Verdict(Action.TERMINAL, "The source does not understand the parameters; check its URL."),
+    401: Verdict(Action.TERMINAL, "The key is missing or wrong; check it in the secret."),
+    402: Verdict(Action.THROTTLED, "The plan's quota is used up; it renews itself, or upgrade."),
+    403: Verdict(
+        Action.TERMINAL,
+        "The key, its plan or this address may not ask that; check the source's URL and key.",
+    ),
+    404: Verdict(Action.TERMINAL, "There is nothing at this address; check the source's URL."),
+    405: Verdict(Action.TERMINAL, "The address takes no GET; check the source's URL."),
+    406: Verdict(Action.TERMINAL, "The address has no JSON; check the source's URL."),
+    408: Verdict(Action.TRANSIENT, "The source gave up waiting for the request."),
+    410: Verdict(Action.TERMINAL, "The source has withdrawn this address; look for its new one."),
+    414: Verdict(Action.TERMINAL, "The address is too long; check the source's URL."),
+    422: Verdict(Action.TERMINAL, "The source does not take the parameters; check its URL."),
+    425: Verdict(Action.TRANSIENT, "The source did not want to be asked so early."),
+    429: Verdict(Action.THROTTLED, "Too many requests; if this stays, lower the source's quota."),
+    451: Verdict(Action.TERMINAL, "The source may not answer here for legal reasons."),
+    500: Verdict(Action.TRANSIENT, "An error within the source."),
+    502: Verdict(Action.TRANSIENT, "The source's gateway did not reach it."),
+    503: Verdict(Action.TRANSIENT, "The source is overloaded or under maintenance."),
+    504: Verdict(Action.TRANSIENT, "The source's gateway waited for it in vain."),
+}
+"""Statuses with a meaning of their own; `verdict` has the others, by hundreds."""
+
+
+def verdict(status: int) -> Verdict:
+    """What is done about a status (RFC 9110, section 15: an unknown one counts as its x00)."""
+    known = VERDICTS.get(status)
+    if known is not None:
+        return known
+    match status // 100:
+        case 3:
+            return _REDIRECT
+        case 4:
+            return Verdict(Action.TERMINAL, "Check the source's URL and key.")
+        case 5:
+            return Verdict(Action.TRANSIENT, "A fault of the source.")
+        case _:
+            return Verdict(Action.TERMINAL, "Only 200 brings a page; check the source's URL.")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long one answer may take, and how large it may be."""
 
-    connect_seconds: float = 5.0
+    connect_seconds: float = 3.0
+    """Also a part of the margin that the rate limit keeps; see `store.sources`."""
     read_seconds: float = 15.0
     """The longest silence between two pieces of an answer."""
     total_seconds: float = 60.0
@@ -60,18 +134,45 @@ class Limits:
 LIMITS = Limits()
 
 
+@dataclass(slots=True)
+class Head:
+    """The beginning of a body, kept while it is read."""
+
+    _bytes: bytearray = field(default_factory=bytearray)
+    _secrets: tuple[str, ...] = ()
+
+    def see(self, chunk: bytes) -> None:
+        """Keep what still belongs to the beginning."""
+        if len(self._bytes) < HEAD_BYTES:
+            self._bytes += chunk[: HEAD_BYTES - len(self._bytes)]
+
+    def text(self) -> str:
+        """As text, without keys that the source may have repeated."""
+        text = self._bytes.decode("utf-8", "replace").strip()
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return text
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A source's answer whose status is 200 and whose body has not been read yet."""
+    """A source's answer whose status is 200 or 304 and whose body has not been read yet."""
 
     url: str
     """Scheme, host and path: parameters may be identifying, and keys never belong in logs."""
     status: int
-    etag: str | None
+    validators: Validators
     content_type: str
     received_at: datetime
-    """When the head of the answer arrived, on this machine's clock (UTC)."""
+    """When the head of the answer arrived, in UTC, by the clock that the caller gave."""
     chunks: Iterator[bytes]
+    head: Head
+    """What has been read of the body, up to some 2,000 bytes."""
+
+    @property
+    def not_modified(self) -> bool:
+        """Whether the page is as it was, and has no body."""
+        return self.status == _NOT_MODIFIED
 
 
 class Session(requests.Session):
@@ -86,28 +187,43 @@ class Session(requests.Session):
 
 
 @contextmanager
-def get(session: Session, request: PageRequest, *, limits: Limits = LIMITS) -> Iterator[Answer]:
+def get(
+    session: Session,
+    request: PageRequest,
+    *,
+    limits: Limits = LIMITS,
+    known: Validators | None = None,
+    now: Callable[[], datetime] = clock.now,
+) -> Iterator[Answer]:
     """GET a page; its body is to be read, in pieces, within the `with` block.
+
+    Errors that are raised here, or in the block while the body is read, carry the payload's
+    beginning as `details["payload_head"]`.
 
     Args:
         session: keeps the connection between pages.
         request: what to ask.
         limits: how long the exchange may take, and how large the answer may be.
+        known: what the page had when it was fetched last, to be told if it is still the same.
+        now: the time in UTC.
 
     Raises:
-        Throttled: status 429 or 402, with the pause that the source asked for.
-        UpstreamUnavailable: no connection, silence, a cut transfer, or a 5xx.
-        UpstreamRefused: any other 4xx, or a redirect.
-        UpstreamMalformed: a body larger than the limit.
+        Throttled: status 429 or 402, with the pause that the source asked for, if it did.
+        UpstreamUnavailable: no connection, silence, a cut transfer, a 5xx, 408 or 425.
+        UpstreamRefused: any other status than 200, or 304 where it was asked for.
+        UpstreamMalformed: a body larger than the limit, or of another type than JSON.
         SettingsError: the address or the key can't be put into a request.
     """
     deadline = time.monotonic() + limits.total_seconds
-    where = _without_query(request.url)
+    url = _without_query(request.url)
+    where = f"{url} (page {request.page})"
+    conditions = known.headers if known else {}
+    headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **request.headers}
     try:
         response = session.get(
             request.url,
             params=request.params,
-            headers={"Accept": "application/json", "User-Agent": _USER_AGENT, **request.headers},
+            headers={**headers, **conditions},
             timeout=(limits.connect_seconds, limits.read_seconds),
             stream=True,
             allow_redirects=False,
@@ -115,33 +231,68 @@ def get(session: Session, request: PageRequest, *, limits: Limits = LIMITS) -> I
     except (requests.exceptions.InvalidHeader, UnicodeError):
         # The error's own text repeats the header, and so the key.
         raise SettingsError(
-            f"The key for {where} has characters that no HTTP header may have, such as a line "
+            f"The key for {url} has characters that no HTTP header may have, such as a line "
             "break or letters outside Latin-1. Correct it in the secret."
         ) from None
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
-        raise SettingsError(f"{where} is no address that can be asked. Correct its URL.") from None
+        raise SettingsError(f"{url} is no address that can be asked. Correct its URL.") from None
+    except requests.ConnectTimeout:
+        raise UpstreamUnavailable(
+            f"{where} took no connection within {limits.connect_seconds:.3g} s. {_AGAIN}"
+        ) from None
     except requests.Timeout:
         raise UpstreamUnavailable(
-            f"{where} did not answer within {limits.read_seconds:.3g} s."
+            f"{where} did not answer within {limits.read_seconds:.3g} s. {_AGAIN}"
         ) from None
     except requests.RequestException as error:
-        raise UpstreamUnavailable(f"{where} could not be reached: {_cause(error)}.") from None
+        raise UpstreamUnavailable(
+            f"{where} could not be reached: {_cause(error)}. {_AGAIN}"
+        ) from None
     with response:
-        received_at = clock.now()
-        if response.status_code != _OK:
-            raise _refusal(response, where, received_at)
-        yield Answer(
-            url=where,
-            status=response.status_code,
-            etag=response.headers.get("ETag"),
-            content_type=response.headers.get("Content-Type", ""),
-            received_at=received_at,
-            chunks=_body(response, where, deadline, limits.max_bytes),
+        received_at = now()
+        said = (part for value in request.headers.values() for part in (value, *value.split()))
+        head = Head(_secrets=tuple(part for part in said if len(part) >= _SECRET))
+        try:
+            _require_page(response, where, received_at, head, conditional=bool(conditions))
+            yield Answer(
+                url=url,
+                status=response.status_code,
+                validators=Validators(
+                    response.headers.get("ETag"), response.headers.get("Last-Modified")
+                ),
+                content_type=response.headers.get("Content-Type", ""),
+                received_at=received_at,
+                chunks=_body(response, where, deadline, limits.max_bytes, head),
+                head=head,
+            )
+        except MarketDataError as error:
+            if text := head.text():
+                error.details.setdefault("payload_head", text)
+            raise
+
+
+def _require_page(
+    response: requests.Response, where: str, now: datetime, head: Head, *, conditional: bool
+) -> None:
+    """Let pass what is a page, or word that it has not changed."""
+    status = response.status_code
+    judged = verdict(status)
+    if judged.action is Action.NOT_MODIFIED and conditional:
+        return
+    if judged.action is not Action.OK:
+        raise _refusal(response, judged, where, now, head)
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind and kind not in ("application/json", "text/json") and not kind.endswith("+json"):
+        _see_beginning(response, head)
+        what = f"markup ({kind})" if kind in ("text/html", "text/xml") else kind
+        raise UpstreamMalformed(
+            f"{where} answered {what} where JSON belongs.{_said(head)} Asking again gives the "
+            "same; check the source's URL."
         )
 
 
 def _body(
-    response: requests.Response, where: str, deadline: float, max_bytes: int
+    response: requests.Response, where: str, deadline: float, max_bytes: int, head: Head
 ) -> Iterator[bytes]:
     size = 0
     try:
@@ -149,6 +300,7 @@ def _body(
         # slowly it drips, and the deadline would never be looked at.
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
             size += len(chunk)
+            head.see(chunk)
             if size > max_bytes:
                 raise UpstreamMalformed(
                     f"{where} answered more than {max_bytes} bytes, which no page of it should "
@@ -156,71 +308,91 @@ def _body(
                 )
             if time.monotonic() > deadline:
                 raise UpstreamUnavailable(
-                    f"{where} was still sending after its time was up ({size} bytes came)."
+                    f"{where} was still sending after its time was up ({size} bytes came). {_AGAIN}"
                 )
             yield chunk
     except urllib3.exceptions.HTTPError as error:
         raise UpstreamUnavailable(
-            f"{where} broke off its answer after {size} bytes: {_cause(error)}."
+            f"{where} broke off its answer after {size} bytes: {_cause(error)}. {_AGAIN}"
         ) from None
 
 
 def _refusal(
-    response: requests.Response, where: str, now: datetime
+    response: requests.Response, judged: Verdict, where: str, now: datetime, head: Head
 ) -> Throttled | UpstreamUnavailable | UpstreamRefused:
     status = response.status_code
-    head = _head(response)
-    if status in (_TOO_MANY, _PAYMENT):
-        seconds = retry_after_seconds(response.headers.get("Retry-After"), now=now)
-        return Throttled(
-            f"{where} answered {status} and asks for a pause of {seconds:.0f} s.",
-            retry_after_seconds=seconds,
-            status=status,
-            head=head,
-        )
-    said = f" It said: {head!r}." if head else ""
-    if status >= _SERVER_ERROR or status in _REQUEST_TIMEOUTS:
-        return UpstreamUnavailable(f"{where} answered {status}.{said}", status=status, head=head)
-    if 300 <= status < 400:  # noqa: PLR2004
+    if judged is _REDIRECT:
+        # Its body is never looked at: it could be without an end.
         to = _without_query(response.headers.get("Location", "nowhere"))
         return UpstreamRefused(
-            f"{where} answered {status} and redirects to {to}. Set the source's URL to where it "
-            "should be asked.",
-            status=status,
+            f"{where} answered {status} and redirects to {to}. {judged.advice}", status=status
         )
-    return UpstreamRefused(
-        f"{where} refused the request with {status}: check the source's URL and key.{said}",
-        status=status,
-        head=head,
+    _see_beginning(response, head)
+    told = f"{judged.advice}{_said(head)}"
+    match judged.action:
+        case Action.THROTTLED:
+            seconds = pause_of(response.headers, now=now)
+            asked = "names no pause" if seconds is None else f"asks for a pause of {seconds:.0f} s"
+            return Throttled(
+                f"{where} answered {status} and {asked}. {told}",
+                retry_after_seconds=seconds,
+                status=status,
+            )
+        case Action.TRANSIENT:
+            return UpstreamUnavailable(f"{where} answered {status}. {told} {_AGAIN}", status=status)
+        case _:
+            return UpstreamRefused(
+                f"{where} refused the request with {status}. {told} Asking again gives the same.",
+                status=status,
+            )
+
+
+def pause_of(headers: Mapping[str, str], *, now: datetime) -> float | None:
+    """The pause that an answer's headers ask for, in seconds; None if they ask for none.
+
+    A date is taken by the clock of the answer itself, if it tells its own date.
+    """
+    return retry_after_seconds(
+        headers.get("Retry-After"), now=_http_date(headers.get("Date")) or now
     )
 
 
-def retry_after_seconds(value: str | None, *, now: datetime, default: float = 60.0) -> float:
+def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
     """The pause that a `Retry-After` header asks for, in seconds from `now`, at least 1.
 
-    Format: RFC 9110, section 10.2.3: whole seconds, or an HTTP date. A header that is
-    missing or unreadable counts as `default`, more than a year as a year.
+    Format: RFC 9110, section 10.2.3: whole seconds, or an HTTP date. None where it is missing
+    or unreadable; more than a year counts as a year.
     """
-    if not value:
-        return default
-    value = value.strip()
+    value = (value or "").strip()
     if value.isascii() and value.isdigit():
         return min(max(1.0, float(value)), _LONGEST_PAUSE)
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return default
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    date = _http_date(value)
+    if date is None:
+        return None
     return min(max(1.0, (date - now).total_seconds()), _LONGEST_PAUSE)
 
 
-def _head(response: requests.Response) -> str:
+def _http_date(value: str | None) -> datetime | None:
+    if not value:
+        return None
+    try:
+        date = parsedate_to_datetime(value)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _see_beginning(response: requests.Response, head: Head) -> None:
     try:
         # What has arrived, however little: a broken server's error page may drip.
-        first = response.raw.read1(_HEAD, decode_content=True)
+        head.see(response.raw.read1(HEAD_BYTES, decode_content=True))
     except urllib3.exceptions.HTTPError:
-        return ""
-    return first.decode("utf-8", "replace").strip()
+        return
+
+
+def _said(head: Head) -> str:
+    shown = head.text()[:_SHOWN]
+    return f" It said: {shown!r}." if shown else ""
 
 
 def _without_query(url: str) -> str:

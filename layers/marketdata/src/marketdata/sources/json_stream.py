@@ -13,6 +13,7 @@ from marketdata.errors import MarketDataError, UpstreamMalformed, UpstreamUnavai
 _WHITESPACE = " \t\n\r"
 _HEAD = 200
 """Characters of an unexpected payload that an error shows."""
+_FINAL = " Its format has changed, or it is another resource: this run does not ask again."
 
 _NUMBER_GOES_ON = re.compile(r"\.|[eE][+-]?")
 """What can stand between a number's digits: `1.` and `1e-` are the heads of longer numbers."""
@@ -129,7 +130,7 @@ class _Body:
                 _, end = self._scan(self.text, self.at)
             except RecursionError:
                 raise UpstreamMalformed(
-                    f"{self._what} answered JSON nested too deeply in row {self._rows + 1}."
+                    f"{self._what} answered JSON nested too deeply in row {self._rows + 1}.{_FINAL}"
                 ) from None
             except json.JSONDecodeError as fault:
                 if not self._may_go_on(fault):
@@ -140,7 +141,7 @@ class _Body:
             if ended:
                 raise UpstreamUnavailable(
                     f"{self._what} answered JSON that ends within row {self._rows + 1}: "
-                    "the transfer was cut off."
+                    "the transfer was cut off. Asking again later may help."
                 )
             # As much again as was in vain: an element is scanned a few times only, however
             # many chunks it comes in.
@@ -154,10 +155,11 @@ class _Body:
         if not head:
             return UpstreamUnavailable(
                 f"{self._what} answered a list that ends after {self._rows} whole rows without "
-                "its closing bracket: the transfer was cut off."
+                "its closing bracket: the transfer was cut off. Asking again later may help."
             )
         return UpstreamMalformed(
-            f"{self._what} answered broken JSON after row {self._rows}: {why}: {head[:60]!r}.",
+            f"{self._what} answered broken JSON after row {self._rows}: {why}: "
+            f"{head[:60]!r}.{_FINAL}",
             head=head,
         )
 
@@ -166,10 +168,13 @@ class _Body:
             pass
         head = self.text[self.at : self.at + _HEAD].strip()
         if not head:
-            return UpstreamUnavailable(f"{self._what} answered an empty body.")
+            return UpstreamUnavailable(
+                f"{self._what} answered an empty body. Asking again later may help."
+            )
         kind = {"{": "a JSON object", "<": "markup (HTML or XML)"}.get(first, "something else")
         return UpstreamMalformed(
-            f"{self._what} answered {kind} where a JSON list of rows belongs. It begins: {head!r}.",
+            f"{self._what} answered {kind} where a JSON list of rows belongs. It begins: "
+            f"{head!r}.{_FINAL}",
             head=head,
         )
 
@@ -192,8 +197,9 @@ class _Body:
         if at_end:
             return UpstreamUnavailable(
                 f"{self._what} answered text that ends within a character, after row "
-                f"{self._rows}: the transfer was cut off."
+                f"{self._rows}: the transfer was cut off. Asking again later may help."
             )
         return UpstreamMalformed(
-            f"{self._what} answered bytes that are not UTF-8 after row {self._rows}: {error}."
+            f"{self._what} answered bytes that are not UTF-8 after row {self._rows}: "
+            f"{error}.{_FINAL}"
         )

@@ -1,36 +1,64 @@
 """The collection `batches`: the checkpoint of every run, and the only source of totals.
 
     pending ──begin──► loading ──finish──► loaded
-                        │  ▲
-                   fail │  │ begin (the next attempt)
-                        ▼  │
-                       failed
+       ▲                │  ▲
+       ├────pause───────┤  │ begin (the next attempt)
+       │           fail │  │
+       │                ▼  │
+       └──take_over── failed ──park──► failed, parked
 
 Every arrow is one atomic update whose filter is the state that it leaves. `attempts` counts
-the beginnings and is the fence: an attempt that was overtaken by a later one can't finish.
+the beginnings and is the fence: an attempt that was overtaken can't finish. Whoever takes a
+batch away from an attempt (a later attempt, a later run, the end of its own run) raises it.
+
+A batch keeps its `_id`, which tells where it was received: `first_run_id`, input and number.
+`run_id` and `number` are of the run that owns it now. When a run has ended, a later one takes
+over what it left, so a batch is found by (run_id, input, number) and never by a computed `_id`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import batched
 from typing import Any
 
-from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo import ASCENDING, DESCENDING, ReplaceOne, ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError
 
 from marketdata import clock
-from marketdata.errors import ConservationBroken, NotFound, StateConflict
+from marketdata.errors import ConservationBroken, NotFound, StateConflict, StoreUnavailable
+from marketdata.store import leases, runs
 from marketdata.store.connection import Document, Store, store_errors
 
 COUNTS = ("inserted", "updated", "unchanged", "duplicate", "quarantined")
+UNFINISHED = ("pending", "loading", "failed")
+"""The states of batches that are not loaded; the index `unfinished` has exactly these."""
+MAX_RESUMPTIONS = 3
+"""How often a batch whose loading failed is taken over by a later run, unless a setting says."""
+
+PATIENCE = 3
+"""So many times as often is one tried again whose loading was interrupted, or met an outage."""
+
+_PASSING = (
+    "interrupted",
+    "transient",
+    "throttled",
+    "upstream_unavailable",
+    "store_unavailable",
+    "query_timeout",
+)
+"""Codes of errors that may have nothing to do with the batch."""
+_PASSES = 10
+"""How often what is left is looked for while it is taken over."""
 _ERROR_CHARACTERS = 2_000
+_DUPLICATE_KEY = 11000
+_WRITTEN_TOGETHER = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Which batch: the run, the input within it (a source, or one object), the number."""
+    """Which batch: the run that owns it, the input within that run, its number there."""
 
     run_id: str
     input: str
@@ -38,8 +66,12 @@ class BatchKey:
 
     @property
     def id(self) -> str:
-        """The batch's `_id`."""
+        """For messages; also the `_id` of a batch that no later run has taken over."""
         return f"{self.run_id}/{self.input}/{self.number}"
+
+    def filter(self) -> Document:
+        """Finds the batch while that run owns it."""
+        return {"run_id": self.run_id, "input": self.input, "number": self.number}
 
 
 @dataclass(slots=True)
@@ -70,83 +102,203 @@ class Counts:
             )
 
 
-def put_batches(store: Store, input_id: str, run_id: str, documents: list[Document]) -> None:
+# --- received --------------------------------------------------------------------------------
+
+
+def put_batches(store: Store, input_id: str, run_id: str, documents: Sequence[Document]) -> None:
     """Write new batches as pending.
 
-    A batch of the same number and content stays as it is, and so does a loaded one: a call
-    that is made again, or twice at once, takes nothing back. A pending one of other content
-    is replaced.
+    A batch of the same number and content stays as it is, and so do a loaded one and one that
+    a later run has taken over: a call that is made again, or twice at once, takes nothing back.
+    A pending one of other content is replaced.
+
+    Raises:
+        StateConflict: a number is that of another batch of this run.
     """
+    now = clock.now()
+    changes = [
+        ReplaceOne(
+            {
+                "_id": BatchKey(run_id, input_id, document["number"]).id,
+                "run_id": run_id,
+                "state": {"$ne": "loaded"},
+                "raw_id": {"$ne": document.get("raw_id")},
+            },
+            {
+                "run_id": run_id,
+                "first_run_id": run_id,
+                "input": input_id,
+                **document,
+                "state": "pending",
+                "attempts": 0,
+                "resumptions": 0,
+                "created_at": now,
+            },
+            upsert=True,
+        )
+        for document in documents
+    ]
     with store_errors(f"saving {len(documents)} batches of {input_id} in run {run_id}"):
-        for document in documents:
-            key = BatchKey(run_id, input_id, document["number"])
-            # The upsert meets the `_id` of the batch that stays: there is nothing to do.
-            with suppress(DuplicateKeyError):
-                store.batches.replace_one(
-                    {
-                        "_id": key.id,
-                        "state": {"$ne": "loaded"},
-                        "raw_id": {"$ne": document.get("raw_id")},
-                    },
-                    {
-                        "run_id": run_id,
-                        "input": input_id,
-                        **document,
-                        "state": "pending",
-                        "attempts": 0,
-                        "created_at": clock.now(),
-                    },
-                    upsert=True,
-                )
+        for some in batched(changes, _WRITTEN_TOGETHER, strict=False):
+            try:
+                store.batches.bulk_write(list(some), ordered=False)
+            except BulkWriteError as error:
+                _require_only_known_ids(error, input_id, run_id)
 
 
-def drop_pending_from(store: Store, input_id: str, run_id: str, number: int) -> None:
-    """Take back the pending batches of an input from a number on.
+def _require_only_known_ids(error: BulkWriteError, input_id: str, run_id: str) -> None:
+    """Pass over upserts that met the `_id` of the batch that stays: there is nothing to do."""
+    details: Any = error.details
+    for fault in details["writeErrors"]:
+        if fault["code"] != _DUPLICATE_KEY:
+            raise error
+        if fault.get("keyPattern") != {"_id": 1}:
+            raise StateConflict(
+                f"A number of new batches of {input_id} in run {run_id} is taken by a batch of an "
+                f"earlier run: {fault.get('keyValue')}. Numbers go on after those in `batches` of "
+                "the run's note on the input."
+            ) from error
+    if details["writeConcernErrors"]:
+        raise error
 
-    They are of a page that a call which died had cut into more batches than it has now.
+
+def drop_pending_from(
+    store: Store, input_id: str, run_id: str, number: int, *, page: int | None = None
+) -> None:
+    """Take back the pending batches of an input from a number on; with `page`, only that one's.
+
+    They are of a page that a call which died had cut into more batches than it has now. Those of
+    other pages may be of a call that is further on.
     """
+    which: Document = {} if page is None else {"page": page}
     with store_errors(f"clearing batches of {input_id} in run {run_id}"):
         store.batches.delete_many(
-            {"run_id": run_id, "input": input_id, "number": {"$gte": number}, "state": "pending"}
+            {
+                "run_id": run_id,
+                "input": input_id,
+                "number": {"$gte": number},
+                "state": "pending",
+                **which,
+            }
         )
+
+
+# --- loaded ----------------------------------------------------------------------------------
 
 
 def begin(store: Store, key: BatchKey) -> Document | None:
     """Start an attempt at loading a batch; None when it is loaded already.
 
+    It is a sign of life of the run.
+
     Raises:
         NotFound: there is no such batch.
+        StateConflict: the run has ended, or a later one has taken the batch over, or it is
+            parked.
     """
     with store_errors(f"beginning batch {key.id}"):
         document = store.batches.find_one_and_update(
-            {"_id": key.id, "state": {"$in": ["pending", "loading", "failed"]}},
-            {
-                "$set": {"state": "loading", "loading_since": clock.now()},
-                "$inc": {"attempts": 1},
-                "$unset": {"error": ""},
-            },
+            {**key.filter(), "state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}},
+            [
+                {
+                    "$set": {
+                        "state": "loading",
+                        "loading_since": "$$NOW",
+                        "attempts": {"$add": ["$attempts", 1]},
+                    }
+                },
+                {"$unset": ["error", "failed_at"]},
+            ],
             return_document=ReturnDocument.AFTER,
         )
-        if document is None and store.batches.find_one({"_id": key.id}, {"_id": 1}) is None:
+        if document is None:
+            _explain(store, key)
+            return None
+        # In this order: either this sees that the run is being closed, or closing it sees that
+        # the batch is being loaded, and takes it from this attempt.
+        if runs.renew(store, key.run_id) or runs.find(store, key.run_id) is None:
+            return document
+        store.batches.update_one(
+            {"_id": document["_id"], "state": "loading", "attempts": document["attempts"]},
+            {"$set": {"state": "pending"}},
+        )
+    raise StateConflict(
+        f"Run {key.run_id} has ended; batch {key.number} of {key.input} is left to a later run.",
+        batch=key.id,
+    )
+
+
+def counts_of(store: Store, key: BatchKey) -> Counts:
+    """The counts of a batch, zeros until it is closed."""
+    with store_errors(f"reading batch {key.id}"):
+        document = store.batches.find_one(key.filter(), {"counts": 1}) or {}
+    return Counts(**document.get("counts", {}))
+
+
+def _explain(store: Store, key: BatchKey) -> None:
+    """Say why a batch can't be begun, unless it is loaded."""
+    owned = store.batches.find_one(key.filter(), {"state": 1, "parked": 1})
+    if owned is None:
+        moved = store.batches.find_one({"_id": key.id}, {"run_id": 1, "number": 1})
+        if moved is None:
             raise NotFound(f"There is no batch {key.id}.", batch=key.id)
-        return document
+        raise StateConflict(
+            f"Batch {key.id} was taken over by run {moved['run_id']}, where it has the number "
+            f"{moved['number']}.",
+            batch=key.id,
+        )
+    if owned.get("parked"):
+        raise StateConflict(
+            f"Batch {key.id} is parked, as loading it failed too often. Remove the cause and ask "
+            f"for POST /runs/{key.run_id}/retry.",
+            batch=key.id,
+        )
 
 
 def note_cover(store: Store, key: BatchKey, first: bytes, last: bytes) -> None:
     """Note the lowest and the highest id of a batch's records, before any of them is looked up.
 
     From then on `received_later` finds the batch for whoever changes one of these records.
+
+    Raises:
+        StateConflict: a later run has taken the batch over.
     """
-    with store_errors(f"noting what batch {key.id} covers"):
-        store.batches.update_one(
-            {"_id": key.id}, {"$set": {"covers": {"first": first, "last": last}}}
+    _note(store, key, {"$set": {"covers": {"first": first, "last": last}}})
+
+
+def note_changes(
+    store: Store, key: BatchKey, moved: Iterable[bytes], updated: Iterable[bytes]
+) -> None:
+    """Note which records are about to be rewritten.
+
+    Args:
+        store: the database.
+        key: the batch.
+        moved: those of which a row only says what they said already, at an earlier time.
+        updated: the others.
+
+    Raises:
+        StateConflict: a later run has taken the batch over.
+    """
+    added = {"moved": {"$each": list(moved)}, "updated": {"$each": list(updated)}}
+    _note(store, key, {"$push": {k: v for k, v in added.items() if v["$each"]}})
+
+
+def _note(store: Store, key: BatchKey, change: Document) -> None:
+    with store_errors(f"noting what batch {key.id} is about"):
+        result = store.batches.update_one(key.filter(), change)
+    if result.matched_count == 0:
+        raise StateConflict(
+            f"Batch {key.id} was taken over by a later run, to which its loading is left.",
+            batch=key.id,
         )
 
 
-def note_moved(store: Store, key: BatchKey, ids: Iterable[bytes]) -> None:
-    """Note records to be rewritten because of a row that only says what they said already."""
-    with store_errors(f"noting what batch {key.id} moves"):
-        store.batches.update_one({"_id": key.id}, {"$addToSet": {"moved": {"$each": list(ids)}}})
+def noted_moved(store: Store, batch_id: str) -> set[bytes]:
+    """Which records are noted as moved; see `note_changes`."""
+    with store_errors(f"reading what batch {batch_id} moves"):
+        found = store.batches.find_one({"_id": batch_id}, {"moved": 1}) or {}
+    return {bytes(id_) for id_ in found.get("moved", ())}
 
 
 def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[Document]:
@@ -172,37 +324,94 @@ def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[
                 "first_row": {"$lt": batch["first_row"]},
             }
         ]
-    needed = dict.fromkeys(("run_id", "raw_id", "received_at", "first_row"), 1)
+    needed = (
+        "run_id",
+        "first_run_id",
+        "raw_id",
+        "known_raw",
+        "received_at",
+        "judged_at",
+        "first_row",
+    )
     with store_errors(f"looking for batches received after {batch['_id']}"):
-        return list(store.batches.find(query, needed).hint("source_received"))
+        found = store.batches.find(query, dict.fromkeys(needed, 1))
+        return list(found.hint("source_received"))
 
 
-def finish(store: Store, key: BatchKey, attempt: int, counts: Counts) -> None:
-    """Close a batch as loaded, with its counts.
+def note_progress(store: Store, batch_id: str, attempt: int, progress: Document) -> None:
+    """Note how far an attempt has got, for the one that goes on from there.
+
+    Raises:
+        StateConflict: the batch was taken from this attempt.
+    """
+    _of_attempt(store, batch_id, attempt, {"progress": progress}, "noting the progress of")
+
+
+def pause(store: Store, batch_id: str, attempt: int) -> None:
+    """Give a batch back whose loading is to be gone on with; that is no failure.
+
+    Raises:
+        StateConflict: the batch was taken from this attempt.
+    """
+    _of_attempt(store, batch_id, attempt, {"state": "pending"}, "pausing")
+
+
+def _of_attempt(store: Store, batch_id: str, attempt: int, fields: Document, doing: str) -> None:
+    with store_errors(f"{doing} batch {batch_id}"):
+        result = store.batches.update_one(
+            {"_id": batch_id, "state": "loading", "attempts": attempt}, {"$set": fields}
+        )
+    if result.matched_count == 0:
+        raise _overtaken(batch_id, attempt)
+
+
+def _overtaken(batch_id: str, attempt: int) -> StateConflict:
+    return StateConflict(
+        f"Batch {batch_id} was taken from attempt {attempt}: by a later attempt, by the end of "
+        "its run or by a later run, to which its closing is left.",
+        batch=batch_id,
+    )
+
+
+def finish(
+    store: Store,
+    key: BatchKey,
+    attempt: int,
+    counts: Counts,
+    fields: Mapping[str, Any] | None = None,
+) -> None:
+    """Close a batch as loaded, with its counts, and with further fields.
 
     Raises:
         ConservationBroken: the counts don't add up; nothing is written.
-        StateConflict: a later attempt has taken the batch over.
+        StateConflict: the batch was taken from this attempt, or the input from its run.
     """
     counts.check(f"Batch {key.id}")
+    leases.require(store, key.run_id, key.input)
     with store_errors(f"closing batch {key.id}"):
         result = store.batches.update_one(
-            {"_id": key.id, "state": "loading", "attempts": attempt},
-            {"$set": {"state": "loaded", "loaded_at": clock.now(), "counts": asdict(counts)}},
+            {**key.filter(), "state": "loading", "attempts": attempt},
+            [
+                {
+                    "$set": {
+                        "state": "loaded",
+                        "loaded_at": "$$NOW",
+                        "counts": {"$literal": asdict(counts)},
+                        **{name: {"$literal": value} for name, value in (fields or {}).items()},
+                    }
+                },
+                {"$unset": ["progress", "moved", "updated"]},
+            ],
         )
     if result.matched_count == 0:
-        raise StateConflict(
-            f"Batch {key.id} was taken over by a later attempt; attempt {attempt} leaves the "
-            "closing to it.",
-            batch=key.id,
-        )
+        raise _overtaken(key.id, attempt)
 
 
 def fail(store: Store, key: BatchKey, attempt: int, error: Exception) -> None:
     """Mark an attempt as failed with its reason; a later attempt's state is left alone."""
     with store_errors(f"marking batch {key.id} as failed"):
         store.batches.update_one(
-            {"_id": key.id, "state": "loading", "attempts": attempt},
+            {**key.filter(), "state": "loading", "attempts": attempt},
             {"$set": {"state": "failed", "failed_at": clock.now(), "error": describe(error)}},
         )
 
@@ -216,13 +425,206 @@ def describe(error: BaseException) -> Document:
     }
 
 
+# --- left undone -----------------------------------------------------------------------------
+
+_INTERRUPTED: Document = {
+    "code": "interrupted",
+    "type": None,
+    "message": "The attempt at loading this batch did not come to its end: its function was killed "
+    "or timed out, or its run was ended meanwhile. The next run goes on with it.",
+}
+
+
+def interrupt(store: Store, run_id: str) -> None:
+    """Take the batches of a run that ends from whoever is still loading them."""
+    with store_errors(f"ending the attempts at batches of run {run_id}"):
+        store.batches.update_many(
+            {"run_id": run_id, "state": "loading"},
+            {
+                "$set": {"state": "failed", "failed_at": clock.now(), "error": _INTERRUPTED},
+                "$inc": {"attempts": 1},
+            },
+        )
+
+
+def park(store: Store, run_id: str, most: int) -> None:
+    """Park the batches of a run that failed too often: no run tries them again.
+
+    That is in `most` further runs by an error of their own, or in `PATIENCE` times as many by one
+    that may pass: a batch that kills its loader each time has to come to an end, too.
+    """
+    own = {"error.code": {"$nin": list(_PASSING)}, **_at_least("resumptions", most)}
+    passing = {
+        "error.code": {"$in": list(_PASSING)},
+        **_at_least("interruptions", PATIENCE * most),
+    }
+    with store_errors(f"parking batches of run {run_id}"):
+        store.batches.update_many(
+            {"run_id": run_id, "state": "failed", "$or": [own, passing]},
+            {"$set": {"parked": True}},
+        )
+
+
+def _at_least(counter: str, number: int) -> Document:
+    """Of a counter that is not there until it counts something."""
+    return {counter: {"$gte": number}} if number else {}
+
+
+def unpark(store: Store, run_id: str, input_id: str) -> int:
+    """Let the next run take over a run's failed batches, as if they had never failed.
+
+    Returns:
+        How many there are.
+    """
+    with store_errors(f"releasing the parked batches of {input_id} in run {run_id}"):
+        result = store.batches.update_many(
+            {"run_id": run_id, "input": input_id, "state": "failed"},
+            {"$set": {"resumptions": 0}, "$unset": {"parked": "", "interruptions": ""}},
+        )
+    return result.matched_count
+
+
+def parked(store: Store, run_id: str) -> int:
+    """How many batches of a run are parked."""
+    with store_errors(f"counting the parked batches of run {run_id}"):
+        return store.batches.count_documents({"run_id": run_id, "parked": True})
+
+
+def take_over(store: Store, input_id: str, run_id: str) -> list[Document]:
+    """Make what earlier, ended runs left of an input batches of a run, which holds the input.
+
+    One atomic update for each batch, which takes it from the attempts of its former owner. One
+    that changes in between, as a late loader begins it and is sent away, is found the next time.
+    Doing it again, after a crash in its middle or whenever, goes on where it stopped.
+
+    Returns:
+        `{run_id, batches}` of each run that something was taken over from, by run id.
+
+    Raises:
+        StoreUnavailable: batches kept changing; calling again helps.
+    """
+    for _ in range(_PASSES):
+        if not (some := _left_by_others(store, input_id, run_id)):
+            break
+        _take(store, input_id, run_id, some)
+        runs.renew(store, run_id)
+    else:
+        raise StoreUnavailable(
+            f"Batches of {input_id} that earlier runs have left are still being changed by their "
+            "loaders. Try again."
+        )
+    with store_errors(f"counting what run {run_id} took over of {input_id}"):
+        groups = store.batches.aggregate(
+            [
+                {"$match": {"run_id": run_id, "input": input_id, "resumed_from": {"$ne": None}}},
+                {"$group": {"_id": "$resumed_from.run_id", "batches": {"$sum": 1}}},
+                {"$sort": {"_id": 1}},
+            ]
+        )
+        return [{"run_id": group["_id"], "batches": group["batches"]} for group in groups]
+
+
+def _left_by_others(store: Store, input_id: str, run_id: str) -> list[Document]:
+    with store_errors(f"looking for batches of {input_id} that earlier runs left"):
+        return list(
+            store.batches.find(
+                {**_left(input_id), "run_id": {"$ne": run_id}},
+                {"run_id": 1, "number": 1, "state": 1, "error.code": 1},
+            ).sort([("run_id", ASCENDING), ("number", ASCENDING)])
+        )
+
+
+def _take(store: Store, input_id: str, run_id: str, left: Sequence[Document]) -> None:
+    first = next_number(store, run_id, input_id)
+    for some in batched(enumerate(left, first), _WRITTEN_TOGETHER, strict=False):
+        changes = [
+            UpdateOne(
+                {
+                    "_id": batch["_id"],
+                    "state": batch["state"],
+                    "run_id": batch["run_id"],
+                    "number": batch["number"],
+                },
+                {
+                    "$set": {
+                        "run_id": run_id,
+                        "number": number,
+                        "state": "pending",
+                        "resumed_from": {"run_id": batch["run_id"], "number": batch["number"]},
+                    },
+                    "$inc": {"attempts": 1, **_counted(batch)},
+                },
+            )
+            for number, batch in some
+        ]
+        with store_errors(f"taking over batches of {input_id} for run {run_id}"):
+            store.batches.bulk_write(changes, ordered=False)
+        runs.renew(store, run_id)
+
+
+def _counted(batch: Document) -> dict[str, int]:
+    """What being taken over counts as; what nobody has tried yet has not failed either."""
+    if batch["state"] == "pending":
+        return {}
+    own = batch["state"] == "failed" and batch.get("error", {}).get("code") not in _PASSING
+    return {"resumptions" if own else "interruptions": 1}
+
+
+def _left(input_id: str) -> Document:
+    return {"input": input_id, "state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}}
+
+
+def any_left(store: Store, input_id: str) -> bool:
+    """Whether there are batches of an input that a later run would take over, of whatever run."""
+    with store_errors(f"looking for batches of {input_id} that are not loaded"):
+        return store.batches.find_one(_left(input_id), {"_id": 1}) is not None
+
+
+def next_number(store: Store, run_id: str, input_id: str) -> int:
+    """The lowest number that no batch of an input in a run has, nor any before it."""
+    with store_errors(f"counting the batches of {input_id} in run {run_id}"):
+        last = store.batches.find_one(
+            {"run_id": run_id, "input": input_id}, {"number": 1}, sort=[("number", DESCENDING)]
+        )
+    return last["number"] + 1 if last else 0
+
+
+def resumed(store: Store, run_id: str, input_id: str) -> list[int]:
+    """The numbers of the batches that a run took over and that it has not begun yet, ascending."""
+    return _numbers(
+        store,
+        run_id,
+        input_id,
+        {"state": "pending", "resumed_from": {"$ne": None}},
+    )
+
+
 def numbers(store: Store, run_id: str, input_id: str) -> list[int]:
-    """The numbers of the batches of an input that are not loaded yet, ascending."""
+    """The numbers of the batches of an input that are to be loaded yet, ascending."""
+    return _numbers(
+        store, run_id, input_id, {"state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}}
+    )
+
+
+def _numbers(store: Store, run_id: str, input_id: str, which: Document) -> list[int]:
     with store_errors(f"listing the batches of {input_id} in run {run_id}"):
         found = store.batches.find(
-            {"run_id": run_id, "input": input_id, "state": {"$ne": "loaded"}}, {"number": 1}
+            {"run_id": run_id, "input": input_id, **which}, {"number": 1}
         ).sort("number")
         return [document["number"] for document in found]
+
+
+def any_unfinished(store: Store, run_id: str, input_id: str) -> bool:
+    """Whether a run has batches of an input that a later one would take over."""
+    with store_errors(f"looking for batches of {input_id} that run {run_id} left"):
+        query = {"state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}}
+        return (
+            store.batches.find_one({"run_id": run_id, "input": input_id, **query}, {"_id": 1})
+            is not None
+        )
+
+
+# --- told ------------------------------------------------------------------------------------
 
 
 def of_run(store: Store, run_id: str, *, limit: int = 0) -> Iterator[Document]:
@@ -233,12 +635,44 @@ def of_run(store: Store, run_id: str, *, limit: int = 0) -> Iterator[Document]:
         )
 
 
+def not_loaded(store: Store, run_id: str, *, limit: int) -> tuple[list[Document], int]:
+    """The first batches that a run did not load, by input and number, and how many there are.
+
+    Each as a run keeps it: `{batch_id, source, input, number, rows, attempts, parked, error}`.
+    """
+    query = {"run_id": run_id, "state": {"$in": list(UNFINISHED)}}
+    with store_errors(f"listing the batches that run {run_id} did not load"):
+        count = store.batches.count_documents(query)
+        found = store.batches.find(query).sort([("input", 1), ("number", 1)]).limit(limit)
+        return [failure(batch) for batch in found], count
+
+
+def failure(batch: Document) -> Document:
+    """What is told of a batch that was not loaded."""
+    return {
+        "batch_id": batch["_id"],
+        **{name: batch[name] for name in ("source", "input", "number", "rows", "attempts")},
+        "parked": batch.get("parked", False),
+        "error": batch.get("error"),
+    }
+
+
+def owners(store: Store, batch_ids: Sequence[str]) -> dict[str, Document]:
+    """Of some batches: the run that owns each now, and its state, by `_id`."""
+    with store_errors(f"looking up {len(batch_ids)} batches"):
+        found = store.batches.find(
+            {"_id": {"$in": list(batch_ids)}}, {"run_id": 1, "state": 1, "parked": 1}
+        )
+        return {batch["_id"]: batch for batch in found}
+
+
 def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Document]:
     """Totals of runs' batches by (run id, input).
 
     Returns:
         For each: `batches`, `rows` (received, of all batches), the counts of the loaded ones
-        under their names, `states` ({state: batches}), `first` and `last` (times of work).
+        under their names, `skipped` (loaded ones whose content was known), `parked`, batches by
+        state, `first` and `last` (times of work).
     """
     sums: dict[str, Any] = {
         name: {"$sum": {"$ifNull": [f"$counts.{name}", 0]}} for name in ("rows_in", *COUNTS)
@@ -246,6 +680,10 @@ def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Doc
     states = {
         state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
         for state in ("pending", "loading", "loaded", "failed")
+    }
+    flags = {
+        flag: {"$sum": {"$cond": [{"$eq": [f"${flag}", True]}, 1, 0]}}
+        for flag in ("skipped", "parked")
     }
     with store_errors("adding up batches"):
         groups = store.batches.aggregate(
@@ -260,6 +698,7 @@ def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Doc
                         "last": {"$max": "$loaded_at"},
                         **sums,
                         **states,
+                        **flags,
                     }
                 },
             ]

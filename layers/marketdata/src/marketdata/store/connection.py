@@ -17,6 +17,7 @@ from pymongo.errors import (
     ExecutionTimeout,
     InvalidURI,
     NetworkTimeout,
+    OperationFailure,
     PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
@@ -26,6 +27,8 @@ from marketdata.errors import SettingsError, StoreUnavailable
 type Document = dict[str, Any]
 
 _MAJORITY_TIMEOUT_MS = 20_000
+_CURSOR_LOST = 175
+"""The server's QueryPlanKilled: the collection that a cursor was on is there no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,15 @@ def store_errors(doing: str) -> Iterator[None]:
             "It is tried again; if this stays, check the cluster and the network access list."
         ) from error
     except PyMongoError as error:
+        if error.timeout:
+            raise StoreUnavailable(
+                f"MongoDB was not done with {doing} in the time that there was: "
+                f"{_first_line(error)}. It is tried again."
+            ) from error
+        if isinstance(error, OperationFailure) and error.code == _CURSOR_LOST:
+            raise StoreUnavailable(
+                f"A rebuild exchanged a collection while {doing}. It is tried again."
+            ) from error
         if error.has_error_label("RetryableWriteError") or error.has_error_label(
             "TransientTransactionError"
         ):

@@ -1,4 +1,8 @@
-"""`python -m marketdata.store.migrate`: bring a database's collections and indexes up to date."""
+"""`python -m marketdata.store.migrate`: bring a database's collections and indexes up to date.
+
+How long things are kept follows from the environment: RAW_RETENTION_DAYS and
+SNAPSHOT_RETENTION_DAYS, where 0 or nothing is for ever.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ import os
 import sys
 
 from marketdata.errors import MarketDataError
+from marketdata.settings import read_settings
 from marketdata.store.connection import connect
 from marketdata.store.migrations import migrate
+from marketdata.store.retention import RetentionSettings, apply
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,14 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        applied = migrate(connect(options.uri, options.database))
+        retention = read_settings(RetentionSettings)
+        store = connect(options.uri, options.database)
+        done = [f"{migration.number} {migration.title}" for migration in migrate(store)]
+        done += apply(store, retention)
     except MarketDataError as error:
         print(f"migrate: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    for migration in applied:
-        print(f"migrate: {migration.number} {migration.title}")  # noqa: T201 - a command's output
-    if not applied:
-        print("migrate: nothing to do")  # noqa: T201
+    for line in done or ["nothing to do"]:
+        print(f"migrate: {line}")  # noqa: T201 - a command's output
     return 0
 
 

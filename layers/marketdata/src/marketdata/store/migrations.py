@@ -15,7 +15,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from marketdata import clock
-from marketdata.store.batches import COUNTS
+from marketdata.store.batches import COUNTS, UNFINISHED
 from marketdata.store.connection import Document, Store, store_errors
 
 _NAMESPACE_EXISTS = 48
@@ -191,6 +191,72 @@ def _schedule(store: Store) -> None:
     _collection(store, "schedule")
 
 
+def _places(store: Store) -> None:
+    # Finds the batch that came from the same page or range before, whose content may be the same.
+    store.batches.create_indexes(
+        [IndexModel([("place", ASCENDING), ("received_at", ASCENDING)], name="place_received")]
+    )
+
+
+def _replay_and_retention(store: Store) -> None:
+    # What a raw batch's expiry counts from. Those from before begin with their receipt.
+    store.raw_batches.update_many(
+        {"seen_at": {"$exists": False}}, [{"$set": {"seen_at": "$received_at"}}]
+    )
+    # Which batches count a quarantined row. Rows from before that was noted have the last alone.
+    counting: dict[str, list[str]] = {}
+    query: Document = {"state": "loaded", "counts.quarantined": {"$gt": 0}}
+    for batch in store.batches.find(query, {"raw_id": 1}):
+        counting.setdefault(batch["raw_id"], []).append(batch["_id"])
+    for raw_id, batches in counting.items():
+        store.quarantine.update_many(
+            {"_id": {"$gt": f"{raw_id}/", "$lt": f"{raw_id}0"}, "batches": {"$exists": False}},
+            {"$set": {"batches": batches}},
+        )
+    store.quarantine.update_many(
+        {"batches": {"$exists": False}}, [{"$set": {"batches": ["$batch"]}}]
+    )
+    # Finds the batches that were skipped since their content was known.
+    store.batches.create_indexes([IndexModel([("raw_id", ASCENDING)], name="raw")])
+    _collection(store, "rebuilds")
+
+
+def _resumption(store: Store) -> None:
+    # Which run a batch was received by, and so its records' origin, stays when another takes it.
+    store.batches.update_many(
+        {"first_run_id": {"$exists": False}}, [{"$set": {"first_run_id": "$run_id"}}]
+    )
+    # What ended runs have left of an input; most batches are loaded and not in it.
+    store.batches.create_indexes(
+        [
+            IndexModel(
+                [("input", ASCENDING), ("run_id", ASCENDING), ("number", ASCENDING)],
+                name="unfinished",
+                partialFilterExpression={"state": {"$in": list(UNFINISHED)}},
+            )
+        ]
+    )
+    # Objects that were taken before it was noted what became of them.
+    for document in store.objects.find({"state": {"$exists": False}}, {"run_id": 1}):
+        run = store.runs.find_one({"_id": document["run_id"]}, {"inputs": 1, "results": 1}) or {}
+        note = run.get("inputs", {}).get(document["_id"], {})
+        results = {result["input"]: result["status"] for result in run.get("results", ())}
+        state = "refused" if note.get("status") == "failed" else "taken"
+        if results.get(document["_id"], "success") == "success" and "results" in run:
+            state = "done"
+        store.objects.update_one(
+            {"_id": document["_id"], "state": {"$exists": False}},
+            {"$set": {"state": state, "resumptions": 0}},
+        )
+    store.objects.create_indexes(
+        [IndexModel([("state", ASCENDING), ("taken_at", ASCENDING)], name="state_taken")]
+    )
+    _collection(store, "alerts")
+    store.database["alerts"].create_indexes(
+        [IndexModel([("sent_at", ASCENDING), ("made_at", ASCENDING)], name="sent_made")]
+    )
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
@@ -198,6 +264,9 @@ MIGRATIONS = (
     Migration(4, "uploaded objects and which run took them", _uploads),
     Migration(5, "batches in the order of receipt", _order_of_receipt),
     Migration(6, "runs by trigger, and since when the schedule is as it is", _schedule),
+    Migration(7, "batches by the place of their content", _places),
+    Migration(8, "what replays, retention and rebuilds go by", _replay_and_retention),
+    Migration(9, "what runs that go on with the work of others go by", _resumption),
 )
 
 

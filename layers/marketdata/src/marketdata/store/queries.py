@@ -353,6 +353,35 @@ def last_run(
         )
 
 
+def last_whole_success(store: Store) -> Document | None:
+    """The run that started last among those of all sources that were a success."""
+    with _reading("the last success"):
+        return store.runs.find_one(
+            {
+                "status": {"$eq": "success"},
+                "trigger": {"$ne": "upload"},
+                "asked.sources": {"$eq": None},
+                "asked.resume": {"$eq": None},
+            },
+            {"started_at": 1},
+            sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
+            hint="status_started",
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
+def first_run(store: Store) -> Document | None:
+    """The run that started first of all."""
+    with _reading("the first run"):
+        return store.runs.find_one(
+            {},
+            {"started_at": 1},
+            sort=[("started_at", ASCENDING), ("_id", ASCENDING)],
+            hint="started",
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
 def _run_hint(status: str | None, trigger: str | None) -> str:
     if status is not None:
         return "status_started"

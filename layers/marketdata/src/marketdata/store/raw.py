@@ -7,7 +7,10 @@ from marketdata.store.connection import Document, Store, store_errors
 
 
 def save_raw(store: Store, documents: list[Document]) -> None:
-    """Keep raw batches; one that is there already stays as it is (its `_id` is its content)."""
+    """Keep raw batches; one that is there already stays as it is (its `_id` is its content).
+
+    Its time of expiry begins anew, as a batch refers to it again.
+    """
     if not documents:
         return
     with store_errors(f"saving {len(documents)} raw batches"):
@@ -16,7 +19,9 @@ def save_raw(store: Store, documents: list[Document]) -> None:
         for document in documents:
             fields = {k: v for k, v in document.items() if k != "_id"}
             store.raw_batches.update_one(
-                {"_id": document["_id"]}, {"$setOnInsert": fields}, upsert=True
+                {"_id": document["_id"]},
+                {"$setOnInsert": fields, "$currentDate": {"seen_at": True}},
+                upsert=True,
             )
 
 

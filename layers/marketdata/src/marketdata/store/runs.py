@@ -1,30 +1,53 @@
-"""The collection `runs`."""
+"""The collection `runs`.
+
+All times that decide something (when a run expires, which one is older) are set and compared by
+MongoDB's own clock: functions run on many machines, whose clocks may differ.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from marketdata import clock
 from marketdata.errors import NotFound
+from marketdata.store import leases
 from marketdata.store.connection import Document, Store, store_errors
 
-LEASE = timedelta(minutes=20)
-"""How long a run lives without a sign of life: above the longest time of a function."""
+LEASE = leases.LEASE
+
+_RENEWED_AFTER = timedelta(minutes=1)
+"""A sign of life sooner than this after another one needs no write."""
+
+_ALIVE: Document = {"status": "running", "closing": {"$exists": False}}
 
 
 def create(store: Store, document: Document) -> Document | None:
     """Create a run that holds its inputs, unless it exists or another run holds one of them.
 
+    The times `started_at` and `expires_at` are set here.
+
     Returns:
         None when it was created, else the run that is in the way: the same one, or the
         running one that holds an input.
     """
+    made = {
+        "$mergeObjects": [
+            {"$literal": document},
+            {"started_at": "$$NOW", "expires_at": _after(LEASE)},
+        ]
+    }
     with store_errors(f"creating run {document['_id']}"):
         while True:
             try:
-                store.runs.insert_one(document)
+                # It never matches, so it inserts; unlike an insert it knows the server's time.
+                store.runs.update_one(
+                    {"_id": document["_id"], "status": {"$exists": False}},
+                    [{"$replaceWith": made}],
+                    upsert=True,
+                )
             except DuplicateKeyError:
                 other = store.runs.find_one({"_id": document["_id"]}) or store.runs.find_one(
                     {"holds": {"$in": document["holds"]}}
@@ -42,58 +65,126 @@ def get(store: Store, run_id: str) -> Document:
     Raises:
         NotFound: there is none of that id.
     """
-    with store_errors(f"reading run {run_id}"):
-        document = store.runs.find_one({"_id": run_id})
+    document = find(store, run_id)
     if document is None:
         raise NotFound(f"There is no run {run_id!r}. GET /runs lists them.", run_id=run_id)
     return document
+
+
+def is_forced(store: Store, run_id: str) -> bool:
+    """Whether a run loads again what is known; see POST /refresh."""
+    with store_errors(f"reading run {run_id}"):
+        return store.runs.find_one({"_id": run_id, "force": True}, {"_id": 1}) is not None
+
+
+def find(store: Store, run_id: str) -> Document | None:
+    """One run; None if there is none of that id."""
+    with store_errors(f"reading run {run_id}"):
+        return store.runs.find_one({"_id": run_id})
+
+
+def find_by_execution(store: Store, execution: str) -> str | None:
+    """The running run that an execution carries out; None if there is none."""
+    with store_errors(f"looking for the run of {execution}"):
+        found = store.runs.find_one({"status": "running", "execution": execution}, {"_id": 1})
+    return found["_id"] if found else None
 
 
 def adopt(store: Store, run_id: str, execution: str) -> bool:
     """Tie a run to the execution that carries it out; False if another one does, or it ended."""
     with store_errors(f"adopting run {run_id}"):
         result = store.runs.update_one(
-            {"_id": run_id, "status": "running", "execution": {"$in": [None, execution]}},
-            {"$set": {"execution": execution, "expires_at": clock.now() + LEASE}},
+            {"_id": run_id, **_ALIVE, "execution": {"$in": [None, execution]}},
+            [{"$set": {"execution": {"$literal": execution}, "expires_at": _after(LEASE)}}],
         )
     return result.matched_count == 1
 
 
 def renew(store: Store, run_id: str, *, pause_seconds: float = 0) -> bool:
-    """A sign of life; False if the run has ended meanwhile."""
+    """A sign of life; False if the run has ended meanwhile, or is just being ended.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        pause_seconds: so long no other sign can be expected.
+    """
+    life = LEASE + timedelta(seconds=pause_seconds)
+    enough = {"$gte": ["$expires_at", _after(life - _RENEWED_AFTER)]}
     with store_errors(f"renewing run {run_id}"):
         result = store.runs.update_one(
-            {"_id": run_id, "status": "running"},
-            {"$set": {"expires_at": clock.now() + LEASE + timedelta(seconds=pause_seconds)}},
+            {"_id": run_id, **_ALIVE},
+            [{"$set": {"expires_at": {"$cond": [enough, "$expires_at", _after(life)]}}}],
+        )
+        if result.modified_count:
+            # The leases follow, as often as the run's own time is written.
+            run = store.runs.find_one({"_id": run_id}, {"holds": 1}) or {}
+            leases.renew(store, run_id, run.get("holds", ()))
+    return result.matched_count == 1
+
+
+def set_input(store: Store, run_id: str, input_id: str, fields: Mapping[str, Any]) -> None:
+    """Update the run's note on one of its inputs; a run that has ended is left as it is."""
+    noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
+    longer = {"$max": ["$expires_at", _after(LEASE)]}
+    with store_errors(f"noting progress of {input_id} in run {run_id}"):
+        store.runs.update_one(
+            {"_id": run_id, **_ALIVE}, [{"$set": {"expires_at": longer, **noted}}]
+        )
+
+
+def set_fields(store: Store, run_id: str, fields: Mapping[str, Any]) -> None:
+    """Set fields of a running run; one that has ended is left as it is."""
+    with store_errors(f"noting progress of run {run_id}"):
+        store.runs.update_one({"_id": run_id, **_ALIVE}, {"$set": dict(fields)})
+
+
+def note_resumed_by(store: Store, run_id: str, input_id: str, by: str) -> None:
+    """Note on a run that ended that a later one goes on with the extraction of an input."""
+    with store_errors(f"noting that run {by} resumes run {run_id}"):
+        store.runs.update_one(
+            {"_id": run_id, f"inputs.{input_id}": {"$exists": True}},
+            {"$set": {f"inputs.{input_id}.resumed_by": by}},
+        )
+
+
+def begin_closing(store: Store, run_id: str) -> bool:
+    """Let no further step of a run begin, nor note anything; False if it has ended already.
+
+    A call that dies after this is made again, or the run expires.
+    """
+    with store_errors(f"closing run {run_id}"):
+        result = store.runs.update_one(
+            {"_id": run_id, "status": "running"}, {"$set": {"closing": True}}
         )
     return result.matched_count == 1
 
 
-def set_input(store: Store, run_id: str, input_id: str, fields: Document) -> None:
-    """Update the run's note on one of its inputs; a run that has ended is left as it is."""
-    with store_errors(f"noting progress of {input_id} in run {run_id}"):
-        store.runs.update_one(
-            {"_id": run_id, "status": "running"},
-            {
-                "$set": {
-                    "expires_at": clock.now() + LEASE,
-                    **{f"inputs.{input_id}.{name}": value for name, value in fields.items()},
-                }
-            },
-        )
-
-
-def end(store: Store, run_id: str, fields: Document) -> bool:
+def end(store: Store, run_id: str, fields: Mapping[str, Any]) -> bool:
     """End a run and let its inputs go; False if it had ended already."""
+    told = {name: {"$literal": value} for name, value in fields.items()}
     with store_errors(f"ending run {run_id}"):
         result = store.runs.update_one(
             {"_id": run_id, "status": "running"},
-            {"$set": {**fields, "ended_at": clock.now()}, "$unset": {"holds": ""}},
+            [{"$set": {**told, "ended_at": "$$NOW"}}, {"$unset": ["holds", "closing"]}],
         )
     return result.matched_count == 1
 
 
-def expired(store: Store, now: datetime) -> list[Document]:
+def expired(store: Store) -> list[Document]:
     """Running runs that gave no sign of life for longer than their lease."""
     with store_errors("looking for orphaned runs"):
-        return list(store.runs.find({"status": "running", "expires_at": {"$lt": now}}))
+        return list(
+            store.runs.find({"status": "running", "$expr": {"$lt": ["$expires_at", "$$NOW"]}})
+        )
+
+
+def running(store: Store, run_ids: list[str]) -> set[str]:
+    """Those of some runs that have not ended."""
+    with store_errors("looking for runs under way"):
+        found = store.runs.find({"_id": {"$in": run_ids}, "status": "running"}, {"_id": 1})
+        return {run["_id"] for run in found}
+
+
+def _after(time: timedelta) -> Document:
+    """So long from now, by the server's clock."""
+    return {"$add": ["$$NOW", leases.milliseconds(time)]}

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
 from marketdata.errors import SettingsError
+from marketdata.store.batches import MAX_RESUMPTIONS
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler import Request
@@ -35,6 +36,8 @@ class Services:
     upload_max_bytes: int = 0
     sources: Sequence[str] = ()
     """The API sources that a run takes."""
+    most_resumptions: int = MAX_RESUMPTIONS
+    """How often a batch or a file that failed is tried by later runs."""
 
 
 @dataclass(slots=True)

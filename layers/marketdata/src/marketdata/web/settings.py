@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import Settings, SourceSettings
 
 
@@ -20,7 +21,7 @@ class ApiSettings(WebSettings):
     schedule_rule_name: str = ""
 
 
-class ControlSettings(WebSettings, SourceSettings):
+class ControlSettings(WebSettings, SourceSettings, ResumptionSettings):
     """Settings of the function `control`."""
 
     state_machine_arn: str

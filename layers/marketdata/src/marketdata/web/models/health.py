@@ -54,15 +54,39 @@ class Scheduler(Form):
     message: str | None = Field(description="What is wrong.")
 
 
+class FailingSource(Form):
+    """A source that does not work at the moment."""
+
+    source: str = Field(examples=["coingecko"])
+    failures: int = Field(description="Runs in a row.")
+    alerted: bool = Field(description="Whether an alert was sent for it.")
+
+
+class Data(Form):
+    """How fresh the data is."""
+
+    status: Literal["ok", "stale", "unknown"] = Field(
+        description="`stale`: the last success is older than twice the scheduler's interval; "
+        "`unknown`: there is no interval to judge by."
+    )
+    last_success_at: Time | None = Field(
+        description="The start of the last run that took all sources and was a success."
+    )
+    failing_sources: list[FailingSource] = Field(
+        description="Sources whose last run failed, each with how often in a row."
+    )
+
+
 class Health(Answer):
     """How the service is."""
 
     status: State = Field(
         description="`down`: the database does not answer (HTTP 503). `degraded`: reads work, but "
-        "the scheduler does not, or the last run failed."
+        "the scheduler does not, the last run failed, or the data is stale."
     )
     api: Api
     mongodb: Mongodb
     scheduler: Scheduler
+    data: Data
     last_run: LastRun | None
     run_id: str | None = Field(description="The last run.", examples=[RUN_ID])

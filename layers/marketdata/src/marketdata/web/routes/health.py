@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from time import perf_counter
@@ -13,7 +14,7 @@ from aws_lambda_powertools.event_handler import Request, Response, content_types
 from marketdata import clock
 from marketdata.aws.schedule import Rule, RuleState, interval
 from marketdata.errors import MarketDataError, TransientError
-from marketdata.store import queries, schedule
+from marketdata.store import alerts, queries, schedule
 from marketdata.store.connection import Document, Store
 from marketdata.web.models.health import Health
 from marketdata.web.responses import responses
@@ -45,14 +46,20 @@ _GRACE = timedelta(minutes=2)
 def get_health(request: Request) -> Response[Health]:
     """Health, with HTTP status 200 or 503."""
     given = services(request)
-    mongodb, last, scheduled = _mongodb(given.store)
+    mongodb, runs = _mongodb(given.store)
+    last = runs.last
     now, look = clock.now(), None
     if mongodb["status"] == "ok":
         look = partial(_due, given.store, deployment(request), now)
-    scheduler = _scheduler(given.rule(), scheduled, now, look)
+    scheduler = _scheduler(given.rule(), runs.scheduled, now, look)
+    data = _data(runs, scheduler, now)
     if mongodb["status"] != "ok":
         status = "down"
-    elif scheduler["status"] in ("ok", "unconfigured") and (last or {}).get("status") != "failed":
+    elif (
+        scheduler["status"] in ("ok", "unconfigured")
+        and data["status"] != "stale"
+        and (last or {}).get("status") != "failed"
+    ):
         status = "ok"
     else:
         status = "degraded"
@@ -61,6 +68,7 @@ def get_health(request: Request) -> Response[Health]:
         "api": {"status": "ok"},
         "mongodb": mongodb,
         "scheduler": scheduler,
+        "data": data,
         "last_run": brief(last),
         "run_id": last and last["_id"],
     }
@@ -71,21 +79,63 @@ def get_health(request: Request) -> Response[Health]:
     )
 
 
-def _mongodb(store: Any) -> tuple[Document, Document | None, Document | None]:
-    """The database's state, the last run, and the last one that the rule started."""
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """What the database tells of runs; nothing, when it does not answer."""
+
+    last: Document | None = None
+    scheduled: Document | None = None
+    """The last one that the rule started."""
+    success: Document | None = None
+    """The last one of all sources that brought everything."""
+    first: Document | None = None
+    failing: Sequence[tuple[str, Document]] = ()
+
+
+def _mongodb(store: Any) -> tuple[Document, _Runs]:
+    """The database's state, and what it tells of runs."""
     started = perf_counter()
     try:
         database: Store = store()
         queries.ping(database, seconds=PING_SECONDS)
         milliseconds = round((perf_counter() - started) * 1000, 3)
-        last = queries.last_run(database)
-        scheduled = queries.last_run(database, trigger="schedule")
+        runs = _Runs(
+            last=queries.last_run(database),
+            scheduled=queries.last_run(database, trigger="schedule"),
+            success=queries.last_whole_success(database),
+            first=queries.first_run(database),
+            failing=[one for one in alerts.failures(database) if one[1]["consecutive"]],
+        )
     except MarketDataError as error:
         # The message names hosts; the log has it, and the code says enough here.
         transient = isinstance(error, TransientError)
         text = "MongoDB does not answer." if transient else "MongoDB is not configured rightly."
-        return {"status": "down", "ping_ms": None, "message": text}, None, None
-    return {"status": "ok", "ping_ms": milliseconds, "message": None}, last, scheduled
+        return {"status": "down", "ping_ms": None, "message": text}, _Runs()
+    return {"status": "ok", "ping_ms": milliseconds, "message": None}, runs
+
+
+def _data(runs: _Runs, scheduler: Document, now: datetime) -> Document:
+    """How fresh the data is: old is what twice the scheduler's interval has gone by without."""
+    success = runs.success["started_at"] if runs.success else None
+    # Where nothing ever succeeded, the time counts from the first try.
+    since = success or (runs.first["started_at"] if runs.first else None)
+    every = interval(scheduler["expression"] or "")
+    status = "unknown"
+    if every is not None:
+        stale = since is not None and now - since > 2 * every + _GRACE
+        status = "stale" if stale else "ok"
+    return {
+        "status": status,
+        "last_success_at": clock.iso(success) if success else None,
+        "failing_sources": [
+            {
+                "source": source,
+                "failures": failures["consecutive"],
+                "alerted": failures.get("alerted") is not None,
+            }
+            for source, failures in runs.failing
+        ],
+    }
 
 
 def _scheduler(

@@ -1,18 +1,27 @@
-"""`/quarantine`: what was set aside, and why."""
+"""`/quarantine`: what was set aside, and why; and trying it again."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from hashlib import blake2b
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Request
-from aws_lambda_powertools.event_handler.openapi.params import Query
+from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from marketdata import clock
+from marketdata.errors import InvalidInput
 from marketdata.store import queries
 from marketdata.store.connection import Document
 from marketdata.web import cursor as cursors
 from marketdata.web import patterns
-from marketdata.web.models.quarantine import QuarantineList
+from marketdata.web.models.quarantine import (
+    QuarantineList,
+    Replayed,
+    ReplayedBatch,
+    ReplayRequest,
+)
 from marketdata.web.parameters import (
     DEFAULT_LIMIT,
     CursorText,
@@ -27,7 +36,10 @@ from marketdata.web.routing import new_router
 from marketdata.web.services import services
 
 router = new_router()
+control_router = new_router()
+"""What changes something, for the function `control`."""
 
+_EVERYTHING = ReplayRequest()
 _SHOWN_CHARACTERS = 4_000
 
 
@@ -89,3 +101,50 @@ def _row(document: Document) -> Document:
         "truncated": len(document["row"]) > _SHOWN_CHARACTERS,
         **{name: clock.iso(document[name]) for name in ("received_at", "first_at", "last_at")},
     }
+
+
+@control_router.post(
+    "/quarantine/replay",
+    summary="Try rows again that were set aside",
+    description="Reads rows again from their raw batches, with the code of today and judged at "
+    "the present time, and loads those that are records now: they leave quarantine, and the "
+    "counts of their batches and runs follow. One call goes through 1,000 rows at most and ends "
+    "within seconds; repeat it with `next_cursor` while `remaining` is above zero. Doing it "
+    "twice, or twice at once, counts nothing twice.",
+    responses=responses("What this call did.", 400, 401, 404),
+    tags=["control"],
+    operation_id="replayQuarantine",
+    security=[{"bearer": []}],
+)
+def replay_quarantine(
+    request: Request,
+    body: Annotated[ReplayRequest, Body(description="May be left out.")] = _EVERYTHING,
+) -> Replayed:
+    """Go through some rows of a selection."""
+    # Reading rows is for this route alone, and costs the start of the function something.
+    from marketdata.load.replay import replay  # noqa: PLC0415
+    from marketdata.store.quarantine import Selection  # noqa: PLC0415
+
+    selection = Selection(
+        body.source, body.reason, body.run_id, None if body.ids is None else tuple(body.ids)
+    )
+    asked = blake2b(json.dumps(asdict(selection)).encode(), digest_size=8).hexdigest()
+    after = None
+    if body.cursor is not None:
+        kept, after = cursors.decode("replay", body.cursor, 2)
+        if not isinstance(after, str):
+            cursors.refuse()
+        if kept != asked:
+            message = "is of another selection; give it with the very same one, or leave it out"
+            raise InvalidInput(
+                f"cursor: {message}", faults=[{"in": "body", "name": "cursor", "message": message}]
+            )
+    done = replay(services(request).store(), selection, after=after)
+    return Replayed(
+        replayed=done.total("replayed"),
+        loaded=done.total("loaded"),
+        still_quarantined=done.total("still_quarantined"),
+        remaining=done.remaining,
+        next_cursor=None if done.after is None else cursors.encode("replay", asked, done.after),
+        by_batch=[ReplayedBatch(**asdict(outcome)) for outcome in done.outcomes],
+    )

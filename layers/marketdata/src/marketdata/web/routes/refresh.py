@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Request
-from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.openapi.params import Body, Path
 
+from marketdata.errors import NotFound
 from marketdata.runs import lifecycle
+from marketdata.runs.triggers import Asked
 from marketdata.store import queries, runs
+from marketdata.web.models.common import RUN_ID
 from marketdata.web.models.runs import PreRunCounts, Refresh, RefreshRequest
 from marketdata.web.responses import responses
 from marketdata.web.routing import new_router
-from marketdata.web.services import services
+from marketdata.web.services import Services, services
 
 router = new_router()
+
+LONGEST_ID = 128
+"""Of a run, in characters."""
 
 _NOTHING = RefreshRequest()
 
@@ -22,23 +28,57 @@ _NOTHING = RefreshRequest()
 @router.post(
     "/refresh",
     summary="Start a run",
-    description="Starts a run over all sources and answers at once. While one is under way, "
-    "no second one is started and its id is given again.",
+    description="Starts a run over all sources, or over what the body asks for, and answers at "
+    "once. While one of these sources is being run, no second run is started and the id of that "
+    "one is given again.",
     status_code=202,
-    responses=responses("The run is under way.", 400, 401, status=202),
+    responses=responses("The run is under way.", 400, 401, 404, 409, status=202),
     tags=["control"],
     operation_id="refresh",
     security=[{"bearer": []}],
 )
 def refresh(
     request: Request,
-    body: Annotated[RefreshRequest, Body(description="May be left out.")] = _NOTHING,  # noqa: ARG001
+    body: Annotated[RefreshRequest, Body(description="May be left out.")] = _NOTHING,
 ) -> Refresh:
     """Start a run, or find the one under way."""
-    given = services(request)
+    sources = None if body.sources is None else tuple(dict.fromkeys(body.sources))
+    return start(services(request), Asked(sources, body.force, body.resume))
+
+
+@router.post(
+    "/runs/<run_id>/retry",
+    summary="Try again what a run gave up",
+    description="Starts a run that goes on with what this one has left, like `resume` of "
+    "`POST /refresh`, and with what was given up as well: parked batches, refused files.",
+    status_code=202,
+    responses=responses("The run is under way.", 400, 401, 404, 409, status=202),
+    tags=["control"],
+    operation_id="retryRun",
+    security=[{"bearer": []}],
+)
+def retry(
+    request: Request,
+    run_id: Annotated[str, Path(description="The run that ended.", examples=[RUN_ID])],
+) -> Refresh:
+    """Start a run for what another one gave up."""
+    if len(run_id) > LONGEST_ID or not run_id.isprintable():
+        raise NotFound(f"There is no run {run_id[:LONGEST_ID]!r}. GET /runs lists them.")
+    return start(services(request), Asked(resume=run_id, retry=True))
+
+
+def start(given: Services, asked: Asked) -> Refresh:
+    """Start a run, or find the one in the way."""
     store = given.store()
     counts = queries.row_counts(store)
-    run_id, started = lifecycle.request(store, given.engine(), given.sources, counts)
+    run_id, started = lifecycle.request(
+        store,
+        given.engine(),
+        given.sources,
+        counts,
+        asked,
+        most_resumptions=given.most_resumptions,
+    )
     if not started:
         # Of the run that is under way, if it was asked for as well.
         counts = runs.get(store, run_id).get("pre_run_counts") or counts

@@ -29,6 +29,7 @@ from marketdata.web.parameters import (
     read_text,
 )
 from marketdata.web.responses import responses
+from marketdata.web.routes.refresh import LONGEST_ID
 from marketdata.web.routing import new_router
 from marketdata.web.services import services
 
@@ -37,7 +38,6 @@ router = new_router()
 LISTED_BATCHES = 100
 """Batches that a run shows; a large file has thousands."""
 
-_LONGEST_ID = 128
 _MAPPINGS = ("applied_mappings", "quarantined_mappings", "skipped_mappings")
 
 
@@ -110,29 +110,57 @@ def get_run(
     run_id: Annotated[str, Path(description="Its id.", examples=[RUN_ID])],
 ) -> Run:
     """One run, flat."""
-    if len(run_id) > _LONGEST_ID or not run_id.isprintable():
-        raise NotFound(f"There is no run {run_id[:_LONGEST_ID]!r}. GET /runs lists them.")
+    if len(run_id) > LONGEST_ID or not run_id.isprintable():
+        raise NotFound(f"There is no run {run_id[:LONGEST_ID]!r}. GET /runs lists them.")
     store = services(request).store()
     run = get(store, run_id)
     inputs = inputs_of(store, [run])[run_id]
     states = queries.batch_states(store, run_id)
-    closed = run["status"] != lifecycle.RUNNING
     batches = checkpoints.of_run(store, run_id, limit=LISTED_BATCHES)
-    failed = queries.batches_not_loaded(store, run_id, unfinished=closed, limit=LISTED_BATCHES)
+    failed, failed_total = _failed(store, run, states)
     mappings = {name: run.get(name, []) for name in _MAPPINGS}
     return Run.model_validate(
         {
             **summary(run, inputs),
             "batch_states": states,
             "batches": [_batch(batch) for batch in batches],
-            "failed_batches": [
-                {**_place(batch), "error": cause(batch.get("error"))} for batch in failed
-            ],
+            "failed_batches": failed,
+            "failed_batches_total": failed_total,
+            "force": run.get("force", False),
             **mappings,
             "resume_from": run.get("resume_from"),
             "pre_run_counts": run.get("pre_run_counts"),
         }
     )
+
+
+def _failed(store: Store, run: Document, states: Document) -> tuple[list[Document], int]:
+    """The first batches that a run did not load, and how many there are.
+
+    A run that ended keeps them as they were then, and what became of each is looked up.
+    """
+    kept = run.get("failed_batches")
+    if kept is None:
+        closed = run["status"] != lifecycle.RUNNING
+        found = queries.batches_not_loaded(
+            store, run["_id"], unfinished=closed, limit=LISTED_BATCHES
+        )
+        total = states["total"] - states["loaded"] if closed else states["failed"]
+        failed = [checkpoints.failure(batch) | {"now": None} for batch in found]
+    else:
+        total = run["failed_batches_total"]
+        owners = checkpoints.owners(store, [batch["batch_id"] for batch in kept])
+        failed = [batch | _now(owners.get(batch["batch_id"])) for batch in kept]
+    return [batch | {"error": cause(batch["error"])} for batch in failed], total
+
+
+def _now(batch: Document | None) -> Document:
+    if batch is None:
+        return {"now": None}
+    return {
+        "parked": batch.get("parked", False),
+        "now": {"run_id": batch["run_id"], "state": batch["state"]},
+    }
 
 
 def inputs_of(store: Store, runs: list[Document]) -> dict[str, list[Document]]:
@@ -157,11 +185,27 @@ def summary(run: Document, inputs: list[Document]) -> dict[str, Any]:
         "ended_at": clock.iso(ended) if ended else None,
         "duration": round((ended - started).total_seconds(), 3) if ended else None,
         "sources": [
-            {**i, **_described(run["inputs"].get(i["input"], {})), "error": cause(i.get("error"))}
+            {
+                "reason": run["inputs"].get(i["input"], {}).get("reason"),
+                **i,
+                **_described(run["inputs"].get(i["input"], {})),
+                "incremental": incremental(i),
+                "error": cause(i.get("error")),
+            }
             for i in inputs
         ],
         "totals": totals,
+        "incremental": incremental(totals),
         "error": cause(run.get("error")),
+    }
+
+
+def incremental(counts: Document) -> Document:
+    """What was changed, of what became of rows."""
+    return {
+        "new": counts["inserted"],
+        "updated": counts["updated"],
+        "unchanged": counts["unchanged"],
     }
 
 
@@ -184,6 +228,8 @@ def cause(error: Document | None) -> Document | None:
         "code": error.get("code", "unknown"),
         "type": error.get("type"),
         "message": error.get("message", ""),
+        "payload_head": error.get("payload_head"),
+        "next_probe_at": error.get("next_probe_at"),
     }
 
 

@@ -1,0 +1,183 @@
+"""Telling whoever operates the service what needs a person, since nobody is watching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from aws_lambda_powertools import Logger
+from pydantic import Field
+
+from marketdata.errors import TerminalError, TransientError
+from marketdata.settings import Settings
+from marketdata.store import alerts
+from marketdata.store.connection import Document, Store
+
+_LOG = Logger()
+
+_MESSAGE_CHARACTERS = 1_000
+_MOST_FAILURES = 2
+"""Alerts in a call that could not be sent now; the topic is out of reach then."""
+
+
+class AlertSettings(Settings):
+    """When and where alerts are sent."""
+
+    alert_after_failures: int = Field(default=3, ge=1, le=1_000)
+    """Failures in a row of one source."""
+    alert_topic_arn: str = ""
+    """Empty where nobody is to be told; alerts are then only kept."""
+
+
+class Notifier(Protocol):
+    """What carries alerts to people: a topic of SNS, seen from here."""
+
+    def publish(self, subject: str, text: str, attributes: Mapping[str, str]) -> str:
+        """Send a message; returns its id.
+
+        Raises:
+            TransientError: it could not be sent now.
+            TerminalError: it, or what it is sent to, will be refused the next time as well.
+        """
+
+
+def count_outcomes(store: Store, run_id: str, results: Sequence[Document]) -> None:
+    """Count for each source of a run that ends whether it failed, once.
+
+    One that brought everything, or had nothing new, has not failed; anything else has.
+    """
+    by_source: dict[str, Document | None] = {}
+    for result in results:
+        error = None
+        if not succeeded(result):
+            error = result["error"] or {"code": result["status"], "message": result["status"]}
+            error = {**error, "run_id": run_id, "input": result["input"]}
+        by_source[result["source"]] = by_source.get(result["source"]) or error
+    for source, error in by_source.items():
+        alerts.count_outcome(store, source, run_id, error)
+
+
+def succeeded(result: Document) -> bool:
+    """Whether an input came to its good end; it may have been skipped as it was unchanged."""
+    return result["status"] == "success" or (
+        result["status"] == "skipped" and result["error"] is None
+    )
+
+
+def note_died(store: Store, run_id: str, why: str) -> None:
+    """Alert that a run did not come to its end by itself."""
+    alerts.put(
+        store,
+        f"died/{run_id}",
+        {
+            "kind": "run_died",
+            "subject": f"Run {run_id} did not come to its end",
+            "text": f"Run {run_id} did not come to its end by itself: {why} What it had loaded "
+            "stays, and the next run goes on with the rest.\n\n"
+            f"GET /runs/{run_id} shows how far it got.",
+            "run_id": run_id,
+        },
+    )
+
+
+def note_execution_died(store: Store, execution: str, why: str) -> None:
+    """Alert that an execution ended badly which never became a run."""
+    alerts.put(
+        store,
+        f"died/{execution}",
+        {
+            "kind": "execution_died",
+            "subject": "An execution ended before it became a run",
+            "text": f"The execution {execution} ended before it became a run: {why}",
+        },
+    )
+
+
+def review(store: Store, after: int) -> None:
+    """Write an alert for each source that has failed `after` times in a row, or works again.
+
+    A series of failures is known by its first run, so that finding it again is the same alert.
+    """
+    for source, failures in alerts.failures(store):
+        consecutive, alerted = failures["consecutive"], failures.get("alerted")
+        series = f"failing/{source}/{failures.get('first_run_id')}"
+        if alerted is not None and (consecutive == 0 or alerted != series):
+            alerts.put(store, alerted.replace("failing/", "recovered/", 1), _recovered(source))
+            alerts.set_alerted(store, source, alerted, None)
+            alerted = None
+        if alerted is None and consecutive >= after:
+            alerts.put(store, series, _failing(source, failures))
+            alerts.set_alerted(store, source, None, series)
+
+
+def _failing(source: str, failures: Document) -> Document:
+    error = failures["last_error"]
+    message = str(error.get("message", ""))[:_MESSAGE_CHARACTERS]
+    return {
+        "kind": "source_failing",
+        "source": source,
+        "subject": f"{source} has failed {failures['consecutive']} times in a row",
+        "text": f"The source {source} has failed in {failures['consecutive']} runs in a row, since "
+        f"run {failures['first_run_id']}. The last error ({error.get('code')}, input "
+        f"{error.get('input')}):\n\n{message}\n\n"
+        f"GET /runs/{failures['last_run_id']} shows the run. There is one more message when the "
+        "source works again.",
+        "run_id": failures["last_run_id"],
+    }
+
+
+def _recovered(source: str) -> Document:
+    return {
+        "kind": "source_recovered",
+        "source": source,
+        "subject": f"{source} works again",
+        "text": f"The source {source}, which had failed several times in a row, works again.",
+    }
+
+
+def send(store: Store, notifier: Notifier | None) -> int:
+    """Send the alerts that are not sent yet, the oldest first; returns how many.
+
+    Without a notifier they count as sent: they are kept, and nobody is told. One that is refused is
+    set aside. One that can't be sent now is left for the next call, and the others are tried.
+
+    Raises:
+        TransientError: some could not be sent now.
+    """
+    sent, failed = 0, list[tuple[str, TransientError]]()
+    try:
+        while len(failed) < _MOST_FAILURES and (alert := alerts.claim(store)) is not None:
+            try:
+                message_id = notifier and notifier.publish(
+                    alert["subject"],
+                    alert["text"],
+                    {"alert_id": alert["_id"], "kind": alert["kind"]},
+                )
+            except TransientError as error:
+                failed.append((alert["_id"], error))
+            except TerminalError as error:
+                _LOG.error("Alert %s is set aside: %s", alert["_id"], error)
+                alerts.set_aside(store, alert["_id"], {"code": error.code, "message": str(error)})
+            except BaseException:
+                alerts.unclaim(store, alert["_id"])
+                raise
+            else:
+                alerts.note_sent(store, alert["_id"], message_id or None)
+                sent += 1
+    finally:
+        for alert_id, _ in failed:
+            alerts.unclaim(store, alert_id)
+    if failed:
+        raise failed[0][1]
+    return sent
+
+
+def send_or_log(store: Store, notifier: Notifier | None) -> None:
+    """As `send`, for who has done its work already: what fails is logged, and sent the next time.
+
+    Alerts are about runs; that one can't be sent is no reason for a run to fail.
+    """
+    try:
+        send(store, notifier)
+    except Exception:  # noqa: BLE001 - whatever it is, the run has ended well
+        _LOG.exception("Alerts could not be sent; they are kept, and sent by the next run.")

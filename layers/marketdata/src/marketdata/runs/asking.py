@@ -1,0 +1,422 @@
+"""Asking a source for a page: within its quota, past its circuit breaker, with retries.
+
+Every request takes a token of the source's bucket first, retries and conditional requests too:
+sources count them all. A short wait for a token is sat out here; a longer one is the state
+machine's, which waits at no cost.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from marketdata import clock
+from marketdata.errors import (
+    MarketDataError,
+    Throttled,
+    UpstreamMalformed,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
+from marketdata.load.raw import Payload, pack_json
+from marketdata.settings import UpstreamSettings
+from marketdata.sources import http
+from marketdata.sources.base import ApiSource, PageRequest, Upstream, Validators
+from marketdata.sources.json_stream import elements, parse
+from marketdata.store import batches as checkpoints
+from marketdata.store import sources
+from marketdata.store.connection import Document, Store
+from marketdata.store.server_time import ServerClock
+from marketdata.store.sources import Admission, Grant
+
+RESERVE_SECONDS = 10.0
+"""Of a call's time, what is kept back for writing what was fetched."""
+
+_LONGEST_REST_SECONDS = 2.0
+_RESTS_SECONDS = 10.0
+"""What a call may sit out in all; beyond that the state machine waits, however short it is."""
+_JITTER = 0.2
+"""Of a rest: those who were told the same time don't all come back in the same moment."""
+_PROBE_SLACK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much is tried for one page within one call; the state machine's retries come on top."""
+
+    attempts: int = 3
+    longest_pause_seconds: float = 5.0
+    """Between two attempts; the pause is random, and shorter at first."""
+    limits: http.Limits = http.LIMITS
+    sleep: Callable[[float], None] = time.sleep
+
+
+PATIENCE = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page, fetched and packed."""
+
+    payloads: list[Payload]
+    origin: Document
+    validators: Validators
+    rows: int
+    """Rows that the source answered."""
+    left_out: int
+    """Of these, the ones that the source's settings do not ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A page that is as it was when it was fetched last."""
+
+    received_at: datetime
+
+
+class Held(Exception):
+    """The source must not be asked now; how long to wait, and on whose word."""
+
+    def __init__(self, seconds: float, message: str) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class CircuitOpen(Exception):
+    """The source's circuit breaker lets nobody ask."""
+
+    def __init__(self, admission: Admission) -> None:
+        super().__init__()
+        self.admission = admission
+
+
+@dataclass(slots=True)
+class Throttling:
+    """How much a source's limits have held a run back."""
+
+    events: int = 0
+    """Times that the run was held back: by a refusal of the source, or for want of a token."""
+    refusals: int = 0
+    """Of these, the ones by the source (429 and 402)."""
+    waited_seconds: float = 0
+    tokens_left: float | None = None
+    quota_per_minute: float | None = None
+    rate_per_minute: float | None = None
+    retry_latency_seconds: float | None = None
+    """The longest time from being held back to the answer that came at last."""
+    since: datetime | None = None
+    """When it was held back, while it waits."""
+
+    @classmethod
+    def of(cls, note: Document) -> Throttling:
+        """As a run's note on its input has it."""
+        return cls(**{k: v for k, v in note.get("throttling", {}).items() if k in cls.__slots__})
+
+    def document(self) -> Document:
+        """As it is stored."""
+        return asdict(self)
+
+    def hold(self, now: datetime, *, refusal: bool) -> None:
+        """Count being held back; waiting on after a first wait is the same event."""
+        if refusal or self.since is None:
+            self.events += 1
+        self.refusals += refusal
+        self.since = self.since or now
+
+    def wait(self, seconds: float) -> None:
+        """Count a wait."""
+        self.waited_seconds = round(self.waited_seconds + seconds, 3)
+
+    def resume(self, now: datetime) -> float | None:
+        """The answer came; seconds since being held back, if the run was."""
+        if self.since is None:
+            return None
+        latency = max(0.0, (now - self.since).total_seconds())
+        self.retry_latency_seconds = round(max(self.retry_latency_seconds or 0, latency), 3)
+        self.since = None
+        return latency
+
+
+class Asker:
+    """Asks one source on behalf of one call of its extractor."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        source: ApiSource,
+        *,
+        server: ServerClock,
+        throttling: Throttling,
+        remaining_seconds: Callable[[], float],
+        settings: UpstreamSettings,
+        patience: Patience = PATIENCE,
+    ) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._source = source
+        self._server = server
+        self._remaining = remaining_seconds
+        self._settings = settings
+        self._patience = patience
+        self._known: Document | None = None
+        self._probe: str | None = None
+        self._strained = False
+        self._rested = 0.0
+        self.throttling = throttling
+
+    def known_page(self, page: int) -> Document:
+        """What the source's document remembers of a page."""
+        found: Document = self._document().get("pages", {}).get(str(page), {})
+        return found
+
+    def page(
+        self,
+        session: http.Session,
+        request: PageRequest,
+        rows_per_batch: int,
+        known: Validators | None = None,
+    ) -> Page | Unchanged:
+        """One page: tried several times within the call's time, read as a stream, packed.
+
+        Args:
+            session: keeps the connection between pages.
+            request: what to ask.
+            rows_per_batch: rows in one batch at most.
+            known: the page's validators, if it may answer that it is unchanged.
+
+        Raises:
+            Held: the quota is used up, ours or the source's.
+            CircuitOpen: the source has failed too often of late.
+            UpstreamUnavailable: it failed now; it may be tried again.
+            TerminalError: it answered, and would do so again, what can't be used.
+            StoreUnavailable: MongoDB is out of reach.
+        """
+        upstream = Upstream.of(self._source.name, request)
+        self._require_closed_circuit(upstream)
+        attempts = 1 if self._probe else self._patience.attempts
+        left = max(0.0, self._left())
+        retrying = Retrying(
+            retry=retry_if_exception_type(UpstreamUnavailable),
+            # Exponential with full jitter.
+            wait=wait_random_exponential(multiplier=0.5, max=self._patience.longest_pause_seconds),
+            stop=stop_after_attempt(attempts) | stop_before_delay(left),
+            sleep=self._patience.sleep,
+            reraise=True,
+            before=lambda state: self._take_token(upstream, state),
+        )
+
+        def once() -> Page | Unchanged:
+            limits = self._patience.limits.within(left / attempts).within(self._left())
+            return self._ask(session, request, rows_per_batch, limits, known)
+
+        try:
+            found = retrying(once)
+        except Held:
+            self._give_up_probe(upstream)
+            raise
+        except Throttled as error:
+            grant = sources.refused(
+                self._store, upstream, self._source.quota, error.retry_after_seconds
+            )
+            self._strained = True
+            self._note(grant)
+            self.throttling.hold(self._server.now(), refusal=True)
+            self._give_up_probe(upstream)
+            raise Held(grant.wait_seconds, error.message) from error
+        except (UpstreamUnavailable, UpstreamRefused, UpstreamMalformed) as error:
+            self._note_failure(upstream, error)
+            raise
+        self._note_answer(upstream)
+        return found
+
+    # --- the request itself ---------------------------------------------------------------
+
+    def _ask(
+        self,
+        session: http.Session,
+        request: PageRequest,
+        rows_per_batch: int,
+        limits: http.Limits,
+        known: Validators | None,
+    ) -> Page | Unchanged:
+        source = self._source
+        with http.get(session, request, limits=limits, known=known, now=self._server.now) as answer:
+            if answer.not_modified:
+                return Unchanged(answer.received_at)
+            what = f"{source.name} ({answer.url}, page {request.page})"
+            selection = _Selection(source.row_filter())
+            texts = selection.of(elements(answer.chunks, what=what))
+            payloads = list(pack_json(texts, rows_per_batch=rows_per_batch))
+            selection.require_rows(what)
+            origin = {
+                "url": answer.url,
+                "page": request.page,
+                "status": answer.status,
+                "etag": answer.validators.etag,
+                "content_type": answer.content_type,
+                "fetched_at": answer.received_at,
+                "rows": selection.rows,
+                "left_out": selection.left_out,
+            }
+        return Page(payloads, origin, answer.validators, selection.rows, selection.left_out)
+
+    def _left(self) -> float:
+        return self._remaining() - RESERVE_SECONDS
+
+    # --- quota ----------------------------------------------------------------------------
+
+    def _take_token(self, upstream: Upstream, _state: RetryCallState) -> None:
+        while True:
+            asked = time.monotonic()
+            grant = sources.take(self._store, upstream, self._source.quota)
+            self._note(grant)
+            self._strained |= grant.strikes > 0
+            self._strained |= grant.rate_per_minute < round(self._source.quota.per_minute, 3)
+            if grant.granted:
+                if time.monotonic() - asked <= sources.STALE_SECONDS:
+                    return
+                continue
+            self.throttling.hold(self._server.now(), refusal=False)
+            rest = grant.wait_seconds * (1 + random.uniform(0, _JITTER))  # noqa: S311 - no secret
+            if not self._may_rest(grant.wait_seconds):
+                raise Held(grant.wait_seconds, _why(upstream, grant))
+            self._patience.sleep(rest)
+            self._rested += rest
+            self.throttling.wait(rest)
+
+    def _may_rest(self, seconds: float) -> bool:
+        budget = self._settings.max_wait_minutes * 60 - self.throttling.waited_seconds
+        return seconds <= _LONGEST_REST_SECONDS and seconds < min(
+            self._left(), _RESTS_SECONDS - self._rested, budget
+        )
+
+    def _note(self, grant: Grant) -> None:
+        self.throttling.tokens_left = grant.tokens_left
+        self.throttling.rate_per_minute = grant.rate_per_minute
+        self.throttling.quota_per_minute = self._source.quota.per_minute
+
+    # --- circuit breaker ------------------------------------------------------------------
+
+    def _document(self) -> Document:
+        if self._known is None:
+            self._known = sources.get(self._store, self._source.name)
+        return self._known
+
+    def _require_closed_circuit(self, upstream: Upstream) -> None:
+        if self._probe is not None:
+            return
+        seconds = max(0.0, self._remaining()) + _PROBE_SLACK_SECONDS
+        admission = sources.admit(
+            self._store, upstream, self._document(), uuid4().hex, seconds=seconds
+        )
+        if not admission.allowed:
+            raise CircuitOpen(admission)
+        self._probe = admission.probe
+
+    def _give_up_probe(self, upstream: Upstream) -> None:
+        if self._probe is not None:
+            sources.release_probe(self._store, upstream, self._probe)
+            self._probe = None
+
+    def _note_failure(self, upstream: Upstream, error: MarketDataError) -> None:
+        sources.failed(
+            self._store,
+            upstream,
+            self._run_id,
+            {"code": error.code, "message": error.message},
+            most_failures=self._settings.circuit_breaker_failures,
+            rest=timedelta(minutes=self._settings.circuit_breaker_minutes),
+            probe=self._probe,
+        )
+        self._probe = None
+
+    def _note_answer(self, upstream: Upstream) -> None:
+        latency = self.throttling.resume(self._server.now())
+        breaker = self._document().get("breaker", {})
+        unsound = breaker.get("state", "closed") != "closed" or breaker.get("failures", 0)
+        if unsound or self._strained or latency is not None:
+            sources.answered(self._store, upstream, retry_latency=latency)
+            self._known = {**self._document(), "breaker": {}}
+        self._probe = None
+        self._strained = False
+
+
+def _why(upstream: Upstream, grant: Grant) -> str:
+    if grant.blocked:
+        return f"{upstream.name} ({upstream.host}) asked for a pause that is not over yet."
+    return f"The quota of {upstream.name} ({upstream.host}) has no token left."
+
+
+def describe(error: MarketDataError) -> Document:
+    """An error as a run's note keeps it, with the beginning of the payload that it is about."""
+    head = error.details.get("payload_head")
+    return checkpoints.describe(error) | ({"payload_head": head} if head else {})
+
+
+def circuit_open(name: str, admission: Admission) -> Document:
+    """An open circuit as a run's note keeps it."""
+    reason = admission.reason or {}
+    said = f"{reason.get('code', 'unknown')}: {reason.get('message', '')}".rstrip(": ")
+    at = clock.iso(admission.next_probe_at) if admission.next_probe_at else "the next run"
+    return {
+        "code": "circuit_open",
+        "type": "CircuitOpen",
+        "message": (
+            f"{name} was not asked: the last {admission.failures} runs that asked it failed, the "
+            f"last one with {said} It is tried again by the first run from {at} on."
+        ),
+        "reason": reason,
+        "next_probe_at": admission.next_probe_at,
+    }
+
+
+class _Selection:
+    """The rows of a page that were asked for, and the count of the others."""
+
+    def __init__(self, keep: Callable[[Any], bool] | None) -> None:
+        self._keep = keep
+        self._objects = 0
+        self.rows = 0
+        self.left_out = 0
+
+    def of(self, texts: Iterable[str]) -> Iterator[str]:
+        for text in texts:
+            self.rows += 1
+            self._objects += text.startswith("{")
+            if self._keep is None or self._keep(parse(text)):
+                yield text
+            else:
+                self.left_out += 1
+
+    def require_rows(self, what: str) -> None:
+        """Refuse a list of which nothing can be a row that was asked for.
+
+        Raises:
+            UpstreamMalformed: says so.
+        """
+        if self.rows and not self._objects:
+            raise UpstreamMalformed(
+                f"{what} answered a list of {self.rows} values of which none is an object, as rows "
+                "are. Its format has changed, or it is another resource; check the source's URL."
+            )
+        if self.rows and self.rows == self.left_out:
+            raise UpstreamMalformed(
+                f"{what} answered {self.rows} rows, and by the source's settings none of "
+                "them was asked for. Either a field that they go by has changed, or they ask "
+                "for nothing."
+            )

@@ -1,0 +1,231 @@
+"""Going on where an earlier run stopped: its batches, and the place its extraction had reached.
+
+Every run takes over the batches that ended runs have left of its inputs, and loads them before it
+asks a source anything. A run that *resumes* another one also goes on with that one's extraction,
+from the page or the byte after the last that is kept; an uploaded object is always gone on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from marketdata import clock
+from marketdata.errors import InvalidInput, StateConflict
+from marketdata.runs.triggers import Asked
+from marketdata.settings import Settings
+from marketdata.store import batches as checkpoints
+from marketdata.store import leases, objects, runs
+from marketdata.store.connection import Document, Store
+
+CSV = "csv"
+"""The source of all uploads."""
+
+_MAPPINGS = ("applied_mappings", "quarantined_mappings", "skipped_mappings")
+_OF_PAGES = ("pages", "last_rows", "left_out", "unchanged_pages")
+"""What the note on an API source says of how far its extraction got."""
+_OF_OBJECTS = ("object", "layout", "progress", "warnings", *_MAPPINGS)
+"""The same of an uploaded object."""
+_WHOLE = ("extracted", "skipped")
+
+
+class ResumptionSettings(Settings):
+    """How often what fails is tried again by later runs."""
+
+    batch_max_resumptions: int = Field(default=checkpoints.MAX_RESUMPTIONS, ge=0, le=1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What a run that ended has left to be done."""
+
+    inputs: Document
+    """Notes on the inputs, for the run that goes on with them."""
+    under_way: Document | None = None
+    """A run that is at it already; then there is nothing for another one to do."""
+
+
+def check_sources(asked: Collection[str], known: Collection[str], what: str) -> None:
+    """Refuse names of sources that there are none of.
+
+    Raises:
+        InvalidInput: names them, and those that are known.
+    """
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        text = f"sources: {', '.join(map(repr, unknown))} is not known {what}; known are " + (
+            ", ".join(known) or "none"
+        )
+        raise InvalidInput(
+            text, faults=[{"in": "body", "name": "sources", "message": text}], known=list(known)
+        )
+
+
+def leftovers(store: Store, asked: Asked) -> Leftovers:
+    """What the run to be resumed has left, of the sources that are asked for.
+
+    Raises:
+        NotFound: there is no such run.
+        InvalidInput: it had no such source.
+        StateConflict: it has left nothing, or nothing that is tried again without being asked.
+    """
+    run_id = asked.resume or ""
+    run = runs.get(store, run_id)
+    if run["status"] == "running":
+        return Leftovers({}, run)
+    if asked.sources is not None:
+        named = dict.fromkeys(note["source"] for note in run["inputs"].values())
+        check_sources(asked.sources, list(named), f"in run {run_id}")
+    inputs: Document = {}
+    given_up = []
+    for input_id, first_note in run["inputs"].items():
+        if asked.sources is not None and first_note["source"] not in asked.sources:
+            continue
+        last, note = _last_of_chain(store, run, input_id)
+        if last["status"] == "running":
+            return Leftovers({}, last)
+        if asked.retry:
+            _release(store, last["_id"], input_id)
+        if note["source"] == CSV and not asked.retry and objects.refused(store, input_id):
+            given_up.append(input_id)
+        elif not _whole(store, last["_id"], input_id, note):
+            inputs[input_id] = _resuming(note, last["_id"])
+    if not inputs:
+        raise StateConflict(_nothing_left(store, run_id, given_up), run_id=run_id)
+    return Leftovers(inputs)
+
+
+def _last_of_chain(store: Store, run: Document, input_id: str) -> tuple[Document, Document]:
+    """The run that went on with an input last, beginning with a run; with its note on it."""
+    note = run["inputs"][input_id]
+    while by := note.get("resumed_by") or _later_owner(store, run, input_id):
+        later = runs.get(store, by)
+        run, note = later, later["inputs"][input_id]
+    return run, note
+
+
+def _later_owner(store: Store, run: Document, input_id: str) -> str | None:
+    """The run that has taken an object from a run, and died before it could note so there."""
+    owner = objects.owner(store, input_id) if leases.is_object(input_id) else None
+    return owner if owner != run["_id"] else None
+
+
+def _never_began(note: Document) -> bool:
+    """Whether a run died on its way to an input: it was to resume it, and never got its lease."""
+    return "resumes" in note and "lease" not in note
+
+
+def _release(store: Store, run_id: str, input_id: str) -> None:
+    freed = checkpoints.unpark(store, run_id, input_id)
+    if leases.is_object(input_id):
+        # One that is done is left so, unless batches of it were given up.
+        objects.release(store, input_id, run_id, done=freed > 0)
+
+
+def _whole(store: Store, run_id: str, input_id: str, note: Document) -> bool:
+    if input_id == objects.LISTING:
+        # That the uploads could not be listed is no work that was left.
+        return True
+    if _never_began(note):
+        return False
+    done = note["status"] in _WHOLE and not note.get("error")
+    return done and not checkpoints.any_unfinished(store, run_id, input_id)
+
+
+def _resuming(note: Document, former: str) -> Document:
+    kept: Document = {name: note[name] for name in ("source", "object") if name in note}
+    return {**kept, "status": "pending", "resumes": former}
+
+
+def _nothing_left(store: Store, run_id: str, given_up: list[str]) -> str:
+    parked = checkpoints.parked(store, run_id)
+    if given_up or parked:
+        return (
+            f"What run {run_id} has left was given up after several tries: {parked} parked batches "
+            f"and {len(given_up)} refused files. Remove the cause and ask for "
+            f"POST /runs/{run_id}/retry."
+        )
+    return (
+        f"Run {run_id} has left nothing to go on with: everything that it received is loaded, by "
+        "it or by a later run. POST /refresh without `resume` asks the sources anew."
+    )
+
+
+def acquire(store: Store, run_id: str, input_id: str, note: Document) -> None:
+    """Make an input that a run holds its own: the lease, what was left, and how far that got.
+
+    Doing it again, after a crash in its middle, ends in the same.
+    """
+    if "lease" in note:
+        return
+    fields: Document = {"lease": leases.acquire(store, run_id, input_id)}
+    former = note.get("resumes")
+    if former is not None:
+        stopped, died = _stopped(store, input_id, former)
+        position = _position(store, run_id, input_id, stopped)
+        # Before anything is taken over: batches and the place they were cut at belong together.
+        runs.set_input(store, run_id, input_id, position)
+        former = stopped["_id"]
+        for earlier in (*died, former):
+            runs.note_resumed_by(store, earlier, input_id, run_id)
+        fields |= position
+    taken = checkpoints.take_over(store, input_id, run_id)
+    if former is not None and former not in [one["run_id"] for one in taken]:
+        taken.append({"run_id": former, "batches": 0})
+    if taken:
+        fields["resume_from"] = taken
+    # What is extracted now gets the numbers after those of what was taken over.
+    fields["batches"] = checkpoints.next_number(store, run_id, input_id)
+    if "progress" in fields:
+        fields["progress"] = {**fields["progress"], "batches": fields["batches"]}
+    runs.set_input(store, run_id, input_id, fields)
+
+
+def _stopped(store: Store, input_id: str, former: str) -> tuple[Document, list[str]]:
+    """The run whose extraction of an input is gone on with, and those that died on the way.
+
+    A run that never got the lease has extracted nothing: what it resumed is resumed in its place.
+    """
+    died: list[str] = []
+    run = runs.get(store, former)
+    while _never_began(note := run["inputs"][input_id]):
+        died.append(run["_id"])
+        run = runs.get(store, note["resumes"])
+    return run, died
+
+
+def _position(store: Store, run_id: str, input_id: str, former: Document) -> Document:
+    """Where the extraction of an input stopped, for the note of the run that goes on with it."""
+    note = former["inputs"][input_id]
+    if leases.is_object(input_id):
+        if note["status"] == "failed":
+            # It is read from its beginning: what refused it may have been in any part of it.
+            checkpoints.drop_pending_from(store, input_id, former["_id"], 0)
+            return {}
+        # Ranges that were cut after the last note of how far it got are cut again.
+        counted = note.get("progress", {}).get("batches", 0)
+        checkpoints.drop_pending_from(store, input_id, former["_id"], counted)
+        found = {name: note[name] for name in _OF_OBJECTS if name in note}
+        found["resumed_at"] = note.get("progress", {}).get("position", 0)
+        mappings = {name: note[name] for name in _MAPPINGS if name in note}
+        if mappings:
+            objects.note_mappings(store, run_id, input_id, mappings)
+    else:
+        found = {name: note[name] for name in _OF_PAGES if name in note}
+    if note["status"] in _WHOLE and not note.get("error"):
+        found |= {"status": "extracted", "started_at": clock.now(), "extracted_at": clock.now()}
+    return found
+
+
+def told(inputs: Document) -> Document | None:
+    """What a run says of the work that it took over: `{run_id, batches}` of the latest run."""
+    batches: dict[str, int] = {}
+    for note in inputs.values():
+        for one in note.get("resume_from", ()):
+            batches[one["run_id"]] = batches.get(one["run_id"], 0) + one["batches"]
+    if not batches:
+        return None
+    latest = max(batches)
+    return {"run_id": latest, "batches": batches[latest]}

@@ -1,0 +1,140 @@
+"""How often sources failed in a row (`sources.<name>.failures`), and the collection `alerts`.
+
+An alert is written down before it is sent, under an id that follows from what it is about, so
+that finding the same thing twice makes one alert. Sending is claimed for a minute first: of two
+that would send it, one does. Who dies between sending and noting so leaves an alert that is sent
+again: at least once is what a standard topic can promise, and its messages carry the alert's id.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.collection import Collection
+
+from marketdata.clock import EPOCH
+from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.leases import milliseconds
+
+_CLAIM = timedelta(minutes=1)
+_RUNS_REMEMBERED = 50
+"""Runs of a source whose end is known to have been counted."""
+
+
+def count_outcome(store: Store, source: str, run_id: str, error: Document | None) -> None:
+    """Count the end of a run for one of its sources, once, however often it is told.
+
+    Args:
+        store: the database.
+        source: the source's name.
+        run_id: the run.
+        error: why it failed; None when it did not.
+    """
+    failed = error is not None
+    before = {"$ifNull": ["$failures.consecutive", 0]}
+    first = {"$cond": [{"$eq": [before, 0]}, {"$literal": run_id}, "$failures.first_run_id"]}
+    counted = {"$concatArrays": [{"$ifNull": ["$failures.counted", []]}, [{"$literal": run_id}]]}
+    changes: Document = {
+        "failures.consecutive": {"$add": [before, 1]} if failed else 0,
+        "failures.counted": {"$slice": [counted, -_RUNS_REMEMBERED]},
+        "failures.last_run_id": {"$literal": run_id},
+    }
+    if failed:
+        changes["failures.first_run_id"] = first
+        changes["failures.last_error"] = {"$literal": error}
+        changes["failures.last_failure_at"] = "$$NOW"
+    else:
+        changes["failures.last_success_at"] = "$$NOW"
+    with store_errors(f"counting the outcome of {source} in run {run_id}"):
+        store.sources.update_one({"_id": source}, {"$setOnInsert": {}}, upsert=True)
+        store.sources.update_one(
+            {"_id": source, "failures.counted": {"$ne": run_id}}, [{"$set": changes}]
+        )
+
+
+def failures(store: Store) -> list[tuple[str, Document]]:
+    """Each source's count of failures: `{consecutive, alerted, last_error, ...}`."""
+    with store_errors("reading how often sources failed"):
+        found = store.sources.find({"failures": {"$exists": True}}, {"failures": 1}).sort("_id")
+        return [(document["_id"], document["failures"]) for document in found]
+
+
+def set_alerted(store: Store, source: str, was: str | None, alert_id: str | None) -> None:
+    """Note which alert says that a source fails; None that none does."""
+    with store_errors(f"noting the alert about {source}"):
+        store.sources.update_one(
+            {"_id": source, "failures.alerted": was}, {"$set": {"failures.alerted": alert_id}}
+        )
+
+
+def put(store: Store, alert_id: str, document: Document) -> None:
+    """Write an alert down to be sent; one of that id is left as it is."""
+    made = {"$mergeObjects": [{"$literal": document}, {"made_at": "$$NOW", "sent_at": None}]}
+    with store_errors(f"writing alert {alert_id}"):
+        _alerts(store).update_one(
+            {"_id": alert_id},
+            [
+                {
+                    "$replaceWith": {
+                        "$cond": ["$made_at", "$$ROOT", {"$mergeObjects": ["$$ROOT", made]}]
+                    }
+                }
+            ],
+            upsert=True,
+        )
+
+
+def claim(store: Store) -> Document | None:
+    """The oldest alert that is to be sent, for a minute this caller's; None if there is none."""
+    with store_errors("looking for alerts to send"):
+        return _alerts(store).find_one_and_update(
+            {
+                "sent_at": None,
+                "set_aside": None,
+                "$expr": {"$lt": [{"$ifNull": ["$claimed_until", EPOCH]}, "$$NOW"]},
+            },
+            [
+                {
+                    "$set": {
+                        "claimed_until": _after(_CLAIM),
+                        "tries": {"$add": [{"$ifNull": ["$tries", 0]}, 1]},
+                    }
+                }
+            ],
+            sort=[("made_at", 1)],
+            return_document=ReturnDocument.AFTER,
+        )
+
+
+def note_sent(store: Store, alert_id: str, message_id: str | None) -> None:
+    """Note that an alert was sent, under which id of the topic."""
+    with store_errors(f"noting that alert {alert_id} was sent"):
+        _alerts(store).update_one(
+            {"_id": alert_id},
+            [{"$set": {"sent_at": "$$NOW", "message_id": {"$literal": message_id}}}],
+        )
+
+
+def set_aside(store: Store, alert_id: str, error: Document) -> None:
+    """Keep an alert that can't be sent as it is, with the reason; nobody tries it again."""
+    with store_errors(f"setting alert {alert_id} aside"):
+        _alerts(store).update_one(
+            {"_id": alert_id},
+            [{"$set": {"set_aside": {"at": "$$NOW", "error": {"$literal": error}}}}],
+        )
+
+
+def unclaim(store: Store, alert_id: str) -> None:
+    """Give an alert back that could not be sent."""
+    with store_errors(f"giving alert {alert_id} back"):
+        _alerts(store).update_one({"_id": alert_id}, {"$unset": {"claimed_until": ""}})
+
+
+def _after(time: timedelta) -> Document:
+    return {"$add": ["$$NOW", milliseconds(time)]}
+
+
+def _alerts(store: Store) -> Collection[dict[str, Any]]:
+    return store.database["alerts"]

@@ -1,0 +1,77 @@
+"""Which content is known so well that loading it again would change nothing.
+
+A batch is skipped if the batch before it at the same place (an API's page, a key's range of
+bytes) had the same content in the same context and is loaded, and if it and everything that was
+received between the two was *plain*: each of its rows either brought a record that was not
+there, or said what the record said then. Of plain batches, any two agree in what they share,
+whichever was loaded first. So A, then B, then A again leaves A, whichever places they came from.
+"""
+
+from __future__ import annotations
+
+from marketdata.store.connection import Document, Store, store_errors
+
+
+def find(store: Store, batch: Document, context: str) -> Document | None:
+    """The loaded batch whose outcome is this one's too; None if it has to be loaded.
+
+    The batch takes over the other's cover first. Whoever loads, later on, what was received
+    before this one then finds it, and asks its rows; and what is being loaded now has noted its
+    own cover and is seen here.
+    """
+    with store_errors(f"looking for known content of batch {batch['_id']}"):
+        before = store.batches.find_one(
+            {
+                "place": batch["place"],
+                "received_at": {"$lte": batch["received_at"]},
+                "_id": {"$ne": batch["_id"]},
+            },
+            sort=[("received_at", -1), ("_id", -1)],
+            hint="place_received",
+        )
+        if before is None or not _same(before, batch, context):
+            return None
+        # To have it said again keeps it from expiring.
+        seen = {"$currentDate": {"seen_at": True}}
+        if not store.raw_batches.update_one({"_id": before["raw_id"]}, seen).matched_count:
+            return None
+        if "covers" not in before:
+            # It had no records at all, only rows that were set aside.
+            return before
+        # The same rows; a file's own may never be fetched.
+        cover = {"covers": before["covers"], "known_raw": before["raw_id"]}
+        store.batches.update_one({"_id": batch["_id"]}, {"$set": cover})
+        return None if _disturbed(store, before, batch) else before
+
+
+def _same(before: Document, batch: Document, context: str) -> bool:
+    return bool(
+        before["state"] == "loaded"
+        # Two versions of one second are told apart by their names only.
+        and before["received_at"] < batch["received_at"]
+        and before.get("plain")
+        and before.get("digest") == batch["digest"]
+        and before.get("context") == context
+        and before["rows"] == batch["rows"]
+        and "judged_at" not in before
+    )
+
+
+def _disturbed(store: Store, before: Document, batch: Document) -> bool:
+    """Whether anything received since then may have changed what the two batches share.
+
+    What is not loaded yet has either not noted its cover, and will find this batch, or is
+    taken for a disturbance.
+    """
+    covers = before["covers"]
+    query: Document = {
+        "_id": {"$nin": [before["_id"], batch["_id"]]},
+        "source": batch["source"],
+        "received_at": {"$gte": before["received_at"], "$lte": batch["received_at"]},
+        "covers.first": {"$lte": covers["last"]},
+        "covers.last": {"$gte": covers["first"]},
+        # Only a loaded batch is plain.
+        "plain": {"$ne": True},
+    }
+    found = store.batches.find_one(query, {"_id": 1}, hint="source_received")
+    return found is not None

@@ -1,0 +1,106 @@
+"""Leases: which run an input belongs to, with a number that grows with every change of hands.
+
+That one run at a time has an input is the promise of the index over `runs.holds`. The lease
+beside the input (`sources.<name>.lease`, `objects.<id>.lease`) is what everybody else can go by:
+it tells a step of a run whether the run still has what it had when the step began. Its number
+fences what is written beside it, such as a watermark; its times are those of MongoDB's own clock,
+so that the clocks of functions do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from marketdata.errors import StateConflict
+from marketdata.store.connection import Document, Store, store_errors
+
+LEASE = timedelta(minutes=20)
+"""How long a run lives without a sign of life: above the longest time of a function."""
+
+_OBJECT = "csv-"
+"""What the ids of inputs begin with that are uploaded objects; the others are sources."""
+
+
+def milliseconds(time: timedelta) -> int:
+    """As MongoDB adds them to a time."""
+    return time // timedelta(milliseconds=1)
+
+
+def is_object(input_id: str) -> bool:
+    """Whether an input is an uploaded object; else it is a source."""
+    return input_id.startswith(_OBJECT)
+
+
+def acquire(store: Store, run_id: str, input_id: str) -> int:
+    """Make an input a run's own, which holds it; returns the lease's number.
+
+    A run that has the lease already keeps it and its number.
+    """
+    mine = {"$eq": ["$lease.run_id", {"$literal": run_id}]}
+    number = {"$ifNull": ["$lease.number", 0]}
+    lease = {
+        "run_id": {"$literal": run_id},
+        "number": {"$cond": [mine, number, {"$add": [number, 1]}]},
+        "expires_at": {"$add": ["$$NOW", milliseconds(LEASE)]},
+    }
+    with store_errors(f"acquiring the lease of {input_id} for run {run_id}"):
+        while True:
+            try:
+                found = _collection(store, input_id).find_one_and_update(
+                    {"_id": input_id},
+                    [{"$set": {"lease": lease}}],
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                )
+            except DuplicateKeyError:
+                # Two made the first note on an input at once; this one finds the other's.
+                continue
+            if found is None:  # the driver's type allows for it; an upsert returns the document
+                continue
+            granted: int = found["lease"]["number"]
+            return granted
+
+
+def renew(store: Store, run_id: str, input_ids: Iterable[str]) -> None:
+    """Set the leases that a run has back to their full time."""
+    with store_errors(f"renewing the leases of run {run_id}"):
+        for input_id in input_ids:
+            _collection(store, input_id).update_one(
+                {"_id": input_id, "lease.run_id": run_id},
+                [{"$set": {"lease.expires_at": {"$add": ["$$NOW", milliseconds(LEASE)]}}}],
+            )
+
+
+def require(store: Store, run_id: str, input_id: str, number: int | None = None) -> None:
+    """Refuse what only the owner of an input may do. An input that never had one is free.
+
+    Args:
+        store: the database.
+        run_id: the run that wants to do it.
+        input_id: the input.
+        number: the number that the run was given; without it, the run's name decides.
+
+    Raises:
+        StateConflict: another run has the lease, or it changed hands in between.
+    """
+    with store_errors(f"looking up the lease of {input_id}"):
+        found = _collection(store, input_id).find_one({"_id": input_id}, {"lease": 1})
+    lease: Document | None = (found or {}).get("lease")
+    if lease is None:
+        return
+    if lease["run_id"] != run_id or number not in (None, lease["number"]):
+        raise StateConflict(
+            f"Run {run_id} has lost the lease of {input_id}: number {lease['number']} is with run "
+            f"{lease['run_id']}, which goes on from here.",
+            input=input_id,
+        )
+
+
+def _collection(store: Store, input_id: str) -> Collection[dict[str, Any]]:
+    return store.objects if is_object(input_id) else store.sources
