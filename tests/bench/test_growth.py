@@ -203,8 +203,10 @@ def fill_hours(uri: str, database: str, part: int) -> int:
     quick = WriteConcern(w=1)
     records = store.market_data.with_options(write_concern=quick)
     batches = store.batches.with_options(write_concern=quick)
-    page = [Template(document) for document in store.market_data.find({}).sort("_id")]
-    batch = store.batches.find_one({"input": "coingecko"})
+    # The other process may have begun: of the newest hour are the templates alone.
+    newest = store.market_data.find({"_id": {"$gte": first_id(hour_of(HOURS - 1))}})
+    page = [Template(document) for document in newest.sort("_id")]
+    batch = store.batches.find_one({"run_id": f"hour{HOURS - 1}"})
     assert batch is not None
     hours = range(part, HOURS - 1, _FILLERS)
     for hour in hours:

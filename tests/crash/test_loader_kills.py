@@ -61,7 +61,10 @@ def test_a_kill_at_any_moment_changes_nothing(
 ) -> None:
     scene = case(store, mongodb_uri)
     gaps, sent = list(every_gap(scene)), list(on_their_way(scene))
-    times, least = some_time(scene, case.__name__), share(part) // 6
+    least = share(part) // 6
+    rest = max(least, share(part) - len(gaps) - least)
+    sent = dice(case.__name__).sample(sent, min(rest, len(sent)))
+    times = some_time(scene, case.__name__)
     by_chance = [next(times) for _ in range(max(least, share(part) - len(gaps) - len(sent)))]
     assert check_each(scene, gaps) == len(gaps)
     # Who is killed from outside may have come to the end by then.

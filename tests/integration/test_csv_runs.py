@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +31,7 @@ from marketdata.store import runs
 from marketdata.store.batches import COUNTS, BatchKey
 from marketdata.store.connection import Document, Store
 from tests.support.recorded import FOLDER
+from tests.support.waiting import wait_for
 
 BUCKET = "uploads"
 HEADER = "symbol,name,price_usd,volume_24h,market_cap,percent_change_24h,timestamp\n"
@@ -428,6 +430,9 @@ def test_an_extractor_that_outlives_its_run_writes_and_takes_back_nothing(
 def test_a_file_with_known_content_is_skipped_and_says_so(store: Store, bucket: Bucket) -> None:
     body = HEADER + rows(5)
     assert carry_out(store, bucket.put("incoming/a.csv", body))["results"][0]["reason"] is None
+    # S3 tells times in seconds, and of two versions of one second it does not say which came first.
+    second = int(time.time())
+    wait_for(lambda: int(time.time()) > second, seconds=5, what="the next second")
     run = carry_out(store, bucket.put("incoming/a.csv", body))
     (result,) = run["results"]
     assert (run["status"], result["status"], result["error"]) == ("success", "skipped", None)

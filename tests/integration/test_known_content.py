@@ -9,7 +9,6 @@ import pytest
 from marketdata.load import incoming, loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.store import batches as checkpoints
-from marketdata.store import quarantine
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, put_rows
@@ -123,7 +122,7 @@ def test_what_an_attempt_had_begun_is_loaded_to_its_end(
     rows = [coin(), coin("ethereum")]
     late = put_rows(store, rows, run_id="run1", minute=1)
     with monkeypatch.context() as patch:
-        patch.setattr(quarantine, "put_quarantine", _killed)
+        patch.setattr(checkpoints, "finish", _killed)
         with pytest.raises(KeyboardInterrupt):
             load_batch(store, late)
     load(store, rows, 0)

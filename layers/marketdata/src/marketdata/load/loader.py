@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import batched
 from math import inf
 
 from marketdata import clock
@@ -17,6 +18,7 @@ from marketdata.load.context import NORMALISER_VERSION, context_of
 from marketdata.load.incoming import PIECE, Records, incoming
 from marketdata.load.raw import Payload, digest_of, pack_csv, unpack
 from marketdata.objects import ObjectReader, ObjectVersion
+from marketdata.schema.record import Fault
 from marketdata.store import batches as checkpoints
 from marketdata.store import known_content, quarantine, records, runs
 from marketdata.store.batches import BatchKey, Counts
@@ -28,6 +30,8 @@ _MAX_ROW_CHARACTERS = 1_000_000
 
 _RESERVE_SECONDS = 30.0
 """Time kept back for a part of a batch; the slowest one, all of it to be merged, takes less."""
+
+_SET_ASIDE_TOGETHER = 1_000
 
 _DEPENDS_ON_TIME = "timestamp_in_future"
 """The fault that a row may have today and not tomorrow."""
@@ -137,12 +141,13 @@ class _Load:
         records.raise_latest(store, list(newest.values()))
         counts.rows_in, counts.quarantined = found.rows, len(found.faults)
         counts.duplicate = len(found) - found.identities
-        faults = _set_aside(found, raw, batch)
-        quarantine.put_quarantine(store, faults)
+        # In parts, as each brings its row as a text.
+        for faults in batched(found.faults, _SET_ASIDE_TOGETHER, strict=False):
+            quarantine.put_quarantine(store, _set_aside(found, faults, raw, batch))
         if batch["attempts"] > 1:
-            kept_aside = [fault["_id"] for fault in faults]
+            kept_aside = [_quarantine_id(fault, raw, batch) for fault in found.faults]
             quarantine.release(store, batch["_id"], raw["_id"], kept_aside)
-        plain &= all(fault["reason"] != _DEPENDS_ON_TIME for fault in faults)
+        plain &= all(fault.code != _DEPENDS_ON_TIME for fault in found.faults)
         fields = {"context": context_of(batch), "plain": plain}
         checkpoints.finish(store, self._key, batch["attempts"], counts, fields)
         return Loading(counts, again=False)
@@ -406,26 +411,29 @@ def _later_sightings(
     return found
 
 
-def _set_aside(found: Records, raw: Document, batch: Document) -> list[Document]:
+def _quarantine_id(fault: Fault, raw: Document, batch: Document) -> str:
+    return f"{raw['_id']}/{batch['first_row'] + fault.row}"
+
+
+def _set_aside(
+    found: Records, faults: Iterable[Fault], raw: Document, batch: Document
+) -> list[Document]:
     now = clock.now()
-    documents = []
-    for fault in found.faults:
-        number = batch["first_row"] + fault.row
-        documents.append(
-            {
-                "_id": f"{raw['_id']}/{number}",
-                "source": raw["source"],
-                "run_id": batch["run_id"],
-                "batch": batch["_id"],
-                "raw_id": raw["_id"],
-                "received_at": batch["received_at"],
-                "reason": fault.code,
-                "field": fault.field,
-                "message": fault.message.encode("utf-8", "backslashreplace").decode(),
-                "row": found.text(fault.row)[:_MAX_ROW_CHARACTERS],
-                "row_number": number,
-                "first_at": now,
-                "last_at": now,
-            }
-        )
-    return documents
+    return [
+        {
+            "_id": _quarantine_id(fault, raw, batch),
+            "source": raw["source"],
+            "run_id": batch["run_id"],
+            "batch": batch["_id"],
+            "raw_id": raw["_id"],
+            "received_at": batch["received_at"],
+            "reason": fault.code,
+            "field": fault.field,
+            "message": fault.message.encode("utf-8", "backslashreplace").decode(),
+            "row": found.text(fault.row)[:_MAX_ROW_CHARACTERS],
+            "row_number": batch["first_row"] + fault.row,
+            "first_at": now,
+            "last_at": now,
+        }
+        for fault in faults
+    ]

@@ -194,7 +194,12 @@ def _schedule(store: Store) -> None:
 def _places(store: Store) -> None:
     # Finds the batch that came from the same page or range before, whose content may be the same.
     store.batches.create_indexes(
-        [IndexModel([("place", ASCENDING), ("received_at", ASCENDING)], name="place_received")]
+        [
+            IndexModel(
+                [("place", ASCENDING), ("received_at", ASCENDING), ("_id", ASCENDING)],
+                name="place_received",
+            )
+        ]
     )
 
 

@@ -20,6 +20,9 @@ class Quarantined(Form):
     id: str = Field(examples=[ROW_ID])
     source: str = Field(examples=["coingecko"])
     run_id: str = Field(description="The last run that met it.", examples=[RUN_ID])
+    batch: str = Field(
+        description="The last batch that met it.", examples=[f"{RUN_ID}/coingecko/0"]
+    )
     raw_id: str = Field(description="The raw batch that has it, whole.")
     row_number: int = Field(description="Its place in what was received.", examples=[17])
     reason: str = Field(description="A stable name for programs.", examples=["greater_than"])

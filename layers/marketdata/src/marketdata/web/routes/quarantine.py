@@ -95,7 +95,16 @@ def _row(document: Document) -> Document:
         "id": document["_id"],
         **{
             name: document[name]
-            for name in ("source", "run_id", "raw_id", "row_number", "reason", "field", "message")
+            for name in (
+                "source",
+                "run_id",
+                "batch",
+                "raw_id",
+                "row_number",
+                "reason",
+                "field",
+                "message",
+            )
         },
         "row": document["row"][:_SHOWN_CHARACTERS],
         "truncated": len(document["row"]) > _SHOWN_CHARACTERS,
