@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from marketdata import clock
-from marketdata.errors import InvalidInput, NotFound, StateConflict, StoreUnavailable
+from marketdata.errors import NotFound, StateConflict, StoreUnavailable
 from marketdata.load.loader import load_batch
 from marketdata.objects import ObjectVersion
 from marketdata.runs import lifecycle, triggers
@@ -364,7 +364,7 @@ def test_resuming_what_can_not_be(store: Store) -> None:
     assert lifecycle.close(store, run_id)["status"] == "success"
     with pytest.raises(StateConflict, match="nothing to go on with"):
         lifecycle.request(store, engine, SOURCES, asked=Asked(resume=run_id))
-    with pytest.raises(InvalidInput, match="known are coingecko, coinpaprika"):
+    with pytest.raises(NotFound, match="known are coingecko, coinpaprika"):
         lifecycle.request(store, engine, SOURCES, asked=Asked(("csv",), resume=run_id))
     assert engine.started == []
 
@@ -382,7 +382,7 @@ def test_a_run_of_some_sources_leaves_the_others_free(store: Store) -> None:
     again = lifecycle.request(store, Engine(), SOURCES, asked=Asked(("csv",)))
     assert again == (uploads["run_id"], False)
     assert lifecycle.close(store, uploads["run_id"])["status"] == "success"
-    with pytest.raises(InvalidInput, match="'nasdaq' is not known here; known are coingecko"):
+    with pytest.raises(NotFound, match="'nasdaq' is not known here; known are coingecko"):
         open_run(store, Asked(("nasdaq", "coingecko")))
 
 

@@ -101,7 +101,7 @@ def test_refresh_does_what_it_is_asked_for(gateway: Gateway, store: Store, engin
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        ({"sources": ["nasdaq"]}, 400, "known are coingecko, csv"),
+        ({"sources": ["nasdaq"]}, 404, "known are coingecko, csv"),
         ({"sources": []}, 400, "sources"),
         ({"sources": "coingecko"}, 400, "sources"),
         ({"source": ["coingecko"]}, 400, "source"),

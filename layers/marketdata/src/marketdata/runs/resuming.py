@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from marketdata import clock
-from marketdata.errors import InvalidInput, StateConflict
+from marketdata.errors import NotFound, StateConflict
 from marketdata.runs.triggers import Asked
 from marketdata.settings import Settings
 from marketdata.store import batches as checkpoints
@@ -51,14 +51,15 @@ def check_sources(asked: Collection[str], known: Collection[str], what: str) -> 
     """Refuse names of sources that there are none of.
 
     Raises:
-        InvalidInput: names them, and those that are known.
+        NotFound: names them, and those that are known. (The form of the request is right, so it
+            is not called malformed.)
     """
     unknown = [name for name in asked if name not in known]
     if unknown:
         text = f"sources: {', '.join(map(repr, unknown))} is not known {what}; known are " + (
             ", ".join(known) or "none"
         )
-        raise InvalidInput(
+        raise NotFound(
             text, faults=[{"in": "body", "name": "sources", "message": text}], known=list(known)
         )
 
@@ -67,8 +68,7 @@ def leftovers(store: Store, asked: Asked) -> Leftovers:
     """What the run to be resumed has left, of the sources that are asked for.
 
     Raises:
-        NotFound: there is no such run.
-        InvalidInput: it had no such source.
+        NotFound: there is no such run, or it had no such source.
         StateConflict: it has left nothing, or nothing that is tried again without being asked.
     """
     run_id = asked.resume or ""
