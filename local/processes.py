@@ -9,6 +9,7 @@ by it, whatever a crash left behind is found again.
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -326,11 +327,25 @@ def port_is_taken(port: int) -> bool:
     return False
 
 
+_PORTS = range(20_000, 32_000)
+"""Below those that Linux (from 32768) and macOS (from 49152) give to connections that go out: while
+a part is down that is to come back on its port, none of these may take it."""
+
+
 def free_port() -> int:
-    """Return a port of the loopback interface that nothing uses at this moment."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
+    """Return a port of the loopback interface that nothing uses at this moment.
+
+    Raises:
+        OSError: none of many is free.
+    """
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as server:
+            try:
+                server.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port among a hundred between 20000 and 32000")
 
 
 def _listener(port: int) -> str:
@@ -346,16 +361,27 @@ def _listener(port: int) -> str:
     return ""
 
 
+_ENDING_SECONDS = 5
+"""For a port of which nobody can be seen to listen: a process that was killed is called a zombie as
+soon as its first thread has ended, and others may still hold what it had open."""
+
+
 def require_free_port(port: int, *, part: str, setting: str) -> None:
     """Check that a part can have its port.
 
     Raises:
         PortTakenError: names the port, who has it if that can be seen, and the setting to change.
     """
-    if not port_is_taken(port):
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while port_is_taken(port):
+        listener = _listener(port)
+        if listener or time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    else:
         return
     raise PortTakenError(
-        f"port {port}, which {part} needs, is taken{_listener(port)}."
+        f"port {port}, which {part} needs, is taken{listener}."
         f" End that, or choose another port: {setting}={_next_free(port)} make up"
         f" (or put {setting} into .env)"
     )
