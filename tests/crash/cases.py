@@ -11,6 +11,7 @@ from marketdata.store.connection import Store
 from tests.bench.files import Upload, market_csv
 from tests.support.crash import Scene, Work
 from tests.support.pipeline import coin, load, put_rows
+from tests.support.scenes import BEFORE, MIXED, NEWER
 
 RECEIVED = clock.from_ms(1_746_770_400_000)
 HEADER = "symbol,name,price_usd,volume_24h,market_cap,percent_change_24h,timestamp\n"
@@ -23,24 +24,9 @@ def pages(store: Store, uri: str) -> Scene:
 
     The last page is the one before it once more.
     """
-    first = [coin("known"), coin("changed"), coin("both"), coin("said")]
-    load(store, first, run_id="first", minute=0)
-    newest = [coin("late", current_price=9), coin("moved"), coin("said")]
-    load(store, newest, run_id="newest", minute=20)
-    mixed = [
-        coin("new"),
-        coin("known"),
-        coin("changed", current_price=2),
-        coin("late", current_price=3),
-        coin("moved"),
-        coin("twice", current_price=1),
-        coin("twice", current_price=2),
-        coin("both", current_price=4),
-        coin("both"),
-        coin("said", current_price=5),
-        coin("bad", current_price=0),
-        coin("new"),
-    ]
+    load(store, [*BEFORE, coin("said")], run_id="first", minute=0)
+    load(store, [*NEWER, coin("said")], run_id="newest", minute=20)
+    mixed = [*MIXED, coin("said", current_price=5)]
     back = [coin("changed"), coin("new", current_price=7), coin("known"), coin("late"), []]
     early = [coin("moved"), coin("twice", current_price=1), coin("changed", current_price=2)]
     calm = [coin("calm"), coin("bad", name=5), None]
@@ -79,6 +65,19 @@ def large(store: Store, uri: str) -> Scene:
     upload(store, [market_csv(3_000).decode()], name="half", hours=0).load()
     rows = market_csv(6_000, changed_every=40).decode()
     return Scene(store, uri, _work(upload(store, [rows], name="whole", hours=1)))
+
+
+def long(store: Store, uri: str) -> Scene:
+    """More rows, most of them new, with one that comes twice, other prices, and bad rows.
+
+    They are written in several parts, and so are loaded by several calls that have little time.
+    """
+    upload(store, [market_csv(2_600).decode()], name="half", hours=0).load()
+    rows = market_csv(10_100, changed_every=40).decode()
+    lines = rows.splitlines(keepends=True)
+    fields = lines[2_000].split(",")
+    odd = [",".join([*fields[:3], price, *fields[4:]]) for price in ("1.5", "none", "0")]
+    return Scene(store, uri, _work(upload(store, [rows, lines[1], *odd], name="all", hours=1)))
 
 
 def upload(store: Store, lines: list[str], *, name: str, hours: int, batch_rows: int = 0) -> Upload:

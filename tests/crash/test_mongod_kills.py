@@ -6,6 +6,7 @@ on trying, as the state machine makes it, or dies with the mongod and is run aga
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from marketdata.store.migrations import migrate
 from tests.crash import cases
 from tests.support.crash import MONGOD_KILLS, WRITES, Kill, Life, Loader, Scene, dice
 from tests.support.mongod import running_mongod
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(300 + MONGOD_KILLS * 30)
 
@@ -50,7 +52,17 @@ def kill(mongod: Mongod) -> None:
 
 def start_again(mongod: Mongod) -> None:
     assert mongod.start()
+    # A client that came too early would look again only half a second later.
+    wait_for(lambda: _listens(mongod.port), what="mongod listens", every=0.01)
     mongod.wait_until_ready()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def moments(scene: Scene) -> Iterator[Kill]:

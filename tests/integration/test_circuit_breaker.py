@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
@@ -25,12 +24,6 @@ COINS = "/coins"
 DOWN = Reply(b"Oops", status=503)
 REST = 15 * 60
 HERE = Upstream("coingecko", "api.example", "one")
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with upstream() as running:
-        yield running
 
 
 @pytest.fixture

@@ -18,7 +18,13 @@ from moto import mock_aws
 
 from local.replay.csv_sample import SAMPLE_ROWS, sample_csv
 from marketdata.aws.s3_objects import S3Objects
-from marketdata.errors import StateConflict, TransientError
+from marketdata.errors import (
+    MarketDataError,
+    StateConflict,
+    StoreFull,
+    StoreRefused,
+    TransientError,
+)
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import unpack
 from marketdata.load.reading import read
@@ -27,6 +33,7 @@ from marketdata.runs import csv_extraction, lifecycle, triggers
 from marketdata.runs.csv_extraction import extract_csv
 from marketdata.runs.outcome import Extracted
 from marketdata.settings import CsvSettings
+from marketdata.store import batches as checkpoints
 from marketdata.store import runs
 from marketdata.store.batches import COUNTS, BatchKey
 from marketdata.store.connection import Document, Store
@@ -189,7 +196,7 @@ def test_raw_batches_hold_the_objects_very_bytes_and_all_that_reading_takes(
         assert document["origin"]["version_id"] == document["version"] == version
         start, end = document["origin"]["range"]
         assert body.encode()[start:end] == unpack(document)
-        reading = read(document, unpack(document))
+        (reading,) = read(document, unpack(document), 1_000)
         assert reading.rows == document["rows"]
         assert document["layout"]["dataset"] == "desk 7"
     (result,) = run["results"]
@@ -697,6 +704,73 @@ def test_an_extraction_that_is_interrupted_goes_on_where_it_was(
         load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
     run = lifecycle.close(store, broken["run_id"])
     assert totals(run) == {"inserted": 700}
+
+
+@pytest.mark.parametrize(
+    ("where", "at"), [("claim_numbers", 1), ("claim_numbers", 2), ("set_input_if", 3)]
+)
+@pytest.mark.parametrize("late_rows", [2, 9])
+def test_two_calls_that_cut_a_file_differently_leave_the_cut_of_one(
+    store: Store,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    at: int,
+    late_rows: int,
+) -> None:
+    """One was given up by Lambda and goes on; the other came after a deployment."""
+    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 2)
+    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
+    (item,) = opened["inputs"]
+    ended = []
+    real, calls = getattr(runs, where), 0
+
+    def late(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            # What the one that is behind has noted by now counts.
+            monkeypatch.setattr(runs, where, real)
+            ended.append(extract(store, item["run_id"], item["input"]))
+        return real(*args)
+
+    monkeypatch.setattr(runs, where, late)
+    behind = CsvSettings(batch_rows=late_rows)
+    assert extract(store, item["run_id"], item["input"], behind).state == "again"
+    found = extract(store, item["run_id"], item["input"], behind)
+    assert [found] == ended
+    cut = list(store.batches.find({}).sort("number"))
+    assert [b["number"] for b in cut] == found.numbers == list(range(len(cut)))
+    ranges = [b["range"] for b in cut]
+    assert [first for first, _ in ranges[1:]] == [last for _, last in ranges[:-1]]
+    for number in found.numbers:
+        load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
+    run = lifecycle.close(store, item["run_id"])
+    assert totals(run) == {"inserted": 20}
+    assert run["status"] == "success"
+
+
+@pytest.mark.parametrize("error", [StoreRefused("not allowed"), StoreFull("no room")])
+def test_what_the_database_refuses_is_no_fault_of_the_file(
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, error: MarketDataError
+) -> None:
+    event = bucket.put("incoming/a.csv", HEADER + rows(7))
+    (item,) = open_run(store, event)["inputs"]
+
+    def refuse(*_: Any) -> None:
+        raise error
+
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, "put_batches", refuse)
+            with pytest.raises(type(error)):
+                extract(store, item["run_id"], item["input"])
+        run = lifecycle.close(store, item["run_id"], most_resumptions=0)
+        assert run["inputs"][item["input"]]["status"] == "extracting"
+        assert run["results"][0]["error"]["code"] == error.code
+        # However often that happens, the file is not given up.
+        (item,) = open_run(store, triggers.refresh_envelope())["inputs"]
+    assert extract(store, item["run_id"], item["input"]).state == "extracted"
 
 
 def test_extracting_again_when_done_changes_nothing(store: Store, bucket: Bucket) -> None:

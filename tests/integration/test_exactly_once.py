@@ -9,15 +9,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from marketdata.load import loader
 from marketdata.load.loader import load_batch
+from marketdata.store import records
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
+from marketdata.store.raw import save_raw
+from tests.bench.files import Upload
 from tests.support.pipeline import coin, put_rows
 
 TIMES = ("2025-05-09T06:00:00.000Z", "2025-05-09T07:00:00.000Z")
@@ -210,4 +216,42 @@ def test_a_value_that_was_said_again_wins_over_one_that_comes_late(store: Store)
         documents = list(store.market_data.find({}))
     (document,) = documents
     values: list[Any] = [s["price_usd"] for s in (*document["history"], document)]
+    assert values == [1.0, 2.0, 1.0]
+
+
+def test_a_value_that_comes_in_between_before_the_raw_rows_are_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A. Then A again, looked up and not kept yet, when the B is loaded that came before it."""
+    uploads = [
+        Upload(
+            store,
+            f"symbol,price_usd,timestamp\nBTC,{price},2025-05-09\n".encode(),
+            name=f"file-{minute}",
+            received=datetime(2025, 5, 10, 6, minute, tzinfo=UTC),
+        )
+        for minute, price in ((1, 1.0), (3, 1.0), (2, 2.0))
+    ]
+    first, again, between = uploads
+    first.load()
+    looked_up = threading.Event()
+    known = records.known
+
+    def looking_up(*args: Any) -> records.Known:
+        found = known(*args)
+        looked_up.set()
+        return found
+
+    def keeping(opened: Store, documents: list[Document]) -> None:
+        if not looked_up.is_set():
+            assert looked_up.wait(30)
+            # The raw rows of neither batch are there when the other one asks for them.
+            between.load()
+        save_raw(opened, documents)
+
+    monkeypatch.setattr(records, "known", looking_up)
+    monkeypatch.setattr(loader, "save_raw", keeping)
+    again.load()
+    (document,) = store.market_data.find({})
+    values = [s["price_usd"] for s in (*document["history"], document)]
     assert values == [1.0, 2.0, 1.0]

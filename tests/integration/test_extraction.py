@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,11 +13,11 @@ from typing import Any
 import pytest
 
 from marketdata import clock
-from marketdata.errors import StateConflict, UpstreamUnavailable
+from marketdata.errors import StateConflict, UpstreamMalformed, UpstreamUnavailable
 from marketdata.load.raw import unpack
 from marketdata.runs import extraction, lifecycle
 from marketdata.runs.outcome import Extracted
-from marketdata.store import batches, runs
+from marketdata.store import batches, leases, runs, sources
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import QUICK, Pipeline, coin, counts, line
 from tests.support.upstream import Reply, Seen, Upstream, upstream
@@ -183,7 +185,7 @@ class Crash(Exception):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("where", ["save_raw", "put_batches", "set_input"])
+@pytest.mark.parametrize("where", ["save_raw", "put_batches", "set_input_if"])
 @pytest.mark.parametrize("page", [1, 2])
 def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
     server: Upstream,
@@ -194,19 +196,17 @@ def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
 ) -> None:
     server.pages(COINS, coins(600))
     run_id = coingecko.open()["run_id"]
-    module: Any = {"save_raw": extraction, "put_batches": batches, "set_input": runs}[where]
+    module: Any = {"save_raw": extraction, "put_batches": batches, "set_input_if": runs}[where]
     real = getattr(module, where)
     calls = 0
 
-    def crash(*args: Any) -> None:
+    def crash(*args: Any) -> Any:
         nonlocal calls
-        if where == "set_input" and "pages" not in args[-1]:
-            real(*args)
-            return
-        calls += 1
-        real(*args)
+        result = real(*args)
+        calls += where != "set_input_if" or "pages" in args[-1]
         if calls == page:
             raise Crash
+        return result
 
     monkeypatch.setattr(module, where, crash)
     with pytest.raises(Crash):
@@ -215,7 +215,7 @@ def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
     assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
     assert raw_rows(coingecko.store) == coins(600)
     # A page whose note was written is not asked for again.
-    again = page if where != "set_input" else page + 1
+    again = page if where != "set_input_if" else page + 1
     assert pages_asked(server) == [*map(str, range(1, page + 1)), *map(str, range(again, 4))]
 
 
@@ -344,6 +344,11 @@ def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) ->
     assert (extracted.state, extracted.wait_seconds) == ("throttled", 1000)
     left = runs.get(coingecko.store, run_id)["expires_at"] - clock.now()
     assert left.total_seconds() > 1100
+    # Nor does it lose the source meanwhile, whatever other steps of the run say.
+    runs.renew(coingecko.store, run_id)
+    leases.renew(coingecko.store, run_id, ["coingecko"])
+    lease = sources.get(coingecko.store, "coingecko")["lease"]
+    assert (lease["expires_at"] - clock.now()).total_seconds() > 1000 + 19 * 60
 
 
 def test_a_short_fault_is_tried_again_within_the_call(
@@ -372,26 +377,148 @@ def test_a_lasting_fault_is_noted_and_left_to_the_state_machine(
     assert note(coingecko, run_id)["error"] is None
 
 
+def beside(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, other: Any) -> None:
+    """Have another call do its work just before this one's first call of a function."""
+    real = getattr(module, name)
+
+    def late(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(module, name, real)
+        other()
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, name, late)
+
+
+def batches_by_place(store: Store) -> list[tuple[int, str, int]]:
+    """Number, place and rows of all batches."""
+    found = store.batches.find({}).sort("number")
+    return [(b["number"], b["place"], b["rows"]) for b in found]
+
+
+@pytest.mark.parametrize(
+    "where", [(extraction, "save_raw"), (runs, "claim_numbers"), (batches, "put_batches")]
+)
+@pytest.mark.parametrize("late_rows", [250, 240])
 def test_a_call_that_is_behind_another_takes_none_of_its_pages_back(
+    server: Upstream,
+    coingecko: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    where: tuple[Any, str],
+    late_rows: int,
+) -> None:
+    """A function that Lambda gave up may go on beside the one that took its place.
+
+    Its answer is cut into more parts, whose numbers are those of the other one's next page.
+    """
+    rows = coins(600)
+    ahead = [rows[:250], rows[250:500], rows[500:]]
+    coingecko.rows_per_batch = 100
+    server.replies[COINS] = [Reply(rows[:late_rows]), *map(Reply, ahead)]
+    run_id = coingecko.open()["run_id"]
+    ended = []
+
+    def other() -> None:
+        coingecko.rows_per_batch = 250
+        ended.append(coingecko.extract(run_id, "coingecko"))
+
+    beside(monkeypatch, *where, other)
+    late = coingecko.extract(run_id, "coingecko")
+    assert ended == [Extracted("extracted", [0, 1, 2])] == [late]
+    assert batches_by_place(coingecko.store) == [
+        (0, "coingecko page 1 part 0", 250),
+        (1, "coingecko page 2 part 0", 250),
+        (2, "coingecko page 3 part 0", 100),
+    ]
+    assert {b["raw_id"] for b in coingecko.store.batches.find({})} <= {
+        kept["_id"] for kept in coingecko.store.raw_batches.find({})
+    }
+    assert pages_asked(server) == ["1", "1", "2", "3"]
+
+
+def test_calls_at_once_leave_each_page_cut_by_one_of_them(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    """None waits for another, and each is told the same end."""
+    rows = coins(600)
+    server.pages(COINS, rows)
+    run_id = coingecko.open()["run_id"]
+    start = threading.Barrier(4)
+
+    def call(rows_per_batch: int) -> Extracted:
+        start.wait()
+        return replace(coingecko, rows_per_batch=rows_per_batch).extract(run_id, "coingecko")
+
+    with ThreadPoolExecutor(4) as pool:
+        ends = list(pool.map(call, (40, 70, 110, 250)))
+    found = list(coingecko.store.batches.find({}).sort("number"))
+    assert ends == [Extracted("extracted", list(range(len(found))))] * 4
+    assert [(b["page"], b["first_row"]) for b in found] == sorted(
+        (b["page"], b["first_row"]) for b in found
+    )
+    for page, length in ((1, 250), (2, 250), (3, 100)):
+        parts = [b for b in found if b["page"] == page]
+        assert len({b["claim"] for b in parts}) == 1
+        assert [b["first_row"] for b in parts] == [
+            sum(b["rows"] for b in parts[:n]) for n in range(len(parts))
+        ]
+        assert sum(b["rows"] for b in parts) == length
+
+
+def test_a_call_that_is_behind_goes_on_where_the_other_died(
     server: Upstream, coingecko: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A function that Lambda gave up may go on beside the one that took its place."""
-    server.pages(COINS, coins(600))
+    rows = coins(600)
+    coingecko.rows_per_batch = 100
+    server.replies[COINS] = [
+        *(Reply(rows[n : n + 250]) for n in (0, 0, 250)),
+        *(Reply(rows[n : n + 250]) for n in (250, 500)),
+    ]
     run_id = coingecko.open()["run_id"]
-    coingecko.extract(run_id, "coingecko")
-    # What the one that is behind knew when it began.
-    began = {"status": "extracting", "pages": 0, "last_rows": 0, "batches": 0}
-    runs.set_input(coingecko.store, run_id, "coingecko", began)
 
-    def crash(*args: Any) -> None:
-        if "pages" in args[-1]:
-            raise Crash
+    def other() -> None:
+        """Its second page is written in one batch, and never noted."""
+        coingecko.rows_per_batch = 250
+        real, calls = batches.put_batches, 0
 
-    monkeypatch.setattr(runs, "set_input", crash)
-    with pytest.raises(Crash):
-        coingecko.extract(run_id, "coingecko")
-    assert pages_asked(server)[3:] == ["1"]
-    assert [batch["page"] for batch in coingecko.store.batches.find({}).sort("page")] == [1, 2, 3]
+        def crash(*args: Any) -> None:
+            nonlocal calls
+            calls += 1
+            real(*args)
+            if calls == 2:
+                raise Crash
+
+        with monkeypatch.context() as patch:
+            patch.setattr(batches, "put_batches", crash)
+            with pytest.raises(Crash):
+                coingecko.extract(run_id, "coingecko")
+        coingecko.rows_per_batch = 100
+
+    beside(monkeypatch, extraction, "save_raw", other)
+    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2, 3, 4])
+    assert pages_asked(server) == ["1", "1", "2", "2", "3"]
+    assert batches_by_place(coingecko.store) == [
+        (0, "coingecko page 1 part 0", 250),
+        (1, "coingecko page 2 part 0", 100),
+        (2, "coingecko page 2 part 1", 100),
+        (3, "coingecko page 2 part 2", 50),
+        (4, "coingecko page 3 part 0", 100),
+    ]
+
+
+def test_a_call_that_is_behind_does_not_end_what_the_other_ended(
+    server: Upstream, coingecko: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies[COINS] = [Reply(coins(10)), Reply(coins(10))]
+    run_id = coingecko.open()["run_id"]
+
+    def other() -> None:
+        assert coingecko.extract(run_id, "coingecko").state == "extracted"
+        raise UpstreamMalformed("The one that is behind can't read its answer.")
+
+    beside(monkeypatch, extraction, "save_raw", other)
+    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0])
+    assert note(coingecko, run_id)["status"] == "extracted"
+    assert note(coingecko, run_id).get("error") is None
 
 
 def test_the_beginning_of_a_payload_that_is_none_is_kept_in_the_note(

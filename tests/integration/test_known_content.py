@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marketdata.load import incoming, loader
+from marketdata.load import incoming, loader, writing
 from marketdata.load.loader import load_batch, load_within
 from marketdata.store import batches as checkpoints
 from marketdata.store.batches import BatchKey, Counts
@@ -139,6 +139,7 @@ def _killed(*_args: object) -> None:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(incoming, "PIECE", 2)
+    monkeypatch.setattr(writing, "WRITTEN_TOGETHER", 2)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -148,8 +149,8 @@ def test_a_batch_that_runs_out_of_time_is_gone_on_with(store: Store) -> None:
     states = []
     while (loading := load_within(store, key, remaining_seconds=lambda: 1.0)).again:
         batch = batch_of(store, key)
-        states.append((batch["state"], batch["progress"]["parts"], loading.counts.inserted))
-    # Each call writes a part, and the identity that came twice is a part of its own.
+        states.append((batch["state"], batch["progress"]["pieces"], loading.counts.inserted))
+    # Each call writes a piece, and the identity that came twice is a piece of its own.
     assert states == [("pending", 1, 1), ("pending", 2, 3), ("pending", 3, 5), ("pending", 4, 6)]
     assert loading.counts == Counts(rows_in=8, inserted=7, duplicate=1)
     batch = batch_of(store, key)
@@ -179,3 +180,19 @@ def test_rows_that_are_cut_otherwise_by_now_are_gone_through_again(
     assert load_within(store, key, remaining_seconds=lambda: 1.0).again
     monkeypatch.setattr(loader, "_CUT", "another version")
     assert load_batch(store, key) == Counts(rows_in=6, inserted=6)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_pieces_of_which_little_is_to_be_written_are_written_together(store: Store) -> None:
+    coins = [f"coin {number}" for number in range(10)]
+    load(store, [coin(name) for name in coins], 0)
+    changed = {"coin 1", "coin 8", "coin 9"}
+    rows = [coin(name, current_price=2.0 if name in changed else 1.5) for name in coins]
+    key = put_rows(store, rows, run_id="run1", minute=1)
+    assert load_within(store, key, remaining_seconds=lambda: 1.0).again
+    # The last piece alone would have made it three.
+    assert batch_of(store, key)["progress"]["pieces"] == 4
+    # Cut at the same places whatever has been written by then.
+    assert load_within(store, key, remaining_seconds=lambda: 1.0).counts == Counts(
+        rows_in=10, updated=3, unchanged=7
+    )

@@ -13,7 +13,8 @@ from marketdata import clock
 from marketdata.errors import InvalidInput, NotFound, StateConflict, TransientError
 from marketdata.load.loader import load_batch
 from marketdata.runs import lifecycle, triggers
-from marketdata.store import batches, runs
+from marketdata.runs.triggers import Asked
+from marketdata.store import batches, queries, runs
 from marketdata.store.batches import BatchKey
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, line, put_rows
@@ -90,6 +91,88 @@ def test_a_second_request_gets_the_id_of_the_run_under_way(store: Store) -> None
     # One that wants just one of its sources, too.
     assert lifecycle.request(store, engine, SOURCES[1:]) == (first, False)
     assert len(engine.started) == store.runs.count_documents({}) == 1
+
+
+def test_the_rule_s_event_takes_the_sources_that_are_free(store: Store) -> None:
+    engine = FakeEngine(store)
+    busy, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coingecko",)))
+    opened = open_rule(store)
+    assert [item["input"] for item in opened["inputs"]] == ["coinpaprika"]
+    run = runs.get(store, opened["run_id"])
+    assert (list(run["inputs"]), run["holds"]) == (["coinpaprika"], ["coinpaprika"])
+    assert run["under_way"] == {"coingecko": busy}
+    # The same event once more, also when the other source is free by then, is the same run.
+    lifecycle.close(store, busy)
+    second = open_rule(store, execution="second")
+    assert second == {"run_id": opened["run_id"], "proceed": False, "inputs": []}
+    assert list(runs.get(store, opened["run_id"])["inputs"]) == ["coinpaprika"]
+    # It comes to its end as any other, but it was not one of all sources.
+    extracted(store, opened["run_id"], "coinpaprika")
+    assert lifecycle.close(store, opened["run_id"])["status"] == "success"
+    assert queries.last_whole_success(store) is None
+
+
+def test_an_event_that_finds_no_source_free_is_the_run_under_way(store: Store) -> None:
+    engine = FakeEngine(store)
+    first, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coingecko",)))
+    second, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coinpaprika",)))
+    assert open_rule(store) == {"run_id": first, "proceed": False, "inputs": []}
+    asked = Asked(("coinpaprika",))
+    assert lifecycle.request(store, engine, SOURCES, asked=asked) == (second, False)
+    assert lifecycle.under_way(store, Asked(), SOURCES) == {
+        "coingecko": first,
+        "coinpaprika": second,
+    }
+    assert store.runs.count_documents({}) == 2
+
+
+def test_uploads_are_looked_for_while_the_source_beside_them_is_taken(store: Store) -> None:
+    engine = FakeEngine(store)
+    busy, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coingecko",)))
+    asked = Asked(("coingecko", "csv"))
+    run_id, started = lifecycle.request(store, engine, SOURCES, asked=asked)
+    run = runs.get(store, run_id)
+    assert (started, run["inputs"], run["under_way"]) == (True, {}, {"coingecko": busy})
+    assert lifecycle.request(store, engine, SOURCES, asked=asked) == (run_id, False)
+    assert lifecycle.under_way(store, asked, SOURCES) == {"coingecko": busy, "csv": run_id}
+    assert lifecycle.close(store, run_id)["status"] == "success"
+
+
+def test_a_source_that_is_let_go_meanwhile_is_taken(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, _ = lifecycle.request(store, FakeEngine(store), SOURCES, asked=Asked(("coingecko",)))
+    real = runs.holders
+
+    def late(*args: Any) -> dict[str, str]:
+        lifecycle.close(store, busy)
+        return real(*args)
+
+    monkeypatch.setattr(runs, "holders", late)
+    run = runs.get(store, open_rule(store)["run_id"])
+    assert (list(run["inputs"]), run["under_way"]) == (SOURCES, {})
+
+
+def test_requests_at_once_share_the_sources(store: Store) -> None:
+    """Whoever comes first: each source has one run, and nobody takes what another has."""
+    lifecycle.request(store, FakeEngine(store), SOURCES, asked=Asked(("coingecko",)))
+    names, start = [*SOURCES, "third"], threading.Barrier(4)
+    opened: list[Document] = []
+
+    def one(number: int) -> None:
+        start.wait()
+        envelope = RULE | {"id": f"event {number % 2}"}
+        opened.append(lifecycle.open_run(store, envelope, f"execution {number}", names))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = [item["input"] for one in opened for item in one["inputs"]]
+    assert sorted(taken) == ["coinpaprika", "third"]
+    held = [name for run in store.runs.find({"status": "running"}) for name in run["holds"]]
+    assert sorted(held) == sorted(names)
 
 
 def test_requests_at_once_start_one_run(store: Store) -> None:

@@ -17,6 +17,7 @@ from marketdata.store import quarantine, records
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, load, put_rows
+from tests.support.scenes import BEFORE, MIXED, NEWER
 
 
 def documents(store: Store, collection: str = "market_data") -> list[Document]:
@@ -250,30 +251,13 @@ STEPS: list[tuple[Any, str]] = [
     (checkpoints, "finish"),
 ]
 IN_BULK = [step for step in STEPS if step[0] is not checkpoints]
-# New, known, changed, changed with an older time of receipt, known with an older time of receipt,
-# twice in the batch, and bad.
-BEFORE = [coin("known"), coin("changed"), coin("both")]
-NEWER = [coin("late", current_price=9), coin("moved")]
-BATCH = [
-    coin("new"),
-    coin("known"),
-    coin("changed", current_price=2),
-    coin("late", current_price=3),
-    coin("moved"),
-    coin("twice", current_price=1),
-    coin("twice", current_price=2),
-    coin("both", current_price=4),
-    coin("both"),
-    coin("bad", current_price=0),
-    coin("new"),
-]
 EXPECTED = Counts(rows_in=11, inserted=2, updated=3, unchanged=2, duplicate=3, quarantined=1)
 
 
 def prepared(store: Store) -> BatchKey:
     load(store, BEFORE, run_id="before", minute=0)
     load(store, NEWER, run_id="newer", minute=20)
-    return put_rows(store, BATCH, run_id="this", minute=10)
+    return put_rows(store, MIXED, run_id="this", minute=10)
 
 
 class Crash(Exception):

@@ -13,9 +13,12 @@ from bson import Binary
 from pymongo.errors import OperationFailure, WriteError
 
 from marketdata.errors import SettingsError, StoreUnavailable
+from marketdata.store import connection
 from marketdata.store.connection import Store, connect
+from marketdata.store.migrate import main
 from marketdata.store.migrations import MIGRATIONS, migrate
 from tests.support.pipeline import load
+from tests.support.proxy import Manners, running_proxy
 from tests.support.records import make_record
 
 
@@ -195,6 +198,25 @@ def test_the_command_says_what_is_wrong_and_no_password() -> None:
     assert wrong.returncode == 1
     assert "SECRET" not in wrong.stderr + wrong.stdout
     assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_the_command_waits_for_what_takes_longer_than_any_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an index on millions of documents: here each answer is slow, and patience is short."""
+    monkeypatch.setattr(connection, "_SOCKET_TIMEOUT_MS", 20)
+    last = MIGRATIONS[-1]
+    store.migrations.delete_one({"_id": last.number})
+    address = store.client.address
+    assert address is not None
+    with running_proxy(address[1]) as proxy, proxy.behaving(Manners(delay=0.03)):
+        hasty = connect(proxy.uri, store.database.name)
+        with pytest.raises(StoreUnavailable):
+            migrate(hasty)
+        hasty.client.close()
+        assert not store.migrations.count_documents({"_id": last.number})
+        assert main(["--uri", proxy.uri, "--database", store.database.name]) == 0
+    assert store.migrations.count_documents({"_id": last.number})
 
 
 def test_a_database_that_does_not_answer_is_told() -> None:

@@ -343,9 +343,9 @@ def test_rows_of_malformed_lines_can_be_replayed(
 
     real = parsing.parse
 
-    def lenient(*args: Any) -> list[list[str] | str]:
-        made = real(*args)
-        return [row if isinstance(row, list) else ["ETH", "2", "2025-05-09"] for row in made]
+    def lenient(*args: Any) -> Iterator[list[str] | str]:
+        for row in real(*args):
+            yield row if isinstance(row, list) else ["ETH", "2", "2025-05-09"]
 
     monkeypatch.setattr(parsing, "parse", lenient)
     assert told(replay_all(store)) == (2, 1, 1)
@@ -465,8 +465,11 @@ def state(store: Store) -> dict[str, Any]:
     }
 
 
+_CHANGING = ("market_data", "latest_prices", "raw_batches", "batches", "quarantine", "runs")
+
+
 def _empty(store: Store) -> None:
-    for name in ("market_data", "latest_prices", "raw_batches", "batches", "quarantine", "runs"):
+    for name in _CHANGING:
         store.database[name].delete_many({})
 
 
@@ -488,9 +491,21 @@ def _short_transactions(store: Store) -> Iterator[None]:
     admin.command({"setParameter": 1, name: before})
 
 
+def _give_transactions_up(store: Store) -> None:
+    """What MongoDB does by itself in the end; once is enough to wait for that."""
+    idle: list[Document] = [
+        {"$currentOp": {"idleSessions": True}},
+        {"$match": {"active": False, "transaction": {"$exists": True}}},
+    ]
+    admin = store.client.admin
+    if sessions := [{"id": found["lsid"]["id"]} for found in admin.aggregate(idle)]:
+        admin.command({"killSessions": sessions})
+
+
 @pytest.mark.usefixtures("_short_transactions")
 def test_a_kill_between_any_two_commands_changes_nothing(store: Store, mongodb_uri: str) -> None:
     keys = scene(store)
+    before = {name: documents(store, name) for name in _CHANGING}
     commands = live(do_replay, mongodb_uri, store.database.name)
     assert commands is not None
     assert "commitTransaction" in commands
@@ -500,14 +515,13 @@ def test_a_kill_between_any_two_commands_changes_nothing(store: Store, mongodb_u
         {"unchanged": 5, "updated": 1, "duplicate": 1, "quarantined": 1},
     ]
     commit = commands.index("commitTransaction") + 1
-    # Each of a transaction's commands is as good as another, and costs a second.
-    within = range(commit - 8, commit)
     for number in range(2, len(commands) + 1):
-        if number in within[1:-1]:
-            continue
         _empty(store)
-        scene(store)
+        for name, there in before.items():
+            store.database[name].insert_many(there)
         assert live(do_replay, mongodb_uri, store.database.name, dies_before=number) is None
+        if number != commit:
+            _give_transactions_up(store)
         replay_all(store)
         assert without_seconds(state(store)) == expected, f"killed before command {number}"
         check_counts(store)

@@ -351,7 +351,7 @@ READS: dict[str, tuple[Callable[[Store], object], list[str]]] = {
     "quarantine": (lambda s: queries.find_quarantined(s, limit=5), ["IXSCAN { _id: 1 }"]),
     "quarantine of a run": (
         lambda s: queries.find_quarantined(s, limit=5, run_id="x", source="y", after="a"),
-        ["IXSCAN { run_id: 1, _id: 1 }"],
+        ["IXSCAN { run_id: 1, input: 1, number: 1 }"],
     ),
     "quarantine with a reason": (
         lambda s: queries.find_quarantined(s, limit=5, reason="x", source="y"),

@@ -26,18 +26,12 @@ from marketdata.store import runs, sources
 from marketdata.store.connection import Document, Store, connect
 from marketdata.store.server_time import ServerClock, server_clock
 from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
-from tests.support.upstream import Reply, Seen, upstream
+from tests.support.upstream import Reply, Seen
 from tests.support.upstream import Upstream as Server
 
 COINS = "/coins"
 HERE = Upstream("coingecko", "api.example", "one")
 QUOTA = Quota(per_minute=60, burst=20)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with upstream() as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64decode
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -14,12 +16,15 @@ from moto import mock_aws
 
 from marketdata import clock
 from marketdata.aws.s3 import Uploads
-from marketdata.aws.schedule import Rule, RuleState, interval
+from marketdata.aws.schedule import Rate, Rule, RuleState, timetable
 from marketdata.errors import TransientError
 from marketdata.runs import lifecycle
-from marketdata.store import alerts
+from marketdata.sources.base import Quota, Upstream
+from marketdata.store import alerts, sources
 from marketdata.store.connection import Store
+from marketdata.store.server_time import ServerClock
 from tests.support.gateway import Engine, Gateway, event, make_gateway
+from tests.support.pipeline import let_pass
 from tests.support.records import (
     NOW,
     make_batch,
@@ -69,6 +74,27 @@ def test_refresh_starts_one_run_at_a_time(gateway: Gateway, store: Store, engine
     assert run["duration"] is None
     assert run["pre_run_counts"] == {"raw": 7, "normalized": 2}
     assert [source["status"] for source in run["sources"]] == ["running"]
+
+
+def test_refresh_leaves_sources_to_the_run_that_has_them(store: Store, engine: Engine) -> None:
+    gateway = make_gateway(lambda: store, engine=engine, sources=("coingecko", "coinpaprika"))
+    first = ok(gateway.post("/refresh", {"sources": ["coinpaprika"]}), 202)
+    assert first["under_way"] == []
+    second = ok(gateway.post("/refresh"), 202)
+    left = [{"source": "coinpaprika", "run_id": first["run_id"]}]
+    assert (second["status"], second["under_way"]) == ("running", left)
+    assert second["run_id"] != first["run_id"]
+    run = ok(gateway.get(f"/runs/{second['run_id']}"))
+    assert [source["source"] for source in run["sources"]] == ["coingecko"]
+    assert run["under_way"] == left
+    third = ok(gateway.post("/refresh", {"sources": ["coinpaprika", "coingecko"]}), 202)
+    assert third["status"] == "already_running"
+    assert third["run_id"] in (first["run_id"], second["run_id"])
+    assert {one["source"]: one["run_id"] for one in third["under_way"]} == {
+        "coinpaprika": first["run_id"],
+        "coingecko": second["run_id"],
+    }
+    assert len(engine.started) == 2
 
 
 def test_a_run_that_could_not_be_started_is_closed(
@@ -359,6 +385,93 @@ def test_figures_come_from_closed_batches(gateway: Gateway, store: Store) -> Non
     assert body["window"] == {"runs": 3, "success": 2, "partial_success": 0, "failed": 1}
 
 
+UPSTREAM = Upstream("coingecko", "api.example.com", "identity")
+QUOTA = Quota(per_minute=6, burst=10)
+
+
+def source(gateway: Gateway, name: str = "coingecko") -> dict[str, Any]:
+    found: dict[str, Any] = ok(gateway.get("/stats"))["sources"][name]
+    return found
+
+
+def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: Store) -> None:
+    for _ in range(3):
+        assert sources.take(store, UPSTREAM, QUOTA).granted
+    told = source(gateway)["throttling"]
+    # Half a token is the margin, 3 are taken, and one comes back each 10 seconds.
+    assert 6.5 <= told.pop("tokens_left") < 7
+    assert told == {
+        "quota_per_minute": 6,
+        "burst": 10,
+        "rate_per_minute": 6,
+        "throttle_events": 0,
+        "last_throttle_event_at": None,
+        "blocked_until": None,
+    }
+    # No more than 10 go out within a minute, whatever has come back by then.
+    let_pass(store, "coingecko", 20)
+    assert source(gateway)["throttling"]["tokens_left"] == 7
+    let_pass(store, "coingecko", 120)
+    assert source(gateway)["throttling"]["tokens_left"] == 9.5
+
+    refused = sources.refused(store, UPSTREAM, QUOTA, 100)
+    told = source(gateway)["throttling"]
+    assert (told["tokens_left"], told["rate_per_minute"], told["throttle_events"]) == (0, 3, 1)
+    left = datetime.fromisoformat(told["blocked_until"]) - datetime.fromisoformat(
+        told["last_throttle_event_at"]
+    )
+    assert refused.wait_seconds == pytest.approx(left.total_seconds(), abs=0.01)
+    let_pass(store, "coingecko", 101)
+    told = source(gateway)["throttling"]
+    assert (told["blocked_until"], told["rate_per_minute"]) == (None, 3)
+    assert 1 <= told["tokens_left"] < 2
+
+
+def test_tokens_that_a_minute_has_no_room_for_are_not_told(gateway: Gateway, store: Store) -> None:
+    quota = Quota(per_minute=6, burst=3)
+    while sources.take(store, UPSTREAM, quota).granted:
+        let_pass(store, "coingecko", 10.5)
+    assert source(gateway)["throttling"]["tokens_left"] < 1
+
+
+def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, store: Store) -> None:
+    error = {"code": "upstream_unavailable", "message": "no answer"}
+    rest = timedelta(minutes=15)
+    assert sources.take(store, UPSTREAM, QUOTA).granted
+    assert source(gateway)["breaker"] == {"state": "closed", "until": None, "failures": 0}
+    for number in range(2):
+        sources.failed(store, UPSTREAM, f"run {number}", error, most_failures=2, rest=rest)
+        alerts.count_outcome(store, "coingecko", f"run {number}", error | {"run_id": "run"})
+    told = source(gateway)
+    until = datetime.fromisoformat(told["breaker"].pop("until")) - clock.now()
+    assert timedelta(minutes=14) < until <= rest
+    assert told["breaker"] == {"state": "open", "failures": 2}
+    assert (told["consecutive_failures"], told["last_success_at"]) == (2, None)
+    assert told["last_failure_at"] is not None
+    assert told["last_error"] == error | {"run_id": "run"}
+
+    let_pass(store, "coingecko", 901)
+    known = sources.get(store, "coingecko")
+    assert sources.admit(store, UPSTREAM, known, "probe", seconds=60).allowed
+    assert source(gateway)["breaker"]["state"] == "half_open"
+    assert source(gateway)["breaker"]["until"] is not None
+    sources.answered(store, UPSTREAM)
+    alerts.count_outcome(store, "coingecko", "run 3", None)
+    told = source(gateway)
+    assert told["breaker"] == {"state": "closed", "until": None, "failures": 0}
+    assert told["consecutive_failures"] == 0
+    assert told["last_success_at"] > told["last_failure_at"]
+    assert told["last_error"] == error | {"run_id": "run"}
+
+
+def test_uploads_have_no_quota(gateway: Gateway, store: Store) -> None:
+    assert ok(gateway.get("/stats"))["sources"] == {}
+    alerts.count_outcome(store, "csv", "run 1", None)
+    told = source(gateway, "csv")
+    assert (told["throttling"], told["breaker"], told["last_error"]) == (None, None, None)
+    assert told["last_success_at"] is not None
+
+
 # --- quarantine ---------------------------------------------------------------------------
 
 
@@ -374,6 +487,11 @@ def test_what_was_set_aside(gateway: Gateway, store: Store) -> None:
     ]
     rows.append(make_quarantined(20, row='"' + "x" * 9_000 + '"'))
     store.quarantine.insert_many(rows)
+    for number, batch in enumerate(sorted({row["batch"] for row in rows})):
+        run_id, source, _ = batch.split("/")
+        run = make_run(number, source=source) | {"_id": run_id}
+        # All rows are of one raw batch, that of number 0.
+        store.batches.insert_one(make_batch(run, quarantined=10))
 
     def found(**query: Any) -> list[int]:
         body = ok(gateway.get("/quarantine", **query, limit=4))
@@ -444,7 +562,8 @@ def test_health_with_a_rule_that_works(store: Store) -> None:
         (None, 1, "ok", "unconfigured", False),
         (FixedRule(HOURLY), None, "ok", "ok", False),
         (FixedRule(HOURLY), 2, "ok", "ok", False),
-        (FixedRule(RuleState(enabled=True, expression="cron(0 * * * ? *)")), 9, "ok", "ok", False),
+        (FixedRule(RuleState(enabled=True, expression="cron(0 * * * ? *)")), 1, "ok", "ok", False),
+        (FixedRule(RuleState(enabled=True, expression="at(2025-05-09)")), 9, "ok", "ok", False),
         (FixedRule(RuleState(enabled=False, expression="rate(1 hour)")), 9, "degraded",
          "disabled", False),
         (FixedRule(None), 1, "degraded", "unknown", False),
@@ -556,12 +675,72 @@ def test_an_event_that_met_a_run_under_way_is_not_missed(
     assert scheduler(store)["overdue"] is overdue
 
 
-def test_of_a_cron_expression_nothing_is_foretold(store: Store) -> None:
-    store.runs.insert_one(make_run(1, started=clock.now() - timedelta(days=9)))
-    cron = RuleState(enabled=True, expression="cron(0 * * * ? *)")
-    seen(store, 200, expression=cron.expression)
-    found = scheduler(store, cron)
-    assert (found["status"], found["next_run_at"], found["overdue"]) == ("ok", None, False)
+OFFICE_HOURS = RuleState(enabled=True, expression="cron(0/30 9-17 ? * MON-FRI *)")
+FRIDAY = datetime(2025, 5, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], None]:
+    """Sets the time of the database, as far as health asks for it."""
+
+    def set_to(told: datetime) -> None:
+        monkeypatch.setattr(
+            "marketdata.web.routes.health.server_clock",
+            lambda _: ServerClock(told, time.monotonic()),
+        )
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("hours", "data", "scheduler", "next_run"),
+    [
+        (17.9, "ok", "ok", None),
+        # Nothing is due on a weekend.
+        (24 + 12, "ok", "ok", "2025-05-12T09:00:00.000Z"),
+        (3 * 24 + 8.9, "ok", "ok", "2025-05-12T09:00:00.000Z"),
+        (3 * 24 + 9.01, "ok", "ok", None),
+        (3 * 24 + 9.1, "ok", "overdue", None),
+        (3 * 24 + 9.5, "ok", "overdue", None),
+        (3 * 24 + 9.6, "stale", "overdue", None),
+    ],
+)
+def test_a_cron_expression_is_judged_by_its_own_firings(
+    store: Store,
+    at: Callable[[datetime], None],
+    hours: float,
+    data: str,
+    scheduler: str,
+    next_run: str | None,
+) -> None:
+    last = FRIDAY + timedelta(hours=17.5)
+    # The database's clock is behind the rule's by a moment.
+    run = make_run(1, started=last - timedelta(milliseconds=300)) | {"event_time": last}
+    store.runs.insert_one(run)
+    now = FRIDAY + timedelta(hours=hours)
+    note = {"enabled": True, "expression": OFFICE_HOURS.expression, "since": NOW, "seen_at": now}
+    store.database["schedule"].insert_one({"_id": "", **note})
+    at(now)
+    body = health(store, FixedRule(OFFICE_HOURS))
+    assert (body["data"]["status"], body["scheduler"]["status"]) == (data, scheduler)
+    if next_run is not None:
+        assert body["scheduler"]["next_run_at"] == next_run
+    elif hours > 24:
+        assert body["scheduler"]["next_run_at"] is None
+    assert body["status"] == ("ok" if (data, scheduler) == ("ok", "ok") else "degraded")
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_the_function_s_own_clock_makes_nothing_old(
+    store: Store, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    started = clock.now() - timedelta(minutes=30)
+    store.runs.insert_one(make_run(1, started=started))
+    off = clock.now() + timedelta(hours=hours)
+    monkeypatch.setattr(clock, "now", lambda: off)
+    body = health(store, FixedRule(HOURLY))
+    assert (body["status"], body["data"]["status"]) == ("ok", "ok")
+    assert body["scheduler"]["next_run_at"] == clock.iso(started + timedelta(hours=1))
 
 
 def test_health_after_a_run_that_failed(store: Store) -> None:
@@ -623,12 +802,12 @@ def test_health_names_the_sources_that_fail(store: Store) -> None:
         ("rate(5 minutes)", timedelta(minutes=5)),
         ("rate(1 hour)", timedelta(hours=1)),
         ("rate(2 days)", timedelta(days=2)),
-        ("cron(0 12 * * ? *)", None),
+        ("rate(5)", None),
         ("", None),
     ],
 )
 def test_the_interval_of_a_schedule(expression: str, expected: timedelta | None) -> None:
-    assert interval(expression) == expected
+    assert timetable(expression) == (expected and Rate(expected))
 
 
 @pytest.fixture

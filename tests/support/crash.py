@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import inf
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -23,10 +24,11 @@ from typing import Any, Literal, Self
 from pymongo import WriteConcern, monitoring
 
 from marketdata.errors import TransientError
-from marketdata.load.loader import load_batch
+from marketdata.load.loader import Loading, load_batch, load_within
 from marketdata.objects import ObjectReader
 from marketdata.store.batches import COUNTS, BatchKey
 from marketdata.store.connection import Document, Store, connect
+from marketdata.store.quarantine import root_of
 from tests.support.waiting import PATIENCE, wait_for
 
 KILLS = int(os.environ.get("CRASH_KILLS", "180"))
@@ -57,12 +59,13 @@ class Kill:
     """When a loader dies.
 
     `before` and `after` a command it kills itself, so that not a byte of the next one leaves it.
-    `during` one, and at a `time`, it is killed from outside.
+    `during` one, and at a `time`, it is killed from outside. When it has `paused`, it kills itself
+    after the last command of a call and before the first one of the next.
     """
 
-    moment: Literal["before", "after", "during", "time"]
+    moment: Literal["before", "after", "during", "time", "paused"]
     command: int = 0
-    """Which of its commands to the database, from 1."""
+    """Which of its commands to the database, or of its pauses, from 1."""
     delay: float = 0.0
     """Seconds since the command was begun, or since the loader began."""
 
@@ -76,6 +79,7 @@ class _Watch(monitoring.CommandListener):
         self._tell = tell
         self._lock = threading.Lock()
         self._numbers: dict[int, int] = {}
+        self._pauses = 0
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         with self._lock:
@@ -98,6 +102,13 @@ class _Watch(monitoring.CommandListener):
         if self._is("after", number):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def paused(self) -> None:
+        """A call was at the end of its time, and another one is to go on."""
+        self._pauses += 1
+        if self._is("paused", self._pauses):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._tell("paused", len(self.commands))
+
     def _is(self, moment: str, number: int) -> bool:
         kill = self._kill
         return kill is not None and (kill.moment, kill.command) == (moment, number)
@@ -109,6 +120,7 @@ def _live(
     work: Sequence[Work],
     kill: Kill | None,
     patience: float,
+    seconds: float,
     pipe: Connection,
 ) -> None:
     """The life of a loader's process."""
@@ -124,7 +136,8 @@ def _live(
     tell("begun")
     try:
         for key, objects in work:
-            _load(store, key, objects, patience)
+            while _load(store, key, objects, patience, seconds).again:
+                watch.paused()
             tell("loaded", key)
     except BaseException:
         tell("error", traceback.format_exc())
@@ -134,17 +147,20 @@ def _live(
     os._exit(0)
 
 
-def _load(store: Store, key: BatchKey, objects: ObjectReader | None, patience: float) -> None:
-    """Load a batch, and go on trying for so many seconds, as the state machine does."""
+def _load(
+    store: Store, key: BatchKey, objects: ObjectReader | None, patience: float, seconds: float
+) -> Loading:
+    """Load a batch in a call of so many seconds.
+
+    It goes on trying for as long as it has patience, as the state machine does.
+    """
     deadline = time.monotonic() + patience
     while True:
         try:
-            load_batch(store, key, objects)
+            return load_within(store, key, objects, remaining_seconds=lambda: seconds)
         except TransientError:
             if time.monotonic() > deadline:
                 raise
-        else:
-            return
 
 
 @dataclass
@@ -157,6 +173,8 @@ class Life:
     """The batches that it saw loaded."""
     commands: list[str] = field(default_factory=list)
     """All its commands, if it came to its end."""
+    pauses: list[int] = field(default_factory=list)
+    """How many commands it had sent whenever the time of a call was up."""
 
 
 @cache
@@ -177,11 +195,14 @@ class Loader:
         kill: Kill | None = None,
         *,
         patience: float = 0.0,
+        seconds: float = inf,
     ) -> None:
         self._kill = kill
         self._pipe, theirs = _warm().Pipe(duplex=False)
         self._process = _warm().Process(
-            target=_live, args=(uri, database, list(work), kill, patience, theirs), daemon=True
+            target=_live,
+            args=(uri, database, list(work), kill, patience, seconds, theirs),
+            daemon=True,
         )
         self._process.start()
         theirs.close()
@@ -215,6 +236,8 @@ class Loader:
                 if self._is_moment(what):
                     self._process.join(self._kill.delay if self._kill else 0)
                     (at_moment or self.kill)()
+                if what == "paused":
+                    life.pauses.append(detail)
                 if what == "loaded":
                     life.loaded.append(detail)
                 if what == "done":
@@ -275,13 +298,16 @@ class Scene:
         self.check("Nothing had happened")
         self.restore()
 
-    def loader(self, kill: Kill | None = None, *, patience: float = 0.0) -> Loader:
-        """A process that loads all batches."""
-        return Loader(self.uri, self.store.database.name, self.work, kill, patience=patience)
+    def loader(
+        self, kill: Kill | None = None, *, patience: float = 0.0, seconds: float = inf
+    ) -> Loader:
+        """A process that loads all batches, each in calls of so many seconds."""
+        name = self.store.database.name
+        return Loader(self.uri, name, self.work, kill, patience=patience, seconds=seconds)
 
-    def live(self, kill: Kill | None = None) -> Life:
+    def live(self, kill: Kill | None = None, *, seconds: float = inf) -> Life:
         """The life of a loader on its own."""
-        with self.loader(kill) as loader:
+        with self.loader(kill, seconds=seconds) as loader:
             return loader.end()
 
     def restore(self) -> None:
@@ -328,17 +354,16 @@ class Scene:
         )
         return state
 
-    def check(self, what: str, *, leave_out: Sequence[str] = (), together: bool = False) -> None:
+    def check(self, what: str, *, leave_out: Sequence[str] = ()) -> None:
         """The database is as if nothing had happened.
 
         Args:
             what: what had happened, for the message.
             leave_out: fields of documents that may differ.
-            together: loaders were at work side by side, so any batch may have been the last.
         """
         found, expected = self.state(), self.expected
         for name, documents in expected.items():
-            fields = [*leave_out, *(_LAST_LOADED if name == "quarantine" and together else ())]
+            fields = [*leave_out, *(_COUNTING if name == "quarantine" else ())]
             wanted = _by_id(_without(documents.values(), *fields))
             got = _by_id(_without(found[name].values(), *fields))
             differing = [id_ for id_ in wanted | got if wanted.get(id_) != got.get(id_)]
@@ -351,10 +376,15 @@ class Scene:
             counts = batch["counts"]
             assert batch["state"] == "loaded", f"{what}: batch {id_} is {batch['state']}"
             assert counts["rows_in"] == batch["rows"] == sum(counts[c] for c in COUNTS), id_
+        for batch in self.store.batches.find({}):
+            mine: Document = {"raw_id": batch["raw_id"], "batches": root_of(batch)}
+            aside = self.store.quarantine.count_documents(mine)
+            assert aside == batch["counts"]["quarantined"], f"{what}: {batch['_id']}"
 
 
-_LAST_LOADED = ("batch", "batches", "run_id", "received_at")
-"""Fields of a quarantined row that are of the batch that was loaded last, in whatever order."""
+_COUNTING = ("batches",)
+"""Fields of a quarantined row that depend on which batches were skipped as known: one that was
+begun and has to be loaded again is not. That each counts what is there is checked by itself."""
 
 
 def _by_id(documents: Any) -> dict[Any, Document]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -166,11 +166,12 @@ def make_gateway(
     token: str = TOKEN,
     engine: Engine | None = None,
     allow_origin: str = "",
+    sources: Sequence[str] = ("coingecko",),
     **services: Any,
 ) -> Gateway:
     """Both functions over a store, as their composition makes them but for AWS."""
     engine = engine or Engine()
-    given = Services(store=store, engine=lambda: engine, sources=("coingecko",), **services)
+    given = Services(store=store, engine=lambda: engine, sources=sources, **services)
     return Gateway(
         Application(make_resolver(api.ROUTERS), given, allow_origin=allow_origin),
         Application(

@@ -38,6 +38,19 @@ class Aborted(Exception):
     """The execution was stopped from outside."""
 
 
+class NotInterpreted(Exception):
+    """The definition uses what this interpreter does not know, and would carry out wrongly."""
+
+    def __init__(self, feature: str, state: str = "") -> None:
+        where = f"State {state!r} has" if state else "A state has"
+        super().__init__(
+            f"{where} {feature}, which the interpreter of the tests does not know. Teach it that "
+            f"in {__name__}, as Step Functions does it."
+        )
+        self.feature = feature
+        self.state = state
+
+
 def definition(text: str | None = None) -> Json:
     """The definition with what the template puts into it; functions go by their folders' names."""
     parameters = read_parameters(ROOT / "template.yaml")
@@ -94,34 +107,38 @@ class _Execution:
         """From a state machine's first state, or a map's, to its end."""
         name, data = machine["StartAt"], given
         while True:
-            state = dict(machine["States"][name])
             if self.aborted.is_set():
                 raise Aborted(name)
-            kind = state.pop("Type")
-            state.pop("Comment", None)
-            if kind == "Succeed":
-                return data
-            if kind == "Fail":
-                failure = FunctionFailed(str(_get(data, state["ErrorPath"])), "")
-                failure.cause = str(_get(data, state["CausePath"]))
-                raise failure
-            if kind == "Choice":
-                name = _choose(state["Choices"], data) or state["Default"]
-                continue
-            following, ends = state.pop("Next", None), state.pop("End", False)
             try:
-                data = self._state(kind, state, data, context)
-            except FunctionFailed as failure:
-                catcher = _matching(state.get("Catch", ()), failure.error)
-                if catcher is None:
-                    raise
-                caught = {"Error": failure.error, "Cause": failure.cause}
-                data = _put(data, catcher.get("ResultPath", "$"), caught)
-                name = catcher["Next"]
-                continue
-            if ends:
+                following, data = self._step(dict(machine["States"][name]), data, context)
+            except NotInterpreted as unknown:
+                raise NotInterpreted(unknown.feature, unknown.state or name) from None
+            if following is None:
                 return data
             name = following
+
+    def _step(self, state: dict[str, Json], data: Json, context: Json) -> tuple[str | None, Json]:
+        """One state; the name of the next one, None at the end, and what it is given."""
+        kind = state.pop("Type")
+        state.pop("Comment", None)
+        if kind == "Succeed":
+            return None, data
+        if kind == "Fail":
+            failure = FunctionFailed(str(_get(data, state["ErrorPath"])), "")
+            failure.cause = str(_get(data, state["CausePath"]))
+            raise failure
+        if kind == "Choice":
+            return _choose(state["Choices"], data) or state["Default"], data
+        following, ends = state.pop("Next", None), state.pop("End", False)
+        try:
+            data = self._state(kind, state, data, context)
+        except FunctionFailed as failure:
+            catcher = _matching(state.get("Catch", ()), failure.error)
+            if catcher is None:
+                raise
+            caught = {"Error": failure.error, "Cause": failure.cause}
+            return catcher["Next"], _put(data, catcher.get("ResultPath", "$"), caught)
+        return (None if ends else following), data
 
     def _state(self, kind: str, state: dict[str, Json], data: Json, context: Json) -> Json:
         match kind:
@@ -141,7 +158,7 @@ class _Execution:
                 if self.aborted.wait(seconds * self.machine.waiting):
                     raise Aborted("Wait")
                 return data
-        raise NotImplementedError(f"the interpreter knows no state of type {kind}")
+        raise NotInterpreted(f"the type {kind}")
 
     def _with_retries(
         self,
@@ -178,7 +195,7 @@ class _Execution:
 
     def _task(self, state: dict[str, Json], data: Json, context: Json) -> Json:
         if state["Resource"] != "arn:aws:states:::lambda:invoke":
-            raise NotImplementedError(state["Resource"])
+            raise NotInterpreted(f"the resource {state['Resource']}")
         call = self._fill(state["Parameters"], data, context)
         # As Lambda's answer; a payload is JSON there, and so it is here.
         payload = self.machine.invoke(call["FunctionName"], json.loads(json.dumps(call["Payload"])))
@@ -252,7 +269,7 @@ def _put(data: Json, path: str | None, value: Json) -> Json:
         return value
     name = path.removeprefix("$.")
     if "." in name:
-        raise NotImplementedError(f"ResultPath {path}")
+        raise NotInterpreted(f"the ResultPath {path} of more than one name")
     return {**data, name: value}
 
 
@@ -297,4 +314,6 @@ def _holds(rule: Mapping[str, Json], data: Json) -> bool:
         except FunctionFailed:
             return not rule[test]
         return bool(rule[test])
+    if test not in _TESTS:
+        raise NotInterpreted(f"the comparison {test}")
     return _TESTS[test](_get(data, rule["Variable"]), rule[test])

@@ -146,6 +146,7 @@ def make_quarantined(
         "source": source,
         "run_id": run_id,
         "batch": f"{run_id}/{source}/0",
+        "batches": [f"{run_id}/{source}/0"],
         "raw_id": "0" * 32,
         "received_at": NOW,
         "reason": reason,

@@ -22,7 +22,8 @@ HEADER = ["symbol", "price_usd", "timestamp"]
 def load(
     header: list[str], *rows: list[str], dataset: str = "csv"
 ) -> tuple[list[Record], list[Fault]]:
-    made = table(list(rows), map_columns(header).columns, dataset)
+    cut = parsing.transposed(rows, len(header))
+    made = table(cut, len(rows), map_columns(header).columns, dataset)
     observations, faults = validate(made, now=NOW)
     assert len(observations) + len(faults) == len(rows)
     return records_of(observations), faults

@@ -10,7 +10,7 @@ import pytest
 
 from marketdata.csv_files.columns import DEFAULT_DATASET, table
 from marketdata.csv_files.cutting import MAX_RECORD_BYTES
-from marketdata.csv_files.parsing import regular
+from marketdata.csv_files.parsing import regular, transposed
 from marketdata.runs.csv_extraction import _TOLD_COLUMNS, MAX_COLUMNS
 from marketdata.schema.mapping import (
     APPLIED_FROM,
@@ -65,7 +65,8 @@ def test_bands_and_limits_are_those_of_the_code(section: str) -> None:
 
 def reasons(record: list[str] | str) -> list[str]:
     rows, _, faults = regular([record], len(HEADER))
-    _, more = validate(table(rows, map_columns(HEADER).columns, "x"), now=NOW)
+    cut = transposed(rows, len(HEADER))
+    _, more = validate(table(cut, len(rows), map_columns(HEADER).columns, "x"), now=NOW)
     return [fault.code for fault in (*faults, *more)]
 
 

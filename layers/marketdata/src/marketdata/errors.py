@@ -5,9 +5,11 @@
     │   ├── Throttled             a source refused for its quota, and may have named a pause
     │   ├── UpstreamUnavailable   no answer, a broken answer, or a 5xx from a source
     │   ├── StoreUnavailable      MongoDB cannot be reached or has no primary
+    │   ├── StoreFull             MongoDB has no room left for what is written
     │   └── QueryTimeout          a read took longer than it may: narrow it
     └── TerminalError             the same call fails again: do not retry
         ├── SettingsError         a setting is missing or malformed
+        ├── StoreRefused          MongoDB does not let this user in, or not do this
         ├── UpstreamRefused       a source answered 4xx: the request or the key is wrong
         ├── UpstreamMalformed     a source answered something that is not its documented format
         ├── FileRefused           a file is not understood as a whole, or is gone
@@ -64,6 +66,12 @@ class StoreUnavailable(TransientError):
     code = "store_unavailable"
 
 
+class StoreFull(TransientError):
+    """MongoDB has no room left: its disk is full, or its plan's quota used up."""
+
+    code = "store_full"
+
+
 class QueryTimeout(TransientError):
     """A read took longer than it may; a narrower one, or a later one, may not."""
 
@@ -80,6 +88,12 @@ class SettingsError(TerminalError):
     """A setting is missing or malformed."""
 
     code = "settings"
+
+
+class StoreRefused(TerminalError):
+    """MongoDB does not know this user or password, or does not allow the user to do this."""
+
+    code = "store_refused"
 
 
 class UpstreamRefused(TerminalError):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
+from typing import Protocol
+
+from marketdata.aws import cron
 
 _RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 _UNITS = {
@@ -24,10 +27,28 @@ class RuleState:
     expression: str
 
 
-def interval(expression: str) -> timedelta | None:
-    """The time between two runs of a `rate(...)` expression; None for others."""
+class Timetable(Protocol):
+    """When a rule fires."""
+
+    def after(self, moment: datetime) -> datetime | None:
+        """The first firing after one, or after the rule was made; None if it fires no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Fires again and again, so long after it fired last; when that was, nobody can compute."""
+
+    every: timedelta
+
+    def after(self, moment: datetime) -> datetime | None:
+        """See `Timetable`."""
+        return moment + self.every
+
+
+def timetable(expression: str) -> Timetable | None:
+    """When a rule with a schedule of `rate(...)` or `cron(...)` fires; None for other texts."""
     match = _RATE.fullmatch(expression.strip())
-    return int(match[1]) * _UNITS[match[2]] if match else None
+    return Rate(int(match[1]) * _UNITS[match[2]]) if match else cron.parse(expression)
 
 
 class Rule:

@@ -37,25 +37,27 @@ _ISO = re.compile(
 )
 
 
-def table(rows: Sequence[Sequence[str]], columns: Mapping[str, int], dataset: str) -> Table:
+def table(
+    cut: Sequence[Sequence[str]], rows: int, columns: Mapping[str, int], dataset: str
+) -> Table:
     """Rows under canonical names, without validation.
 
     Args:
-        rows: cells, as many in each row as the header has.
+        cut: the columns of cells, as many as the header has.
+        rows: the number of cells in each.
         columns: the index of the column of each canonical field; see `schema.mapping`.
         dataset: the dataset of rows that name none.
     """
-    cut = list(zip(*rows, strict=True)) if rows else [()] * (max(columns.values()) + 1)
     cells: Mapping[str, Sequence[str]] = {name: cut[index] for name, index in columns.items()}
     faults: dict[int, Fault] = {}
-    fields = _fields(cells, len(rows), dataset, faults)
+    fields = _fields(cells, rows, dataset, faults)
     for name in OPTIONAL:
         if name in cells:
             said = cells[name] if name == "interval" else _numbers(name, cells[name], faults)
             values = [None if value is None or value in _NOTHING else value for value in said]
             if any(value is not None for value in values):
                 fields[name] = values
-    return Table(fields, len(rows), faults)
+    return Table(fields, rows, faults)
 
 
 def _fields(

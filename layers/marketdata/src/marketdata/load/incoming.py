@@ -13,25 +13,23 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from itertools import repeat
 from operator import itemgetter
 
 from marketdata.load.reading import read
-from marketdata.schema.identity import digests, first_id, last_id, record_ids
+from marketdata.schema.identity import digests, record_ids
 from marketdata.schema.record import (
     OPTIONAL,
     Columns,
     Fault,
     Observations,
-    Table,
-    valid_times,
     validate,
 )
 from marketdata.store.connection import Document
 
-PIECE = 5_000
-"""Rows that are validated together; while one piece is looked up, the next one is read."""
+PIECE = 2_500
+"""Rows that are read and validated together; while one piece is looked up, the next one is read.
+What is made of so many still is in the processor's cache when it is needed next."""
 
 
 class Piece:
@@ -42,15 +40,11 @@ class Piece:
         self._rows = rows
         self._origin = origin
         self.ids = record_ids(observations.columns)
+        self.digests = digests(observations.columns)
 
     def __len__(self) -> int:
         """The number of records."""
         return len(self.ids)
-
-    @cached_property
-    def digests(self) -> list[bytes]:
-        """The digest of each record."""
-        return digests(self._columns)
 
     def documents(self, indexes: Sequence[int]) -> list[Document]:
         """The documents of some of the records, complete as they are inserted."""
@@ -91,8 +85,8 @@ class Records:
     pieces: list[Piece]
     faults: list[Fault]
     """In the order of rows; `Fault.row` is the index in the batch."""
-    text: Callable[[int], str]
-    """A row as JSON text, by its index in the batch."""
+    texts: list[str]
+    """The row of each fault as JSON text."""
     _multiple: dict[bytes, list[tuple[Piece, int]]] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -149,7 +143,6 @@ def incoming(
     origin: Document,
     first_row: int,
     judged_at: datetime,
-    covering: Callable[[bytes, bytes], None] = lambda _first, _last: None,
     seen: Callable[[Piece], None] = lambda _piece: None,
 ) -> Records:
     """The records of a raw batch, and the faults of its other rows.
@@ -160,8 +153,6 @@ def incoming(
         origin: the fields that every document of the batch shares.
         first_row: the number of its first row in its file or page.
         judged_at: the time against which "too far ahead" is judged.
-        covering: is told, before the first piece, the lowest and the highest id that the
-            records can have.
         seen: is told of each piece as soon as it is there.
 
     Raises:
@@ -174,7 +165,6 @@ def incoming(
             origin=origin,
             first_row=first_row,
             judged_at=judged_at,
-            covering=covering,
             seen=seen,
         )
 
@@ -201,36 +191,29 @@ def _incoming(
     origin: Document,
     first_row: int,
     judged_at: datetime,
-    covering: Callable[[bytes, bytes], None],
     seen: Callable[[Piece], None],
 ) -> Records:
-    reading = read(raw, payload)
-    times = valid_times(reading.table, now=judged_at)
-    if times:
-        covering(first_id(min(times)), last_id(max(times)))
-    faults = list(reading.faults)
-    pieces = []
-    for start in range(0, reading.table.rows, PIECE):
-        observations, found = validate(_part(reading.table, start, start + PIECE), now=judged_at)
-        places = reading.places[start : start + PIECE]
-        faults += [Fault(places[f.row], f.code, f.field, f.message) for f in found]
-        rows = [first_row + places[place] for place in observations.places]
-        piece = Piece(observations, rows, origin)
+    rows = 0
+    pieces: list[Piece] = []
+    faults: list[Fault] = []
+    texts: list[str] = []
+    for reading in read(raw, payload, PIECE):
+        observations, found = validate(reading.table, now=judged_at)
+        numbers = _chosen(reading.places, observations.places, first_row + rows)
+        piece = Piece(observations, numbers, origin)
         if len(piece):
             pieces.append(piece)
             seen(piece)
-    if reading.faults:
-        faults.sort(key=lambda fault: fault.row)
-    return Records(reading.rows, pieces, faults, reading.text)
+        judged = [Fault(reading.places[f.row], f.code, f.field, f.message) for f in found]
+        for fault in sorted([*reading.faults, *judged], key=lambda fault: fault.row):
+            faults.append(Fault(rows + fault.row, fault.code, fault.field, fault.message))
+            texts.append(reading.text(fault.row))
+        rows += reading.rows
+    return Records(rows, pieces, faults, texts)
 
 
-def _part(table: Table, start: int, stop: int) -> Table:
-    if stop >= table.rows and start == 0:
-        return table
-    faults = {
-        row - start: Fault(row - start, fault.code, fault.field, fault.message)
-        for row, fault in table.faults.items()
-        if start <= row < stop
-    }
-    columns = {name: values[start:stop] for name, values in table.columns.items()}
-    return Table(columns, min(stop, table.rows) - start, faults)
+def _chosen(places: Sequence[int], indexes: Sequence[int], added: int) -> Sequence[int]:
+    """The numbers of the rows whose places have these indexes."""
+    if isinstance(places, range) and len(indexes) == len(places):
+        return range(added, added + len(places))
+    return [added + places[index] for index in indexes]

@@ -110,7 +110,12 @@ class _Load:
         store, batch = self._store, self._batch
         with (
             _raw(store, batch, objects) as (raw, payload, kept),
-            writing.Lookups(store, batch["received_at"], _mine(store, batch), kept) as lookups,
+            writing.Lookups(
+                store,
+                batch["received_at"],
+                mine=_mine(store, batch),
+                covering=self._cover,
+            ) as lookups,
         ):
             found = incoming(
                 raw,
@@ -118,10 +123,10 @@ class _Load:
                 origin=_origin(raw, batch),
                 first_row=batch["first_row"],
                 judged_at=_judged_at(batch),
-                covering=self._cover,
                 seen=lookups.begin,
             )
-            kept()
+            if kept() and checkpoints.is_outdated(store, batch["_id"]):
+                lookups.repeat()
             if found.rows != batch["rows"]:
                 raise ConservationBroken(
                     f"Batch {self._key.id} was cut with {batch['rows']} rows, and {found.rows} "
@@ -129,12 +134,10 @@ class _Load:
                 )
             counts, done, plain = self._progress()
             newest: dict[bytes, Document] = {}
-            for number, part in enumerate(writing.parts(found, lookups.known)):
-                if number < done:
-                    continue
-                if number > done and remaining_seconds() < _RESERVE_SECONDS:
+            for part in writing.parts(found, lookups.known, done):
+                if part.first > done and remaining_seconds() < _RESERVE_SECONDS:
                     records.raise_latest(store, list(newest.values()))
-                    return self._pause(counts, number, plain)
+                    return self._pause(counts, part.first, plain)
                 written = _write_part(store, batch, part, counts, _memory(store, batch))
                 records.newest_of(written.current, newest)
                 plain &= written.plain
@@ -142,8 +145,9 @@ class _Load:
         counts.rows_in, counts.quarantined = found.rows, len(found.faults)
         counts.duplicate = len(found) - found.identities
         # In parts, as each brings its row as a text.
-        for faults in batched(found.faults, _SET_ASIDE_TOGETHER, strict=False):
-            quarantine.put_quarantine(store, _set_aside(found, faults, raw, batch))
+        rejected = zip(found.faults, found.texts, strict=True)
+        for some in batched(rejected, _SET_ASIDE_TOGETHER, strict=False):
+            quarantine.put_quarantine(store, _set_aside(some, raw, batch))
         if batch["attempts"] > 1:
             kept_aside = [_quarantine_id(fault, raw, batch) for fault in found.faults]
             quarantine.release(store, batch["_id"], raw["_id"], kept_aside)
@@ -156,16 +160,16 @@ class _Load:
         checkpoints.note_cover(self._store, self._key, first, last)
 
     def _progress(self) -> tuple[Counts, int, bool]:
-        """What an earlier call has counted, how many parts it has written, and if all plainly."""
+        """What an earlier call has counted, how many pieces it has written, and if all plainly."""
         progress = self._batch.get("progress")
         # If rows are cut otherwise by now, all of them are gone through again: what is written
         # already is found, and counted as what it was.
         if progress is None or progress["cut"] != _CUT:
             return Counts(), 0, True
-        return Counts(**progress["counts"]), progress["parts"], progress["plain"]
+        return Counts(**progress["counts"]), progress["pieces"], progress["plain"]
 
-    def _pause(self, counts: Counts, parts: int, plain: bool) -> Loading:
-        progress = {"cut": _CUT, "parts": parts, "counts": asdict(counts), "plain": plain}
+    def _pause(self, counts: Counts, pieces: int, plain: bool) -> Loading:
+        progress = {"cut": _CUT, "pieces": pieces, "counts": asdict(counts), "plain": plain}
         name, attempt = self._batch["_id"], self._batch["attempts"]
         checkpoints.note_progress(self._store, name, attempt, progress)
         checkpoints.pause(self._store, name, attempt)
@@ -173,7 +177,7 @@ class _Load:
 
 
 _CUT = f"{PIECE} {NORMALISER_VERSION}"
-"""What decides how a batch is cut into parts."""
+"""What decides how a batch is cut into pieces."""
 
 
 def read_records(raw: Document, batch: Document, *, judged_at: datetime | None = None) -> Records:
@@ -302,26 +306,28 @@ def _judged_at(batch: Document) -> datetime:
 @contextmanager
 def _raw(
     store: Store, batch: Document, objects: ObjectReader | None
-) -> Iterator[tuple[Document, bytes, Callable[[], None]]]:
+) -> Iterator[tuple[Document, bytes, Callable[[], bool]]]:
     """The batch's raw rows, their bytes, and what makes sure that they are kept.
 
     A range of an object is fetched and kept once. It is packed and written aside, while its
-    rows are read already; no record is written before.
+    rows are read and looked up already; no record is written before. The last value returned
+    waits for that, and tells whether they were not kept from the first.
     """
     if objects is None or "range" not in batch:
         raw = get_raw(store, batch["raw_id"])
-        yield raw, unpack(raw), lambda: None
+        yield raw, unpack(raw), lambda: False
         return
     found = find_raw(store, batch["raw_id"])
     if found is not None:
-        yield found, unpack(found), lambda: None
+        yield found, unpack(found), lambda: False
         return
     data = _fetch(batch, objects)
     raw = csv_raw(batch, Payload(batch["rows"], len(data), batch["digest"], b""))
     with ThreadPoolExecutor(1) as pool:
 
-        def keep() -> None:
+        def keep() -> bool:
             save_raw(store, [csv_raw(batch, pack_csv(data, batch["rows"], batch["digest"]))])
+            return True
 
         keeping = pool.submit(keep)
         yield raw, data, keeping.result
@@ -405,6 +411,9 @@ def _later_sightings(
         if raw is None and "known_raw" in other:
             raw = find_raw(store, other["known_raw"])
         if raw is None:
+            checkpoints.note_outdated(store, other["_id"])
+            raw = find_raw(store, other["raw_id"])
+        if raw is None:
             continue
         for id_, documents in read_records(raw, other).documents_of(ids).items():
             found.setdefault(id_, []).extend(documents)
@@ -416,7 +425,7 @@ def _quarantine_id(fault: Fault, raw: Document, batch: Document) -> str:
 
 
 def _set_aside(
-    found: Records, faults: Iterable[Fault], raw: Document, batch: Document
+    rejected: Iterable[tuple[Fault, str]], raw: Document, batch: Document
 ) -> list[Document]:
     now = clock.now()
     return [
@@ -430,10 +439,10 @@ def _set_aside(
             "reason": fault.code,
             "field": fault.field,
             "message": fault.message.encode("utf-8", "backslashreplace").decode(),
-            "row": found.text(fault.row)[:_MAX_ROW_CHARACTERS],
+            "row": text[:_MAX_ROW_CHARACTERS],
             "row_number": batch["first_row"] + fault.row,
             "first_at": now,
             "last_at": now,
         }
-        for fault in faults
+        for fault, text in rejected
     ]

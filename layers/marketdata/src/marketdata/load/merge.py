@@ -69,7 +69,10 @@ def merge(documents: Iterable[Document]) -> Document:
         if not line or not same_values(line[-1], sighting):
             line.append(sighting)
     identity = {f: documents[0][f] for f in _IDENTITY_FIELDS if f in documents[0]}
-    merged = {**identity, **line[-1], "revision": len(line), "digest": digest(line[-1])}
+    current = line[-1]
+    # In the order in which records are inserted: whoever looks them up reads them as bytes.
+    values = {f: current[f] for f in VALUE_FIELDS if f in current}
+    merged = {**identity, **values, "digest": digest(current), **current, "revision": len(line)}
     if len(line) > 1:
         merged["history"] = line[:-1]
     return merged

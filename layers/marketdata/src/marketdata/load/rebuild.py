@@ -14,8 +14,6 @@ exchange, a note by which the next one first brings it to its end.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import threading
 import time
@@ -37,7 +35,8 @@ from marketdata.load import loader, merge
 from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store import quarantine, records, retention
 from marketdata.store.batches import UNFINISHED, Counts
-from marketdata.store.connection import Document, Store, connect, store_errors
+from marketdata.store.command_line import read_place
+from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.raw import find_raw
 from marketdata.store.server_time import server_clock
 
@@ -657,22 +656,14 @@ def _as_latest(id_: bytes, record: Document) -> Document:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 when all is rebuilt, 1 with one line on what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m marketdata.load.rebuild", description=__doc__)
-    parser.add_argument(
-        "--uri", default=os.environ.get("MONGODB_URI", ""), help="default: MONGODB_URI"
-    )
-    parser.add_argument(
-        "--database",
-        default=os.environ.get("MONGODB_DATABASE", "marketdata"),
-        help="default: MONGODB_DATABASE, else marketdata",
-    )
-    options = parser.parse_args(arguments)
+    place = read_place("marketdata.load.rebuild", __doc__, arguments)
 
     def say(line: str) -> None:
         print(f"rebuild: {line}", flush=True)  # noqa: T201 - a command's output
 
     try:
-        report = rebuild(connect(options.uri, options.database), say)
+        with place.opened() as store:
+            report = rebuild(store, say)
     except MarketDataError as error:
         print(f"rebuild: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from itertools import batched
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -30,12 +31,13 @@ from marketdata.store.records import Known
 CHUNK = 2_500
 """Records inserted together: large enough to hide the round trip, small enough to overlap."""
 
+WRITTEN_TOGETHER = 5_000
+"""Records of a part, so that two chunks are under way at once."""
+
 MERGED_TOGETHER = 5_000
 """Records merged together; each is in memory twice."""
 
 _THREADS = 2
-_PROBE = 16
-"""Ids by which a piece is taken for new; a wrong guess costs time and nothing else."""
 
 type Places = Mapping[bytes, Sequence[tuple[Piece, int]]]
 """Where the records of some identities are: in which piece, at which index."""
@@ -74,12 +76,28 @@ class Written:
 class Part:
     """Some of a batch's records, to be written together."""
 
-    inserting: Sequence[tuple[Piece, Sequence[int]]]
+    first: int
+    """The number of its first piece in the batch."""
+    inserting: Sequence[tuple[Piece, Sequence[int]]] = ()
     """Those that are not known, as far as one can tell."""
-    merging: Places
+    merging: Places = field(default_factory=dict)
     """Those that need merging."""
-    unchanged: int
+    unchanged: int = 0
     """The number of those that are known as they are."""
+
+    @property
+    def size(self) -> int:
+        """The number of records to be written."""
+        return len(self.merging) + sum(len(indexes) for _, indexes in self.inserting)
+
+    def __add__(self, other: Part) -> Part:
+        """This part and the one after it."""
+        return Part(
+            self.first,
+            [*self.inserting, *other.inserting],
+            {**self.merging, **other.merging},
+            self.unchanged + other.unchanged,
+        )
 
 
 class Lookups:
@@ -94,26 +112,28 @@ class Lookups:
         self,
         store: Store,
         received_at: datetime,
+        *,
         mine: Callable[[Sequence[bytes]], AbstractSet[bytes]] | None = None,
-        ready: Callable[[], None] = lambda: None,
+        covering: Callable[[bytes, bytes], None] = lambda _first, _last: None,
     ) -> None:
         """Prepare looking up.
 
         Args:
             store: the database.
             received_at: when the batch was received.
-            ready: returns when the raw rows are kept. Whoever changes one of the records and
-                finds that this batch covers it wants to read them; if they are not there yet,
-                the look-up is to see the change.
             mine: which records an earlier attempt at the batch may have written; they are
                 merged, whatever they say, as that tells how they count.
+            covering: is told the lowest and the highest id of records before they are looked up.
         """
         self._store = store
         self._received_at = received_at
         self._mine = mine
-        self._ready = ready
+        self._covering = covering
         self._pool = ThreadPoolExecutor(_THREADS)
         self._found: dict[Piece, Future[Known]] = {}
+        self._lock = Lock()
+        self._span: list[bytes] = []
+        self._covered: list[bytes] = []
 
     def __enter__(self) -> Self:
         """Nothing happens before the first piece."""
@@ -130,17 +150,29 @@ class Lookups:
 
     def begin(self, piece: Piece) -> None:
         """Start looking up a piece."""
+        self._span = _span([*self._span, *piece.ids])
         self._found[piece] = self._pool.submit(self._look_up, piece)
+
+    def repeat(self) -> None:
+        """Look up all pieces again."""
+        for piece in self._found:
+            self._found[piece] = self._pool.submit(self._look_up, piece)
 
     def known(self, piece: Piece) -> Known:
         """Which records of a piece are known."""
         return self._found[piece].result()
 
+    def _cover(self, needed: list[bytes]) -> None:
+        """Note what is looked up, with all that is about to be."""
+        with self._lock:
+            if self._covered != _span([*self._covered, *needed]):
+                span = self._span
+                self._covering(span[0], span[-1])
+                self._covered = span
+
     def _look_up(self, piece: Piece) -> Known:
-        self._ready()
         ids = piece.ids
-        if len(ids) > _PROBE and not records.any_exists(self._store, ids[:: len(ids) // _PROBE]):
-            return Known(frozenset(), frozenset())
+        self._cover(_span(ids))
         known = records.known(self._store, ids, piece.digests, self._received_at)
         if self._mine is None:
             return known
@@ -148,38 +180,60 @@ class Lookups:
         return Known(known.same - mine, known.other | mine)
 
 
-def parts(incoming: Records, known: Callable[[Piece], Known]) -> Iterator[Part]:
-    """The records of a batch in parts, always cut alike for the same batch.
+def _span(ids: Sequence[bytes]) -> list[bytes]:
+    """The lowest and the highest of some ids."""
+    return [min(ids), max(ids)]
 
-    First piece by piece those whose identity the batch has once, then the others.
+
+def parts(incoming: Records, known: Callable[[Piece], Known], first: int = 0) -> Iterator[Part]:
+    """The records of a batch in parts of whole pieces, in their order.
+
+    First those whose identity the batch has once, then the others, as if they were one piece
+    more. Pieces of which little is to be written share a part, as each costs several trips.
+
+    Args:
+        incoming: the records.
+        known: which of a piece are known.
+        first: the number of the piece to begin with.
     """
     multiple = incoming.multiple
-    for piece in incoming.pieces:
-        yield _part(piece, known(piece), multiple)
-    if multiple:
-        yield Part([], multiple, 0)
+    count = len(incoming.pieces)
+    whole: Part | None = None
+    for number in range(first, count):
+        piece = incoming.pieces[number]
+        part = _part(number, piece, known(piece), multiple)
+        if whole is not None and whole.size and whole.size + part.size > WRITTEN_TOGETHER:
+            yield whole
+            whole = None
+        whole = part if whole is None else whole + part
+    if whole is not None:
+        yield whole
+    if multiple and first <= count:
+        yield Part(count, merging=multiple)
 
 
-def _part(piece: Piece, known: Known, multiple: Places) -> Part:
-    if len(known.same) == len(piece) and not multiple:
-        return Part([], {}, len(piece))
+def _part(number: int, piece: Piece, known: Known, multiple: Places) -> Part:
+    count = len(piece)
     if not (known.same or known.other or multiple):
-        return Part([(piece, range(len(piece)))], {}, 0)
-    inserting: list[int] = []
-    merging: dict[bytes, list[tuple[Piece, int]]] = {}
-    unchanged = 0
-    for index, id_ in enumerate(piece.ids):
-        if id_ in multiple:
-            continue
-        if id_ in known.same:
-            # An earlier sighting of the same values stays as it is: the neighbours in its
-            # line say the same.
-            unchanged += 1
-        elif id_ in known.other:
-            merging[id_] = [(piece, index)]
-        else:
-            inserting.append(index)
-    return Part([(piece, inserting)], merging, unchanged)
+        return Part(number, [(piece, range(count))])
+    if len(known.same) + len(known.other) == count and not multiple:
+        inserting = []
+        others = [i for i, id_ in enumerate(piece.ids) if id_ in known.other] if known.other else []
+    else:
+        once = [i for i, id_ in enumerate(piece.ids) if id_ not in multiple]
+        count = len(once)
+        others = [i for i in once if piece.ids[i] in known.other]
+        inserting = [
+            i for i in once if piece.ids[i] not in known.same and piece.ids[i] not in known.other
+        ]
+    return Part(
+        number,
+        [(piece, inserting)] if inserting else [],
+        {piece.ids[i]: [(piece, i)] for i in others},
+        # An earlier sighting of the same values stays as it is: the neighbours in its line say
+        # the same.
+        count - len(inserting) - len(others),
+    )
 
 
 def write(store: Store, part: Part, counts: Counts, *, memory: Memory, later: Later) -> Written:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,13 @@ from aws_lambda_powertools import Logger
 from marketdata.csv_files import cutting, encoding, parsing
 from marketdata.csv_files.columns import DEFAULT_DATASET
 from marketdata.csv_files.cutting import Piece
-from marketdata.errors import FileRefused, StateConflict, TerminalError, TransientError
+from marketdata.errors import (
+    FileRefused,
+    StateConflict,
+    StoreRefused,
+    TerminalError,
+    TransientError,
+)
 from marketdata.load.context import context_of
 from marketdata.load.loader import csv_raw
 from marketdata.load.raw import digest_of, pack_csv, raw_id
@@ -71,6 +78,9 @@ def extract_csv(
     leaves no half of it behind. What an earlier run has cut is no exception: if that run had not
     seen the whole file, the rest is cut first, and then all of it is loaded.
 
+    Of two calls at once the one that notes its batches first goes on; the other begins anew from
+    there. They may cut differently: settings change with a deployment.
+
     Args:
         store: the database.
         run_id: the run.
@@ -85,35 +95,52 @@ def extract_csv(
     """
     require_running(store, run_id, input_id)
     note = runs.get(store, run_id)["inputs"][input_id]
-    if note["status"] in ("extracted", "skipped"):
-        return Extracted(note["status"], checkpoints.numbers(store, run_id, input_id))
-    if note["status"] == "failed":
-        return Extracted("failed", [])
+    if (ended := _ended(store, run_id, input_id, note)) is not None:
+        return ended
     server = server_clock(store)
     if "started_at" not in note:
         start = {"status": "extracting", "started_at": server.now()}
-        runs.set_input(store, run_id, input_id, start)
+        runs.set_input_if(store, run_id, input_id, {"started_at": None}, start)
     extraction = _Extraction(store, run_id, input_id, note, settings)
     try:
         done = extraction.run(objects, remaining_seconds)
-    except StateConflict:
-        # Of the run, not of the file: whoever has it now goes on.
+        if done:
+            extraction.end(server.now())
+    except _Overtaken:
+        require_running(store, run_id, input_id)
+        done = False
+    except (StateConflict, StoreRefused, TransientError) as error:
+        # None of these is of the file. The note tells of them in case that nobody else does.
+        if not isinstance(error, StateConflict):
+            described = checkpoints.describe(error)
+            runs.set_input_if(store, run_id, input_id, {}, {"error": described})
         raise
     except TerminalError as error:
-        # What a file that is refused had brought so far was never to be loaded.
-        checkpoints.drop_pending_from(store, input_id, run_id, 0)
         fields = {"status": "failed", "error": checkpoints.describe(error)}
-        runs.set_input(store, run_id, input_id, fields)
-        return Extracted("failed", [])
-    except TransientError as error:
-        # Kept in case that the last of the state machine's retries fails as well.
-        runs.set_input(store, run_id, input_id, {"error": checkpoints.describe(error)})
-        raise
+        if runs.set_input_if(store, run_id, input_id, {}, fields):
+            # What a file that is refused had brought so far was never to be loaded.
+            checkpoints.drop_pending_from(store, input_id, run_id, 0)
+            return Extracted("failed", [])
+        # Another call has ended it before, which the next one tells.
+        done = False
     if not done:
         return Extracted("again", [])
-    end = {"status": "extracted", "extracted_at": server.now(), "error": None}
-    runs.set_input(store, run_id, input_id, end)
     return Extracted("extracted", checkpoints.numbers(store, run_id, input_id))
+
+
+def _ended(store: Store, run_id: str, input_id: str, note: Document) -> Extracted | None:
+    """What an earlier call's end comes to; None if there was none."""
+    if note["status"] in ("extracted", "skipped"):
+        return Extracted(note["status"], checkpoints.numbers(store, run_id, input_id))
+    if note["status"] == "failed":
+        # Once more, as the call that found it may have died before it did so.
+        checkpoints.drop_pending_from(store, input_id, run_id, 0)
+        return Extracted("failed", [])
+    return None
+
+
+class _Overtaken(Exception):
+    """Another call of the same run is further with this file."""
 
 
 class _Extraction:
@@ -131,6 +158,8 @@ class _Extraction:
         self._position: int = progress.get("position", 0)
         self._batches: int = progress.get("batches", note.get("batches", 0))
         self._rows: int = progress.get("rows", 0)
+        # How far the run's note says that the file is; it changes with each note of this call.
+        self._noted: int | None = progress.get("position")
         self._packed: bool = progress.get("packed", False)
         self._warnings: list[str] = list(note.get("warnings", ()))
         layout = note.get("layout")
@@ -195,7 +224,7 @@ class _Extraction:
         dataset = opened.metadata.get("dataset", "").strip() or DEFAULT_DATASET
         self._layout = _Layout(header, dict(mapping.columns), dataset)
         self._position = head.end
-        self._note_progress()
+        self._note_progress(self._known())
         return chain((data[head.end :],), chunks)
 
     def _warn(self, *warnings: str) -> None:
@@ -281,10 +310,36 @@ class _Extraction:
     def _save(self, batches: list[Document]) -> None:
         # A call that outlived its run has nothing more to write.
         require_running(self._store, self._run_id, self._input_id)
-        checkpoints.put_batches(self._store, self._input_id, self._run_id, batches)
-        self._note_progress()
+        store, run_id, input_id = self._store, self._run_id, self._input_id
+        claimed = runs.claim_numbers(store, run_id, input_id, self._known())
+        if claimed is None:
+            raise _Overtaken
+        claim, _ = claimed
+        checkpoints.put_batches(store, input_id, run_id, batches, claim)
+        checkpoints.drop_pending_from(store, input_id, run_id, self._batches, before=claim)
+        try:
+            self._note_progress({"claims": claim})
+        except _Overtaken:
+            checkpoints.drop_claimed(store, input_id, run_id, claim)
+            raise
 
-    def _note_progress(self) -> None:
+    def _known(self) -> Document:
+        """What the run's note says as long as no other call is further than this one."""
+        return {"progress.position": self._noted}
+
+    def end(self, at: datetime) -> None:
+        """Note that the whole file was seen.
+
+        Raises:
+            _Overtaken: another call has got further, or has ended it.
+        """
+        fields = {"status": "extracted", "extracted_at": at, "error": None}
+        if not runs.set_input_if(self._store, self._run_id, self._input_id, self._known(), fields):
+            raise _Overtaken
+        # Beyond what is noted there is only what calls have left that died or were overtaken.
+        checkpoints.drop_pending_from(self._store, self._input_id, self._run_id, self._batches)
+
+    def _note_progress(self, known: Document) -> None:
         layout = self._layout
         fields: dict[str, Any] = {
             "progress": {
@@ -302,7 +357,9 @@ class _Extraction:
                 "columns": layout.columns,
                 "dataset": layout.dataset,
             }
-        runs.set_input(self._store, self._run_id, self._input_id, fields)
+        if not runs.set_input_if(self._store, self._run_id, self._input_id, known, fields):
+            raise _Overtaken
+        self._noted = self._position
 
 
 def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:

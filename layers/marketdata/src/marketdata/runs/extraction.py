@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 
-from marketdata.errors import StateConflict, TerminalError, TransientError
+from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
 from marketdata.load.raw import raw_id
 from marketdata.runs.asking import (
@@ -35,8 +35,9 @@ from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
 from marketdata.store.server_time import server_clock
 
-_ENDED = ("extracted", "skipped", "failed", "throttled")
-"""The states of an input that are final for its run."""
+
+class _Overtaken(Exception):
+    """Another call of the same run is further with this source."""
 
 
 def extract(
@@ -55,6 +56,9 @@ def extract(
     page's batches are written before the run's note says that the page is there, so that a call
     that died in between fetches the page again and replaces them.
 
+    Two calls at once (Lambda may make one twice, or go on with one that was given up) do no harm:
+    for each page the first that notes it wins, and the other goes on behind it.
+
     Args:
         store: the database.
         run_id: the run.
@@ -71,7 +75,7 @@ def extract(
     require_running(store, run_id, source.name)
     run = runs.get(store, run_id)
     note = run["inputs"][source.name]
-    if note["status"] in _ENDED:
+    if note["status"] in runs.INPUT_ENDED:
         return Extracted(note["status"], checkpoints.numbers(store, run_id, source.name))
     if not note.get("unfinished_done"):
         left = checkpoints.resumed(store, run_id, source.name)
@@ -179,25 +183,41 @@ class _Extraction:
             self._set(status="extracting", started_at=self._server.now())
         first = self._at.page
         with http.Session() as session:
-            while request := self._source.page_after(self._at.page, self._at.rows):
-                left = self._remaining() - RESERVE_SECONDS
-                if self._at.page > first and left < self._patience.limits.read_seconds:
-                    return Extracted("again", [])
+            while True:
                 try:
-                    self._page(session, request)
-                except Held as held:
-                    return self._pause(request, held)
-                except CircuitOpen as circuit:
-                    return self._skip(circuit)
-                except StateConflict:
-                    # Of the run, not of the source: whoever has it now goes on.
-                    raise
-                except TerminalError as error:
-                    return self._end("failed", error=describe(error))
-                except TransientError as error:
-                    # Kept in case that the last of the state machine's retries fails as well.
-                    self._set(error=describe(error), throttling=self._throttling.document())
-                    raise
+                    return self._rest(session, first)
+                except _Overtaken:
+                    require_running(self._store, self._run_id, self._name)
+                    self._note = runs.get(self._store, self._run_id)["inputs"][self._name]
+                    self._at = _Position.of(self._note)
+                    if (status := self._note["status"]) in runs.INPUT_ENDED:
+                        return Extracted(status, self._numbers())
+
+    def _rest(self, session: http.Session, first: int) -> Extracted:
+        """Fetch the pages that are missing, in a call that began with `first` of them.
+
+        Raises:
+            _Overtaken: another call has got further meanwhile.
+        """
+        while request := self._source.page_after(self._at.page, self._at.rows):
+            left = self._remaining() - RESERVE_SECONDS
+            if self._at.page > first and left < self._patience.limits.read_seconds:
+                return Extracted("again", [])
+            try:
+                self._page(session, request)
+            except Held as held:
+                return self._pause(request, held)
+            except CircuitOpen as circuit:
+                return self._skip(circuit)
+            except (StateConflict, StoreRefused):
+                # Not of the source: whoever has the run now goes on, or who mends the database.
+                raise
+            except TerminalError as error:
+                return self._end("failed", error=describe(error))
+            except TransientError as error:
+                # Kept in case that the last of the state machine's retries fails as well.
+                self._set(error=describe(error), throttling=self._throttling.document())
+                raise
         if self._at.page and self._at.unchanged == self._at.page:
             pages = "The page is" if self._at.page == 1 else f"All {self._at.page} pages are"
             reason = f"{pages} as when last loaded: {self._name} says that nothing has changed."
@@ -215,7 +235,6 @@ class _Extraction:
             self._save_unchanged(request, known, found.received_at)
         else:
             self._save(request, found)
-        self._set(**self._at.document(), throttling=self._throttling.document(), error=None)
 
     def _known(self, request: PageRequest) -> _Known | None:
         """What a conditional request for a page can be about: what was fetched last, and loaded."""
@@ -224,6 +243,9 @@ class _Extraction:
             return None
         batches = sources.loaded_batches(self._store, found["batches"])
         if batches is None or any(b.get("context") != context_of(b) for b in batches):
+            return None
+        if [batch["raw_id"] for batch in batches] != found.get("raw_ids"):
+            # The validators are of an answer whose batches were not the ones that counted.
             return None
         validators = Validators(found["etag"], found["last_modified"])
         return _Known(validators, found["rows"], found["left_out"], batches)
@@ -264,7 +286,13 @@ class _Extraction:
             )
             first_row += payload.rows
         save_raw(self._store, raw)
-        self._put(request, batches, page.validators, page.rows, page.left_out)
+        after = replace(
+            self._at,
+            page=request.page,
+            rows=page.rows,
+            left_out=self._at.left_out + page.left_out,
+        )
+        self._put(request, batches, page.validators, page.left_out, after)
 
     def _save_unchanged(self, request: PageRequest, known: _Known, received_at: datetime) -> None:
         """Batches of a page's known content, received once more.
@@ -275,50 +303,109 @@ class _Extraction:
         """
         kept = ("source", "raw_id", "place", "digest", "page", "first_row", "rows")
         batches = [{k: b[k] for k in kept} | {"received_at": received_at} for b in known.batches]
-        self._put(request, batches, known.validators, known.rows, known.left_out)
-        self._at.unchanged += 1
+        after = replace(
+            self._at,
+            page=request.page,
+            rows=known.rows,
+            left_out=self._at.left_out + known.left_out,
+            unchanged=self._at.unchanged + 1,
+        )
+        self._put(request, batches, known.validators, known.left_out, after)
 
     def _put(
         self,
         request: PageRequest,
         batches: list[Document],
         validators: Validators,
+        left_out: int,
+        after: _Position,
+    ) -> None:
+        """Write a page's batches, then note that the page is there.
+
+        The numbers of batches follow from what is noted, so they are claimed first: an answer of
+        another call may be cut into another number of them. The later claim to a page counts, and
+        once the page is noted nobody can claim its numbers any more.
+
+        Raises:
+            _Overtaken: another call has noted the page, or has ended the extraction.
+        """
+        store, name, run_id = self._store, self._name, self._run_id
+        while True:
+            # A call that outlived its run has nothing more to write.
+            require_running(store, run_id, name)
+            claimed = runs.claim_numbers(store, run_id, name, self._known_position())
+            if claimed is None:
+                raise _Overtaken
+            claim, note = claimed
+            first = note.get("batches", 0)
+            numbered = [
+                {"number": number, **batch, "context": context_of(batch)}
+                for number, batch in enumerate(batches, first)
+            ]
+            self._remember(request, numbered, validators, after.rows, left_out)
+            checkpoints.put_batches(store, name, run_id, numbered, claim)
+            after.batches = first + len(numbered)
+            checkpoints.drop_pending_from(store, name, run_id, after.batches, before=claim)
+            fields = {
+                **after.document(),
+                "throttling": self._throttling.document(),
+                "error": None,
+            }
+            if runs.set_input_if(store, run_id, name, {"claims": claim}, fields):
+                self._at = after
+                return
+            checkpoints.drop_claimed(store, name, run_id, claim)
+
+    def _known_position(self) -> Document:
+        """What the run's note says as long as nobody is further than this call."""
+        return {"pages": self._at.page or self._note.get("pages")}
+
+    def _remember(
+        self,
+        request: PageRequest,
+        numbered: list[Document],
+        validators: Validators,
         rows: int,
         left_out: int,
     ) -> None:
-        store, name, at = self._store, self._name, self._at
-        numbered = [
-            {"number": number, **batch, "context": context_of(batch)}
-            for number, batch in enumerate(batches, at.batches)
-        ]
-        # A call that outlived its run has nothing more to write.
-        require_running(store, self._run_id, name)
-        if self._source.conditional:
-            ids = [BatchKey(self._run_id, name, batch["number"]).id for batch in numbered]
-            known = {
-                "etag": validators.etag,
-                "last_modified": validators.last_modified,
-                "request": request.fingerprint,
-                "rows": rows,
-                "left_out": left_out,
-                "batches": ids,
-                "received_at": batches[0]["received_at"],
-            }
-            sources.remember_page(store, name, request.page, known if validators.headers else None)
-        checkpoints.put_batches(store, name, self._run_id, numbered)
-        at.batches += len(numbered)
-        checkpoints.drop_pending_from(store, name, self._run_id, at.batches, page=request.page)
-        at.page, at.rows, at.left_out = request.page, rows, at.left_out + left_out
+        """Have the source's document say what the next request for the page can refer to."""
+        if not self._source.conditional:
+            return
+        known = {
+            "etag": validators.etag,
+            "last_modified": validators.last_modified,
+            "request": request.fingerprint,
+            "rows": rows,
+            "left_out": left_out,
+            "batches": [BatchKey(self._run_id, self._name, b["number"]).id for b in numbered],
+            "raw_ids": [batch["raw_id"] for batch in numbered],
+            "received_at": numbered[0]["received_at"],
+        }
+        kept = known if validators.headers else None
+        sources.remember_page(self._store, self._name, request.page, kept)
 
     # --- ends and pauses ------------------------------------------------------------------
 
     def _set(self, **fields: object) -> None:
-        runs.set_input(self._store, self._run_id, self._name, fields)
+        """Note something, unless another call has ended the extraction meanwhile."""
+        runs.set_input_if(self._store, self._run_id, self._name, {}, fields)
+
+    def _numbers(self) -> list[int]:
+        return checkpoints.numbers(self._store, self._run_id, self._name)
 
     def _end(self, status: str, **fields: object) -> Extracted:
-        self._set(status=status, throttling=self._throttling.document(), **fields)
-        numbers = checkpoints.numbers(self._store, self._run_id, self._name)
-        return Extracted(status, numbers)
+        """End the extraction here; only who is as far as anybody can.
+
+        Raises:
+            _Overtaken: another call is further, or has ended it, or the run has ended.
+        """
+        store, run_id, name = self._store, self._run_id, self._name
+        told = {"status": status, "throttling": self._throttling.document(), **fields}
+        if not runs.set_input_if(store, run_id, name, self._known_position(), told):
+            raise _Overtaken
+        # Beyond what is noted there is only what calls have left that died or were overtaken.
+        checkpoints.drop_pending_from(store, name, run_id, self._at.batches)
+        return Extracted(status, self._numbers())
 
     def _pause(self, request: PageRequest, held: Held) -> Extracted:
         """Have the state machine wait, unless this run has waited enough."""

@@ -10,7 +10,14 @@ from typing import Any, Protocol
 
 from aws_lambda_powertools import Logger
 
-from marketdata.errors import InvalidInput, MarketDataError, StateConflict, StoreUnavailable
+from marketdata.errors import (
+    InvalidInput,
+    MarketDataError,
+    StateConflict,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from marketdata.objects import ObjectVersion, Uploads, is_upload
 from marketdata.runs import alerts, resuming, triggers
 from marketdata.runs.resuming import CSV
@@ -31,6 +38,8 @@ _LOOKUP = 1_000
 _OUTAGES = (
     "transient",
     "store_unavailable",
+    "store_full",
+    "store_refused",
     "TransientError",
     "Lambda.ClientExecutionTimeoutException",
     "Lambda.ServiceException",
@@ -76,11 +85,15 @@ def create(
     """Create the run of a trigger, with one input for each thing that it has to take.
 
     These are the sources, or those of them that are asked for; the uploaded object; or what the
-    run to be resumed has left. Runs that gave no sign of life for longer than their lease are
-    ended first: what died with its execution must not hold its inputs for ever.
+    run to be resumed has left. Sources that other runs hold are left to these, as long as there
+    is one that is free; the run says so in `under_way`.
+
+    Runs that gave no sign of life for longer than their lease are ended first: what died with its
+    execution must not hold its inputs for ever.
 
     Returns:
-        None when it was created, else the run in the way; see `store.runs.create`.
+        None when it was created, else the run in the way: the same one, or the one that holds
+        the first of the inputs when none of them is free.
 
     Raises:
         NotFound: the run to be resumed does not exist.
@@ -116,26 +129,69 @@ def create(
             for name in sources
             if asked.sources is None or name in asked.sources
         }
-    return runs.create(
-        store,
-        {
-            "_id": trigger.run_id,
-            "trigger": trigger.kind,
-            "event_id": trigger.event_id,
-            "event_time": trigger.time,
-            "execution": None,
-            "status": RUNNING,
-            "started_at": None,
-            "ended_at": None,
-            "expires_at": None,
-            # A run of uploads alone holds the looking for them.
-            "holds": list(inputs) or [objects.LISTING],
-            **({"asked": asked.detail()} if asked.detail() else {}),
-            "force": asked.force,
-            "inputs": inputs,
-            "pre_run_counts": pre_run_counts,
-        },
-    )
+    document = {
+        "_id": trigger.run_id,
+        "trigger": trigger.kind,
+        "event_id": trigger.event_id,
+        "event_time": trigger.time,
+        "execution": None,
+        "status": RUNNING,
+        "started_at": None,
+        "ended_at": None,
+        "expires_at": None,
+        # A run of uploads alone holds the looking for them.
+        "holds": list(inputs) or [objects.LISTING],
+        **({"asked": asked.detail()} if asked.detail() else {}),
+        "force": asked.force,
+        "inputs": inputs,
+        "under_way": {},
+        "pre_run_counts": pre_run_counts,
+    }
+    if upload is not None or asked.resume is not None:
+        return runs.create(store, document)
+    return _create_of_free(store, document)
+
+
+def _create_of_free(store: Store, document: Document) -> Document | None:
+    """Create a run of those of its inputs that no other run holds; see `create`.
+
+    Which are free is only looked up when some are not, and may have changed by the time that the
+    run is created; then it is looked up again.
+    """
+    wanted = document["inputs"]
+    # Each upload is held by itself, so while some are loaded others can be looked for.
+    uploads = CSV in document.get("asked", {}).get("sources", ())
+    while (other := runs.create(store, document)) is not None:
+        if other["_id"] == document["_id"] or not document["inputs"]:
+            return other
+        held = runs.holders(store, list(wanted))
+        free = {name: note for name, note in wanted.items() if name not in held}
+        if not free and not uploads:
+            return runs.get(store, next(iter(held.values())))
+        document = {
+            **document,
+            "inputs": free,
+            "holds": list(free) or [objects.LISTING],
+            "under_way": held,
+        }
+    return None
+
+
+def under_way(store: Store, asked: Asked, sources: Sequence[str]) -> dict[str, str]:
+    """Which run has each of the sources that are asked for, of those that one has, by source.
+
+    Args:
+        store: the database.
+        asked: what is asked for.
+        sources: the API sources that there are.
+    """
+    if asked.resume is not None:
+        return {}
+    names = {name: name for name in sources if asked.sources is None or name in asked.sources}
+    if asked.sources is not None and CSV in asked.sources:
+        names[objects.LISTING] = CSV
+    held = runs.holders(store, list(names))
+    return {names[input_id]: run_id for input_id, run_id in held.items()}
 
 
 def request(
@@ -147,7 +203,7 @@ def request(
     *,
     most_resumptions: int = checkpoints.MAX_RESUMPTIONS,
 ) -> tuple[str, bool]:
-    """Start a run on demand, unless one is under way.
+    """Start a run on demand, unless others have all that it is to take.
 
     The run exists before its execution, and from the moment its id is given out.
 
@@ -183,10 +239,10 @@ def open_run(
 ) -> Document:
     """The first step of an execution: which run this is and what it has to do.
 
-    The hourly rule and a refresh take the sources, and every uploaded object version that no
-    run has taken, or that an ended one has not loaded to its end. An upload takes its object
-    version and nothing else. Of each of its inputs the run then gets the lease, and what earlier
-    runs have left undone.
+    The hourly rule and a refresh take the sources that are free, and every uploaded object
+    version that no run has taken, or that an ended one has not loaded to its end. An upload takes
+    its object version and nothing else. Of each of its inputs the run then gets the lease, and
+    what earlier runs have left undone.
 
     Args:
         store: the database.
@@ -198,7 +254,7 @@ def open_run(
 
     Returns:
         `{run_id, proceed, inputs}`: `proceed` is false when this execution has nothing to
-        do (the event came twice, or another run holds the sources or the object), else
+        do (the event came twice, or other runs hold all sources or the object), else
         `inputs` lists `{run_id, input, source}`.
 
     Raises:
@@ -276,7 +332,7 @@ def _take_uploads(store: Store, run_id: str, uploads: Uploads) -> None:
         oldest = nsmallest(
             MAX_UPLOADS + 1, _untaken(store, uploads), key=lambda v: (v.last_modified, v.id)
         )
-    except StoreUnavailable:
+    except (StoreUnavailable, StoreFull, StoreRefused):
         raise
     except MarketDataError as error:
         note = {"source": CSV, "status": FAILED, "error": checkpoints.describe(error)}

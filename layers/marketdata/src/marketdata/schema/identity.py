@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import repeat
+from itertools import repeat, starmap
+from operator import add
 from typing import Any
 
 from marketdata import clock
@@ -50,15 +51,14 @@ def record_ids(columns: Columns) -> list[bytes]:
     times = columns["timestamp"]
     heads = {time: _head(time) for time in set(times)}
     intervals = columns.get("interval")
-    parts = (
+    series = zip(
         columns["source"],
         columns["dataset"],
         columns["asset_id"],
         repeat("", len(times)) if intervals is None else [i or "" for i in intervals],
+        strict=True,
     )
-    series = list(zip(*parts, strict=True))
-    tails = {key: _series(*key) for key in set(series)}
-    return [heads[time] + tails[key] for time, key in zip(times, series, strict=True)]
+    return list(map(add, map(heads.__getitem__, times), starmap(_series, series)))
 
 
 def digest(record: Mapping[str, Any]) -> bytes:
@@ -75,23 +75,16 @@ def digest(record: Mapping[str, Any]) -> bytes:
 def digests(columns: Columns) -> list[bytes]:
     """The digest of each of some records; see `digest`."""
     symbols, names = columns["symbol"], columns["name"]
-    texts = {
-        (symbol, name): f"{len(symbol)},{symbol}{name or ''}".encode()
-        for symbol, name in set(zip(symbols, names, strict=True))
-    }
+    texts = map(_said, symbols, names)
     numbers = [_numbers(columns.get(field), len(symbols)) for field in _NUMBERS]
-    return [
-        blake2b(_PACKED(*values) + texts[text]).digest()[:DIGEST_BYTES]
-        for text, values in zip(
-            zip(symbols, names, strict=True), zip(*numbers, strict=True), strict=True
-        )
-    ]
+    said = map(add, map(_PACKED, *numbers), texts)
+    return [hashed.digest()[:DIGEST_BYTES] for hashed in map(blake2b, said)]
 
 
-def _numbers(values: Sequence[float | None] | None, rows: int) -> Iterable[float]:
+def _numbers(values: Sequence[float | None] | None, rows: int) -> Iterable[float | None]:
     if values is None:
         return repeat(_NONE, rows)
-    return [_NONE if value is None else value for value in values]
+    return [_NONE if value is None else value for value in values] if None in values else values
 
 
 def _head(timestamp: datetime) -> bytes:
@@ -99,6 +92,11 @@ def _head(timestamp: datetime) -> bytes:
 
 
 # A file of a million rows has a few thousand assets.
+@lru_cache(maxsize=50_000)
+def _said(symbol: str, name: str | None) -> bytes:
+    return f"{len(symbol)},{symbol}{name or ''}".encode()
+
+
 @lru_cache(maxsize=50_000)
 def _series(source: str, dataset: str, asset_id: str, interval: str) -> bytes:
     text = f"{len(source)},{len(dataset)},{len(asset_id)}:{source}{dataset}{asset_id}{interval}"

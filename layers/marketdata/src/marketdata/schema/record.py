@@ -185,17 +185,6 @@ def validate(table: Table, *, now: datetime) -> tuple[Observations, list[Fault]]
             faults[places[row]] = Fault(places[row], fault.code, fault.field, fault.message)
 
 
-def valid_times(table: Table, *, now: datetime) -> set[datetime]:
-    """The times of a table's rows, as far as they are valid; see `validate`."""
-    values = table.columns["timestamp"]
-    while True:
-        faults: dict[int, Fault] = {}
-        times = _column("timestamp", values, now, faults)
-        if not faults:
-            return set(times)
-        values = [value for row, value in enumerate(values) if row not in faults]
-
-
 def _without(
     places: Sequence[int], columns: Columns, rows: Mapping[int, Any]
 ) -> tuple[Sequence[int], Columns]:
@@ -245,6 +234,8 @@ def _repetitive(
             if value in by_value:
                 fault = by_value[value]
                 faults.setdefault(row, Fault(row, fault.code, field, fault.message))
+        return values
+    if read == distinct:
         return values
     return list(map(dict(zip(distinct, read, strict=True)).__getitem__, values))
 

@@ -46,6 +46,8 @@ _PASSING = (
     "throttled",
     "upstream_unavailable",
     "store_unavailable",
+    "store_full",
+    "store_refused",
     "query_timeout",
 )
 """Codes of errors that may have nothing to do with the batch."""
@@ -105,12 +107,21 @@ class Counts:
 # --- received --------------------------------------------------------------------------------
 
 
-def put_batches(store: Store, input_id: str, run_id: str, documents: Sequence[Document]) -> None:
+def put_batches(
+    store: Store, input_id: str, run_id: str, documents: Sequence[Document], claim: int = 0
+) -> None:
     """Write new batches as pending.
 
-    A batch of the same number and content stays as it is, and so do a loaded one and one that
-    a later run has taken over: a call that is made again, or twice at once, takes nothing back.
-    A pending one of other content is replaced.
+    A batch stays as it is that was written by a later claim, that is not pending, or that a later
+    run has taken over: a call that is made again, or twice at once, takes nothing back. A pending
+    one of an earlier claim is replaced: that claim's numbers were never noted as the input's.
+
+    Args:
+        store: the database.
+        input_id: the input.
+        run_id: the run.
+        documents: the batches, each with its `number`.
+        claim: the caller's claim to these numbers; see `runs.claim_numbers`.
 
     Raises:
         StateConflict: a number is that of another batch of this run.
@@ -121,14 +132,16 @@ def put_batches(store: Store, input_id: str, run_id: str, documents: Sequence[Do
             {
                 "_id": BatchKey(run_id, input_id, document["number"]).id,
                 "run_id": run_id,
-                "state": {"$ne": "loaded"},
-                "raw_id": {"$ne": document.get("raw_id")},
+                "state": "pending",
+                "attempts": 0,
+                "claim": {"$not": {"$gt": claim}},
             },
             {
                 "run_id": run_id,
                 "first_run_id": run_id,
                 "input": input_id,
                 **document,
+                "claim": claim,
                 "state": "pending",
                 "attempts": 0,
                 "resumptions": 0,
@@ -163,14 +176,19 @@ def _require_only_known_ids(error: BulkWriteError, input_id: str, run_id: str) -
 
 
 def drop_pending_from(
-    store: Store, input_id: str, run_id: str, number: int, *, page: int | None = None
+    store: Store, input_id: str, run_id: str, number: int, *, before: int | None = None
 ) -> None:
-    """Take back the pending batches of an input from a number on; with `page`, only that one's.
+    """Take back the pending batches of an input from a number on.
 
-    They are of a page that a call which died had cut into more batches than it has now. Those of
-    other pages may be of a call that is further on.
+    Args:
+        store: the database.
+        input_id: the input.
+        run_id: the run.
+        number: the first one.
+        before: only those that were written by an earlier claim than this one: by a call that
+            died or was overtaken, and had cut the same into more batches.
     """
-    which: Document = {} if page is None else {"page": page}
+    which: Document = {} if before is None else {"claim": {"$lt": before}}
     with store_errors(f"clearing batches of {input_id} in run {run_id}"):
         store.batches.delete_many(
             {
@@ -180,6 +198,14 @@ def drop_pending_from(
                 "state": "pending",
                 **which,
             }
+        )
+
+
+def drop_claimed(store: Store, input_id: str, run_id: str, claim: int) -> None:
+    """Take back what was written by a claim that was overtaken before its batches were noted."""
+    with store_errors(f"taking back batches of {input_id} in run {run_id}"):
+        store.batches.delete_many(
+            {"run_id": run_id, "input": input_id, "claim": claim, "state": "pending"}
         )
 
 
@@ -207,7 +233,7 @@ def begin(store: Store, key: BatchKey) -> Document | None:
                         "attempts": {"$add": ["$attempts", 1]},
                     }
                 },
-                {"$unset": ["error", "failed_at"]},
+                {"$unset": ["error", "failed_at", "outdated"]},
             ],
             return_document=ReturnDocument.AFTER,
         )
@@ -256,14 +282,14 @@ def _explain(store: Store, key: BatchKey) -> None:
 
 
 def note_cover(store: Store, key: BatchKey, first: bytes, last: bytes) -> None:
-    """Note the lowest and the highest id of a batch's records, before any of them is looked up.
+    """Note the lowest and the highest id of records of a batch, before any of them is looked up.
 
     From then on `received_later` finds the batch for whoever changes one of these records.
 
     Raises:
         StateConflict: a later run has taken the batch over.
     """
-    _note(store, key, {"$set": {"covers": {"first": first, "last": last}}})
+    _note(store, key, {"$min": {"covers.first": first}, "$max": {"covers.last": last}})
 
 
 def note_changes(
@@ -336,6 +362,25 @@ def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[
     with store_errors(f"looking for batches received after {batch['_id']}"):
         found = store.batches.find(query, dict.fromkeys(needed, 1))
         return list(found.hint("source_received"))
+
+
+def note_outdated(store: Store, batch_id: str) -> None:
+    """Tell whoever loads a batch that records which it covers may have changed.
+
+    For who can't read the batch's raw rows as they are not kept yet. Whoever loads it keeps
+    them first and then asks `is_outdated`; the one that notes this looks for the rows once
+    more. In whatever order these come, one of the two sees what the other did.
+    """
+    with store_errors(f"noting that records of batch {batch_id} have changed"):
+        store.batches.update_one(
+            {"_id": batch_id, "state": {"$ne": "loaded"}}, {"$set": {"outdated": True}}
+        )
+
+
+def is_outdated(store: Store, batch_id: str) -> bool:
+    """Whether what was looked up for a batch may have changed before its raw rows were kept."""
+    with store_errors(f"reading batch {batch_id}"):
+        return store.batches.find_one({"_id": batch_id, "outdated": True}, {"_id": 1}) is not None
 
 
 def note_progress(store: Store, batch_id: str, attempt: int, progress: Document) -> None:

@@ -12,6 +12,7 @@ from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     ExecutionTimeout,
@@ -22,13 +23,30 @@ from pymongo.errors import (
 )
 from pymongo.read_concern import ReadConcern
 
-from marketdata.errors import SettingsError, StoreUnavailable
+from marketdata.errors import (
+    MarketDataError,
+    SettingsError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 type Document = dict[str, Any]
 
 _MAJORITY_TIMEOUT_MS = 20_000
+_SOCKET_TIMEOUT_MS = 120_000
 _CURSOR_LOST = 175
 """The server's QueryPlanKilled: the collection that a cursor was on is there no more."""
+_AUTHENTICATION_FAILED = 18
+_UNAUTHORIZED = 13
+_NO_CREDENTIALS = "requires authentication"
+_NO_ROOM = (14031, 12501)
+"""The server's OutOfDiskSpace, and its former code for a quota that is used up."""
+_ATLAS = 8000
+"""Of Atlas's own refusals; only their texts say what they are about."""
+_ATLAS_NO_ROOM = ("space quota", "storage quota", "quota exceeded")
+_ATLAS_UNKNOWN = ("bad auth", "authentication failed", "auth error")
+_ATLAS_FORBIDDEN = ("not allowed to do action", "user is not allowed", "not authorized")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +70,17 @@ class Store:
     migrations: Collection[Document]
 
 
-def connect(uri: str, database: str, *, server_selection_ms: int = 5_000) -> Store:
+def connect(
+    uri: str, database: str, *, server_selection_ms: int = 5_000, patient: bool = False
+) -> Store:
     """A store on the database of that name. No I/O happens before its first use.
+
+    Args:
+        uri: the connection string.
+        database: the name.
+        server_selection_ms: how long a server is looked for that can be used.
+        patient: wait for an answer as long as it takes, as building an index on millions of
+            documents does. That the server is gone is then noticed by TCP's keepalive.
 
     Raises:
         SettingsError: the URI is malformed; the message does not repeat it, as it may hold
@@ -71,7 +98,7 @@ def connect(uri: str, database: str, *, server_selection_ms: int = 5_000) -> Sto
             tz_aware=True,
             serverSelectionTimeoutMS=server_selection_ms,
             connectTimeoutMS=5_000,
-            socketTimeoutMS=120_000,
+            socketTimeoutMS=None if patient else _SOCKET_TIMEOUT_MS,
             # One environment handles one event at a time; idle sockets cost the cluster memory.
             maxPoolSize=4,
             maxIdleTimeMS=60_000,
@@ -110,7 +137,9 @@ def connect(uri: str, database: str, *, server_selection_ms: int = 5_000) -> Sto
 def store_errors(doing: str) -> Iterator[None]:
     """Turns the driver's errors about the connection into `StoreUnavailable`.
 
-    Others (a validator's refusal, a malformed command) are defects and pass as they are.
+    So it does with those about the account: `StoreRefused` is for who configures the service,
+    `StoreFull` for who pays for the cluster. Others (a validator's refusal, a malformed command)
+    are defects and pass as they are.
 
     Args:
         doing: what was attempted, for the message: "saving batch 3 of run X".
@@ -139,7 +168,43 @@ def store_errors(doing: str) -> Iterator[None]:
                 f"MongoDB changed its primary while {doing}: {_first_line(error)}. "
                 "It is tried again."
             ) from error
+        if isinstance(error, OperationFailure) and (named := _of_account(error, doing)):
+            raise named from error
         raise
+
+
+def _of_account(error: OperationFailure, doing: str) -> MarketDataError | None:
+    """An error that the user or the room of the account causes; None for any other."""
+    faults = [(error.code, str(error))]
+    if isinstance(error, BulkWriteError):
+        details: Any = error.details
+        told = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+        faults = [(fault.get("code"), str(fault.get("errmsg", ""))) for fault in told]
+    for code, text in faults:
+        said = text.partition(", full error:")[0].splitlines()[0][:200] if text else ""
+        atlas = text.lower() if code == _ATLAS else ""
+        if code in _NO_ROOM or any(words in atlas for words in _ATLAS_NO_ROOM):
+            return StoreFull(
+                f"MongoDB had no room while {doing}: {said}. Enlarge the disk or the cluster's "
+                "plan, or let old raw batches go (RAW_RETENTION_DAYS). Nothing is lost: what was "
+                "received is tried again by every run, and goes on by itself once there is room."
+            )
+        unknown = code == _UNAUTHORIZED and _NO_CREDENTIALS in text
+        unknown |= any(words in atlas for words in _ATLAS_UNKNOWN)
+        if unknown or code == _AUTHENTICATION_FAILED:
+            return StoreRefused(
+                f"MongoDB did not let this service in while {doing}: {said}. Correct the user and "
+                "the password in `mongodb_uri` of the secret (characters such as @ and / have to "
+                "be percent-encoded; authSource names the database that the user is in), and "
+                "deploy. Trying again does not help."
+            )
+        if code == _UNAUTHORIZED or any(words in atlas for words in _ATLAS_FORBIDDEN):
+            return StoreRefused(
+                f"MongoDB does not allow this service's user to do this: {doing} ({said}). Give "
+                "the user the role readWrite on the database MONGODB_DATABASE; migrations need "
+                "dbAdmin as well. Trying again does not help before."
+            )
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ whichever was loaded first. So A, then B, then A again leaves A, whichever place
 from __future__ import annotations
 
 from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.quarantine import root_of
 
 
 def find(store: Store, batch: Document, context: str) -> Document | None:
@@ -35,12 +36,15 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
         seen = {"$currentDate": {"seen_at": True}}
         if not store.raw_batches.update_one({"_id": before["raw_id"]}, seen).matched_count:
             return None
+        # Whose rows in quarantine a batch counts that is skipped, without a walk down the line.
+        root = {"known_root": root_of(before)}
         if "covers" not in before:
             # It had no records at all, only rows that were set aside.
+            store.batches.update_one({"_id": batch["_id"]}, {"$set": root})
             return before
         # The same rows; a file's own may never be fetched.
         cover = {"covers": before["covers"], "known_raw": before["raw_id"]}
-        store.batches.update_one({"_id": batch["_id"]}, {"$set": cover})
+        store.batches.update_one({"_id": batch["_id"]}, {"$set": cover | root})
         return None if _disturbed(store, before, batch) else before
 
 

@@ -67,13 +67,22 @@ def acquire(store: Store, run_id: str, input_id: str) -> int:
             return granted
 
 
-def renew(store: Store, run_id: str, input_ids: Iterable[str]) -> None:
-    """Set the leases that a run has back to their full time."""
+def renew(store: Store, run_id: str, input_ids: Iterable[str], *, pause_seconds: float = 0) -> None:
+    """Set the leases that a run has back to their full time; one that lasts longer stays.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_ids: its inputs.
+        pause_seconds: so long no other sign of life can be expected; it comes on top.
+    """
+    life = LEASE + timedelta(seconds=pause_seconds)
+    until = {"$max": ["$lease.expires_at", {"$add": ["$$NOW", milliseconds(life)]}]}
     with store_errors(f"renewing the leases of run {run_id}"):
         for input_id in input_ids:
             _collection(store, input_id).update_one(
                 {"_id": input_id, "lease.run_id": run_id},
-                [{"$set": {"lease.expires_at": {"$add": ["$$NOW", milliseconds(LEASE)]}}}],
+                [{"$set": {"lease.expires_at": until}}],
             )
 
 

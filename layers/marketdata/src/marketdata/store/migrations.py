@@ -19,6 +19,7 @@ from marketdata.store.batches import COUNTS, UNFINISHED
 from marketdata.store.connection import Document, Store, store_errors
 
 _NAMESPACE_EXISTS = 48
+_INDEX_NOT_FOUND = 27
 _LARGEST = sys.float_info.max
 # Between the bounds there is neither an infinity nor NaN, which compares below all numbers.
 _NUMBER_OR_NULL: Document = {
@@ -262,6 +263,23 @@ def _resumption(store: Store) -> None:
     )
 
 
+def _quarantine_of_runs(store: Store) -> None:
+    # Which batch had set aside what skipped ones count. In the order of receipt the one before is
+    # always known already.
+    roots: dict[str, str] = {}
+    query: Document = {"skipped": True, "known_as": {"$exists": True}}
+    for batch in store.batches.find(query, {"known_as": 1}).sort("received_at", ASCENDING):
+        id_, known_as = str(batch["_id"]), str(batch["known_as"])
+        roots[id_] = roots.get(known_as, known_as)
+        store.batches.update_one({"_id": id_}, {"$set": {"known_root": roots[id_]}})
+    # The rows of a run are found by its batches.
+    try:
+        store.quarantine.drop_index("run")
+    except OperationFailure as error:
+        if error.code != _INDEX_NOT_FOUND:
+            raise
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
@@ -272,6 +290,7 @@ MIGRATIONS = (
     Migration(7, "batches by the place of their content", _places),
     Migration(8, "what replays, retention and rebuilds go by", _replay_and_retention),
     Migration(9, "what runs that go on with the work of others go by", _resumption),
+    Migration(10, "quarantined rows of a run by its batches", _quarantine_of_runs),
 )
 
 

@@ -2,14 +2,19 @@
 
 A row is known by its raw batch and number. Several batches may have the same raw batch, as a
 source answers the same content again; `batches` names those that count the row as quarantined,
-so that their counts can follow when it is loaded after all.
+so that their counts can follow when it is loaded after all. What else the row says of a batch and
+its run is of the one that was received last, in whatever order they were loaded.
+
+Which rows a run counts is read from its batches: a row may be of any number of runs, and a batch
+may change hands. So no row has a list of runs, which would grow with every run that meets it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import batched
 
 from pymongo import ASCENDING, UpdateOne
 from pymongo.client_session import ClientSession
@@ -17,9 +22,10 @@ from pymongo.client_session import ClientSession
 from marketdata import clock
 from marketdata.store.connection import Document, Store, store_errors
 
-_IN_THE_ORDER_OF_HOW_MUCH_EACH_NARROWS = ("run_id", "reason", "source")
-_INDEXES = {"run_id": "run", "reason": "reason", "source": "source"}
+_IN_THE_ORDER_OF_HOW_MUCH_EACH_NARROWS = ("reason", "source")
 _PLACE = {"raw_id": 1, "row_number": 1, "batches": 1, "source": 1, "first_at": 1}
+_RAW_TOGETHER = 50
+"""Raw batches of a run whose rows are looked for in one query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,41 +35,38 @@ class Selection:
     source: str | None = None
     reason: str | None = None
     run_id: str | None = None
+    """Those that this run's loaded batches count, whoever else has met them as well."""
     ids: tuple[str, ...] | None = None
-
-    def query(self) -> tuple[Document, str]:
-        """The filter, and the index that answers it."""
-        given = {name: getattr(self, name) for name in _IN_THE_ORDER_OF_HOW_MUCH_EACH_NARROWS}
-        filter_: Document = {name: {"$eq": v} for name, v in given.items() if v is not None}
-        if self.ids is not None:
-            return {**filter_, "_id": {"$in": list(self.ids)}}, "_id_"
-        return filter_, next((_INDEXES[name] for name in given if name in filter_), "_id_")
 
 
 def put_quarantine(store: Store, documents: list[Document]) -> None:
     """Set rows aside, each for its `batch`.
 
     A row is known by its raw batch and number: setting it aside again, after a crash or in a
-    later run over the same content, keeps one document.
+    later run over the same content, keeps one document. It says what the batch says of it that
+    was received last.
     """
     if not documents:
         return
     with store_errors(f"setting {len(documents)} rows aside"):
         store.quarantine.bulk_write(
             [
-                UpdateOne(
-                    {"_id": document["_id"]},
-                    {
-                        "$set": {k: v for k, v in document.items() if k not in ("_id", "first_at")},
-                        "$setOnInsert": {"first_at": document["first_at"]},
-                        "$addToSet": {"batches": document["batch"]},
-                    },
-                    upsert=True,
-                )
+                UpdateOne({"_id": document["_id"]}, [_set_aside(document)], upsert=True)
                 for document in documents
             ],
             ordered=False,
         )
+
+
+def _set_aside(document: Document) -> Document:
+    times = ("first_at", "last_at")
+    said = {name: value for name, value in document.items() if name not in ("_id", *times)}
+    always = {
+        "first_at": {"$ifNull": ["$first_at", document["first_at"]]},
+        "last_at": {"$max": ["$last_at", document["last_at"]]},
+        "batches": {"$setUnion": [{"$ifNull": ["$batches", []]}, [_literal(document["batch"])]]},
+    }
+    return {"$replaceWith": {"$mergeObjects": ["$$ROOT", _if_last(document, said), always]}}
 
 
 def put_again(store: Store, raw_id: str, batch: Document) -> None:
@@ -71,18 +74,34 @@ def put_again(store: Store, raw_id: str, batch: Document) -> None:
 
     Rows that have been loaded since then stay loaded.
     """
+    again = {"run_id": batch["run_id"], "batch": batch["_id"], "received_at": batch["received_at"]}
+    always = {"last_at": {"$max": ["$last_at", clock.now()]}}
     with store_errors(f"setting the rows of raw batch {raw_id} aside again"):
         store.quarantine.update_many(
-            {"_id": {"$gte": f"{raw_id}/", "$lt": f"{raw_id}0"}},
-            {
-                "$set": {
-                    "run_id": batch["run_id"],
-                    "batch": batch["_id"],
-                    "received_at": batch["received_at"],
-                    "last_at": clock.now(),
-                }
-            },
+            {"_id": _within(raw_id)},
+            [{"$replaceWith": {"$mergeObjects": ["$$ROOT", _if_last(again, again), always]}}],
         )
+
+
+def _if_last(receipt: Document, said: Document) -> Document:
+    """What is said of a row, if no batch that was received later has said something yet.
+
+    Batches of one moment are told apart by their names; and of one batch, the run says most that
+    has it now, as it took the batch over from an earlier one.
+    """
+    place = ("received_at", "batch", "run_id")
+    stored: Document = {"$lte": [[f"${n}" for n in place], [_literal(receipt[n]) for n in place]]}
+    return {"$cond": [stored, _literal(said), {}]}
+
+
+def _literal(value: object) -> Document:
+    """A value as it is: a text that begins with a dollar sign is no field's name."""
+    return {"$literal": value}
+
+
+def _within(raw_id: str) -> Document:
+    """The ids of a raw batch's rows: it, a slash, which "0" comes next to, and a number."""
+    return {"$gt": f"{raw_id}/", "$lt": f"{raw_id}0"}
 
 
 def release(store: Store, batch_id: str, raw_id: str, kept: Iterable[str]) -> None:
@@ -103,31 +122,121 @@ def release(store: Store, batch_id: str, raw_id: str, kept: Iterable[str]) -> No
         store.quarantine.delete_many({"_id": {"$in": gone}, "batches": []})
 
 
+def find(
+    store: Store,
+    selection: Selection,
+    *,
+    after: str | None = None,
+    limit: int,
+    max_time_ms: int | None = None,
+) -> list[Document]:
+    """Rows by raw batch and number, from after an id on.
+
+    Args:
+        store: the database.
+        selection: which rows.
+        after: an id.
+        limit: how many at most.
+        max_time_ms: what MongoDB may spend on one query, in milliseconds. The driver's errors,
+            that it was not enough for one, are left to the caller.
+    """
+    return _find(store, selection, None, after, limit, max_time_ms)
+
+
 def select(store: Store, selection: Selection, *, after: str | None, limit: int) -> list[Document]:
     """Rows by raw batch and number, from after an id on: where they are, without their text."""
-    filter_, hint = selection.query()
     with store_errors("selecting quarantined rows"):
-        found = store.quarantine.find(_after(filter_, after), _PLACE).sort([("_id", ASCENDING)])
-        return list(found.hint(hint).limit(limit))
+        return _find(store, selection, _PLACE, after, limit, None)
 
 
 def count(store: Store, selection: Selection, *, after: str | None, limit: int) -> int:
     """How many rows there are from after an id on; counts no further than a limit."""
-    filter_, hint = selection.query()
+    found = 0
     with store_errors("counting quarantined rows"):
-        return store.quarantine.count_documents(_after(filter_, after), hint=hint, limit=limit)
+        for filter_, hint in _queries(store, selection, after):
+            found += store.quarantine.count_documents(filter_, hint=hint, limit=limit - found)
+            if found >= limit:
+                break
+    return found
 
 
-def _after(filter_: Document, after: str | None) -> Document:
-    if after is None:
-        return filter_
-    return {**filter_, "_id": {**filter_.get("_id", {}), "$gt": after}}
+def _find(
+    store: Store,
+    selection: Selection,
+    fields: Document | None,
+    after: str | None,
+    limit: int,
+    max_time_ms: int | None,
+) -> list[Document]:
+    found: list[Document] = []
+    for filter_, hint in _queries(store, selection, after):
+        cursor = store.quarantine.find(filter_, fields).sort([("_id", ASCENDING)]).hint(hint)
+        found += cursor.limit(limit - len(found)).max_time_ms(max_time_ms)
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _queries(
+    store: Store, selection: Selection, after: str | None
+) -> Iterator[tuple[Document, str]]:
+    """Filters, one after the other in the order of ids, each with the index that answers it."""
+    given = {n: getattr(selection, n) for n in _IN_THE_ORDER_OF_HOW_MUCH_EACH_NARROWS}
+    filter_: Document = {name: {"$eq": v} for name, v in given.items() if v is not None}
+    ids: Document = {} if selection.ids is None else {"$in": list(selection.ids)}
+    if selection.run_id is not None:
+        counting = _counting(store, selection.run_id)
+        for some in batched(_in_order(counting), _RAW_TOGETHER, strict=False):
+            # Each on its own has all of its bounds: whatever lies between them is passed over.
+            alternatives = [
+                filter_ | {"_id": {**ids, **within}, "batches": {"$in": sorted(counting[raw_id])}}
+                for raw_id in some
+                if (within := _rest(_within(raw_id), after)) is not None
+            ]
+            if alternatives:
+                yield {"$or": alternatives}, "_id_"
+        return
+    hint = "_id_" if ids else next(iter(filter_), "_id_")
+    if after is not None:
+        ids["$gt"] = after
+    yield {**filter_, **({"_id": ids} if ids else {})}, hint
+
+
+def _in_order(raw_ids: Iterable[str]) -> list[str]:
+    """Raw batches in the order of the ids of their rows."""
+    return sorted(raw_ids, key=lambda raw_id: f"{raw_id}/")
+
+
+def _rest(within: Document, after: str | None) -> Document | None:
+    """What of a range of ids comes after one; None if nothing does."""
+    if after is None or after <= within["$gt"]:
+        return within
+    return {**within, "$gt": after} if after < within["$lt"] else None
+
+
+def _counting(store: Store, run_id: str) -> dict[str, set[str]]:
+    """Of each raw batch that rows of a run may be in, the batches by which the run counts them.
+
+    A batch that was skipped counts the rows of the one that had its content first.
+    """
+    query: Document = {"run_id": run_id, "state": "loaded", "counts.quarantined": {"$gt": 0}}
+    needed = ("raw_id", "skipped", "known_as", "known_root")
+    counting: dict[str, set[str]] = {}
+    for batch in store.batches.find(query, dict.fromkeys(needed, 1)).hint("run_input_number"):
+        counting.setdefault(batch["raw_id"], set()).add(root_of(batch))
+    return counting
+
+
+def root_of(batch: Document) -> str:
+    """The batch that had set aside what a batch counts: itself, if it was not skipped."""
+    if not batch.get("skipped"):
+        return str(batch["_id"])
+    return str(batch.get("known_root") or batch["known_as"])
 
 
 def of_raw(store: Store, raw_id: str, batch_id: str | None = None) -> list[Document]:
     """Where the rows of a raw batch are that are set aside, of all its batches or of one."""
-    # Every id begins with the raw batch's and a slash, which "0" comes next to.
-    filter_: Document = {"_id": {"$gt": f"{raw_id}/", "$lt": f"{raw_id}0"}}
+    filter_: Document = {"_id": _within(raw_id)}
     if batch_id is not None:
         filter_["batches"] = batch_id
     with store_errors(f"listing the quarantined rows of raw batch {raw_id}"):

@@ -21,8 +21,10 @@ from pymongo.errors import ExecutionTimeout
 
 from marketdata.errors import InvalidInput, NotFound, QueryTimeout
 from marketdata.schema.identity import first_id, last_id
+from marketdata.store import quarantine
 from marketdata.store.batches import COUNTS
 from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.quarantine import Selection
 from marketdata.store.raw import raw_row_count
 
 MAX_TIME_MS = 10_000
@@ -362,8 +364,10 @@ def last_whole_success(store: Store) -> Document | None:
                 "trigger": {"$ne": "upload"},
                 "asked.sources": {"$eq": None},
                 "asked.resume": {"$eq": None},
+                # One that left sources to other runs says nothing of these.
+                "under_way": {"$in": [None, {}]},
             },
-            {"started_at": 1},
+            {"started_at": 1, "event_time": 1, "trigger": 1},
             sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
             hint="status_started",
             max_time_ms=MAX_TIME_MS,
@@ -375,7 +379,7 @@ def first_run(store: Store) -> Document | None:
     with _reading("the first run"):
         return store.runs.find_one(
             {},
-            {"started_at": 1},
+            {"started_at": 1, "event_time": 1, "trigger": 1},
             sort=[("started_at", ASCENDING), ("_id", ASCENDING)],
             hint="started",
             max_time_ms=MAX_TIME_MS,
@@ -552,21 +556,9 @@ def find_quarantined(
     after: str | None = None,
 ) -> list[Document]:
     """Rows that were set aside, by raw batch and row."""
-    given = {"run_id": run_id, "reason": reason, "source": source}
-    filter_: Document = {name: {"$eq": v} for name, v in given.items() if v is not None}
-    # In the order of how much each usually narrows.
-    hints = {"run_id": "run", "reason": "reason", "source": "source"}
-    hint = next((hints[name] for name in given if name in filter_), "_id_")
-    if after is not None:
-        filter_["_id"] = {"$gt": after}
+    selection = Selection(source, reason, run_id)
     with _reading("quarantined rows"):
-        return list(
-            store.quarantine.find(filter_)
-            .sort([("_id", ASCENDING)])
-            .hint(hint)
-            .limit(limit)
-            .max_time_ms(MAX_TIME_MS)
-        )
+        return quarantine.find(store, selection, after=after, limit=limit, max_time_ms=MAX_TIME_MS)
 
 
 # --- health -------------------------------------------------------------------------------

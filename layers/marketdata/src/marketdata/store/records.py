@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, cast
 
 from bson.codec_options import CodecOptions
@@ -13,6 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
+from marketdata import clock
 from marketdata.schema.identity import DIGEST_BYTES, ID_BYTES
 from marketdata.store.connection import Document, Store, store_errors
 
@@ -20,17 +24,24 @@ _DUPLICATE_KEY = 11000
 _CURRENT = ("run_id", "raw_id", "row")
 """Which sighting is current. With the history this tells any two states of a record apart; with
 the number of revisions instead, a sighting that took another's place in it would be lost."""
-_ANSWER_HEAD = (
-    bytes((4 + (1 + 4 + 5 + ID_BYTES) + (1 + 7 + 5 + DIGEST_BYTES) + 1, 0, 0, 0))
-    + b"\x05_id\0"
-    + bytes((ID_BYTES, 0, 0, 0, 0))
+_ID = b"\x05_id\0" + struct.pack("<iB", ID_BYTES, 0)
+_ANSWERED = re.compile(
+    re.escape(_ID)
+    + b"(.{%d})" % ID_BYTES
+    + re.escape(b"\x05digest\0" + struct.pack("<iB", DIGEST_BYTES, 0))
+    + b"(.{%d})" % DIGEST_BYTES
+    + re.escape(b"\x09received_at\0")
+    + b"(.{8})",
+    re.DOTALL,
 )
-_ANSWER_MIDDLE = b"\x05digest\0" + bytes((DIGEST_BYTES, 0, 0, 0, 0))
-"""The document `{_id: 20 bytes, digest: 12 bytes}` in BSON: its length, two binary elements (type
-5, name, length, subtype 0, bytes) and a zero. Format: the BSON specification, version 1.1."""
+"""The document `{_id: 20 bytes, digest: 12 bytes, received_at: time}` in BSON: two binary elements
+(type 5, name, length, subtype 0, bytes) and a time (type 9, name, milliseconds since 1970). Format:
+the BSON specification, version 1.1."""
 _UNDECODED: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _LOOKUP = 5_000
 """Ids per look-up: below MongoDB's message limit by far, and large enough to hide the trip."""
+_PROBE = 16
+"""Ids by which records are taken for new; a wrong guess costs time and nothing else."""
 
 
 def find_existing(store: Store, ids: Sequence[bytes]) -> dict[bytes, Document]:
@@ -44,12 +55,6 @@ def find_existing(store: Store, ids: Sequence[bytes]) -> dict[bytes, Document]:
     return found
 
 
-def any_exists(store: Store, ids: Sequence[bytes]) -> bool:
-    """Whether any of these records exists."""
-    with store_errors("probing for records"):
-        return store.market_data.find_one({"_id": {"$in": list(ids)}}, {"_id": 1}) is not None
-
-
 @dataclass(frozen=True, slots=True)
 class Known:
     """Of some records those that the database has from before, by id."""
@@ -61,43 +66,76 @@ class Known:
 
 
 def known(
-    store: Store, ids: Sequence[bytes], digests: Sequence[bytes], received_at: datetime
+    store: Store,
+    ids: Sequence[bytes],
+    digests: Sequence[bytes],
+    received_at: datetime,
 ) -> Known:
     """Which records exist whose current sighting was received before a time.
 
-    The answer's documents are all alike but for id and digest. So they are compared as the
-    bytes that they arrive in, which costs a fraction of decoding them. What does not look like
-    that is taken for unknown; inserting it meets a duplicate key, and it is merged.
+    Ids begin with the time, so records that were loaded together lie together: walking from the
+    lowest id to the highest takes MongoDB two thirds of the work of seeking each, as long as
+    few strangers are met on the way. Where many are, a few of the ids tell whether it is worth
+    seeking all of them.
+
+    A record that is not found, for whatever reason, is met as a duplicate key when it is
+    inserted, and is merged then.
 
     Args:
         store: the database.
-        ids: the records.
+        ids: the records, at least one.
         digests: what each says; see `schema.identity.digest`.
         received_at: the time.
     """
-    query = {"_id": {"$in": list(ids)}, "received_at": {"$lt": received_at}}
+    most = len(ids) + len(ids) // 4 + 1
     with store_errors(f"looking up {len(ids)} records"):
-        # All in one answer: by default the first one has a hundred.
-        answer = store.database.command(
-            {
-                "find": store.market_data.name,
-                "filter": query,
-                "projection": {"_id": 1, "digest": 1},
-                "batchSize": len(ids) + 1,
-                "singleBatch": True,
-                "readConcern": store.database.read_concern.document,
-            },
-            codec_options=_UNDECODED,
-        ).raw
-    size = ID_BYTES + len(_ANSWER_MIDDLE) + DIGEST_BYTES
-    found = {document[:size] for document in bytes(answer).split(_ANSWER_HEAD)[1:]}
-    same = found.intersection(
-        [id_ + _ANSWER_MIDDLE + digest for id_, digest in zip(ids, digests, strict=True)]
+        answer = _ids_and_digests(store, {"$gte": min(ids), "$lte": max(ids)}, most)
+        if answer.count(_ID) >= most:
+            some = list(ids[:: max(1, len(ids) // _PROBE)])
+            if store.market_data.find_one({"_id": {"$in": some}}, {"_id": 1}) is None:
+                return Known(frozenset(), frozenset())
+            answer = _ids_and_digests(store, {"$in": list(ids)}, len(ids))
+    return _compared(answer, ids, digests, received_at)
+
+
+def _ids_and_digests(store: Store, selected: Document, most: int) -> bytes:
+    """What records say, as MongoDB's answer in BSON: decoding it would cost most of the time."""
+    answer = store.database.command(
+        {
+            "find": store.market_data.name,
+            "filter": {"_id": selected},
+            "projection": {"_id": 1, "digest": 1, "received_at": 1},
+            "limit": most,
+            # All in one answer: by default the first one has a hundred.
+            "batchSize": most,
+            "singleBatch": True,
+            "readConcern": store.database.read_concern.document,
+        },
+        codec_options=_UNDECODED,
     )
-    others = found - same if len(same) < len(found) else frozenset[bytes]()
-    return Known(
-        {document[:ID_BYTES] for document in same}, {document[:ID_BYTES] for document in others}
-    )
+    return bytes(answer.raw)
+
+
+def _compared(
+    answer: bytes,
+    ids: Sequence[bytes],
+    digests: Sequence[bytes],
+    received_at: datetime,
+) -> Known:
+    found = _ANSWERED.findall(answer)
+    if not found:
+        return Known(frozenset(), frozenset())
+    limit = clock.to_ms(received_at)
+    times = {at: int.from_bytes(at, "little") for at in set(map(itemgetter(2), found))}
+    if max(times.values()) >= limit:
+        found = [document for document in found if times[document[2]] < limit]
+    there = dict(map(itemgetter(0, 1), found))
+    theirs = list(map(there.get, ids))
+    if theirs == digests:
+        return Known(frozenset(ids), frozenset())
+    triples = zip(ids, digests, theirs, strict=True)
+    other = {id_ for id_, said, says in triples if said != says and says is not None}
+    return Known(there.keys() & set(ids) - other, other)
 
 
 def inserted_by(store: Store, ids: Sequence[bytes], batch_id: str) -> set[bytes]:

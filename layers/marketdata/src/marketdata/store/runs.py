@@ -6,10 +6,11 @@ MongoDB's own clock: functions run on many machines, whose clocks may differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from marketdata.errors import NotFound
@@ -22,6 +23,9 @@ _RENEWED_AFTER = timedelta(minutes=1)
 """A sign of life sooner than this after another one needs no write."""
 
 _ALIVE: Document = {"status": "running", "closing": {"$exists": False}}
+
+INPUT_ENDED = ("extracted", "skipped", "failed", "throttled")
+"""The states of an input whose extraction is over for its run."""
 
 
 def create(store: Store, document: Document) -> Document | None:
@@ -57,6 +61,14 @@ def create(store: Store, document: Document) -> Document | None:
                 # It ended in between: the way is free now.
             else:
                 return None
+
+
+def holders(store: Store, input_ids: Sequence[str]) -> dict[str, str]:
+    """Which running run holds each of some inputs; those that nobody holds are not there."""
+    with store_errors(f"looking who holds {', '.join(input_ids)}"):
+        found = store.runs.find({"holds": {"$in": list(input_ids)}}, {"holds": 1})
+        held = {name: run["_id"] for run in found for name in run["holds"]}
+    return {name: held[name] for name in input_ids if name in held}
 
 
 def get(store: Store, run_id: str) -> Document:
@@ -118,7 +130,8 @@ def renew(store: Store, run_id: str, *, pause_seconds: float = 0) -> bool:
         if result.modified_count:
             # The leases follow, as often as the run's own time is written.
             run = store.runs.find_one({"_id": run_id}, {"holds": 1}) or {}
-            leases.renew(store, run_id, run.get("holds", ()))
+            holds = run.get("holds", ())
+            leases.renew(store, run_id, holds, pause_seconds=pause_seconds)
     return result.matched_count == 1
 
 
@@ -130,6 +143,70 @@ def set_input(store: Store, run_id: str, input_id: str, fields: Mapping[str, Any
         store.runs.update_one(
             {"_id": run_id, **_ALIVE}, [{"$set": {"expires_at": longer, **noted}}]
         )
+
+
+def set_input_if(
+    store: Store, run_id: str, input_id: str, known: Mapping[str, Any], fields: Mapping[str, Any]
+) -> bool:
+    """Update the run's note on an input, if it is still as the caller knows it: one update.
+
+    Of two calls that extract one input at once, each so finds out when the other is further.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the input.
+        known: values that the note must have; None stands also for a field that is not there.
+        fields: what is set.
+
+    Returns:
+        False, with nothing written, if the note has other values, if the extraction is over, or
+        if the run has ended.
+    """
+    noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
+    longer = {"$max": ["$expires_at", _after(LEASE)]}
+    with store_errors(f"noting progress of {input_id} in run {run_id}"):
+        result = store.runs.update_one(
+            _as_known(run_id, input_id, known), [{"$set": {"expires_at": longer, **noted}}]
+        )
+    return result.matched_count == 1
+
+
+def claim_numbers(
+    store: Store, run_id: str, input_id: str, known: Mapping[str, Any]
+) -> tuple[int, Document] | None:
+    """Claim the next numbers of an input's batches, for as long as nobody claims them later.
+
+    Claims have numbers that grow. Whoever has one writes batches under it, and then notes how far
+    the input is by `set_input_if` with `claims` being this number: only the last one can.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the input.
+        known: as for `set_input_if`: how far the caller knows the input to be.
+
+    Returns:
+        The claim and the run's note on the input; None if another call is further, the extraction
+        is over, or the run has ended.
+    """
+    with store_errors(f"claiming numbers of batches of {input_id} in run {run_id}"):
+        found = store.runs.find_one_and_update(
+            _as_known(run_id, input_id, known),
+            {"$inc": {f"inputs.{input_id}.claims": 1}},
+            projection={f"inputs.{input_id}": 1},
+            return_document=ReturnDocument.AFTER,
+        )
+    if found is None:
+        return None
+    note: Document = found["inputs"][input_id]
+    return note["claims"], note
+
+
+def _as_known(run_id: str, input_id: str, known: Mapping[str, Any]) -> Document:
+    place = f"inputs.{input_id}"
+    same = {f"{place}.{name}": {"$eq": value} for name, value in known.items()}
+    return {"_id": run_id, **_ALIVE, f"{place}.status": {"$nin": list(INPUT_ENDED)}, **same}
 
 
 def set_fields(store: Store, run_id: str, fields: Mapping[str, Any]) -> None:

@@ -519,6 +519,94 @@ def release_probe(store: Store, upstream: Upstream, probe: str) -> None:
         )
 
 
+# --- what is told of it -------------------------------------------------------------------
+
+
+def overview(store: Store) -> list[Document]:
+    """How each source is at the moment, by name, as of the server's clock.
+
+    Returns:
+        For each `name`; `throttling`, `{quota_per_minute, burst, rate_per_minute, tokens_left,
+        events, last_event_at, blocked_until}`; `breaker`, `{state, until, failures}`; `failures`,
+        as `alerts.failures` has it. The first two are None of what was never asked, as uploads.
+    """
+    rate = {"$multiply": ["$bucket.rate_per_minute", _PACE / 60_000]}
+    full = {
+        "$max": [
+            1,
+            {
+                "$subtract": [
+                    "$bucket.burst",
+                    {"$multiply": ["$bucket.quota_per_minute", MARGIN_SECONDS / 60]},
+                ]
+            },
+        ]
+    }
+    refilled = {"$add": ["$bucket.tokens", {"$multiply": [_ms_since("$bucket.at"), rate]}]}
+    since = {"$subtract": ["$$NOW", int(_WINDOW_SECONDS * 1000)]}
+    recent = {
+        "$size": {
+            "$filter": {
+                "input": {"$ifNull": ["$bucket.recent", []]},
+                "cond": {"$gt": ["$$this", since]},
+            }
+        }
+    }
+    most = {"$trunc": {"$max": ["$bucket.quota_per_minute", "$bucket.burst", 1]}}
+    of_window = {"$cond": [{"$gt": [most, _MOST_COUNTED]}, full, {"$subtract": [most, recent]}]}
+    blocked = {"$gt": ["$bucket.blocked_until", "$$NOW"]}
+    throttling = {
+        **{
+            name: f"$bucket.{name}"
+            for name in ("quota_per_minute", "burst", "rate_per_minute", "last_event_at")
+        },
+        "tokens_left": {
+            "$cond": [
+                blocked,
+                0,
+                {"$round": [{"$max": [0, {"$min": [full, refilled, of_window]}]}, 2]},
+            ]
+        },
+        "events": {"$ifNull": ["$bucket.events", 0]},
+        "blocked_until": {"$cond": [blocked, "$bucket.blocked_until", None]},
+    }
+    state = {"$ifNull": ["$breaker.state", "closed"]}
+    until: Document = {
+        "open": "$breaker.next_probe_at",
+        "half_open": "$breaker.probe.until",
+    }
+    breaker = {
+        "state": state,
+        "until": {
+            "$switch": {
+                "branches": [
+                    {"case": {"$eq": [state, name]}, "then": time} for name, time in until.items()
+                ],
+                "default": None,
+            }
+        },
+        "failures": {"$ifNull": ["$breaker.failures", 0]},
+    }
+    asked = {"$eq": [{"$type": "$bucket"}, "object"]}
+    with store_errors("reading how the sources are"):
+        return list(
+            store.sources.aggregate(
+                [
+                    {
+                        "$project": {
+                            "_id": 0,
+                            "name": "$_id",
+                            "throttling": {"$cond": [asked, throttling, None]},
+                            "breaker": {"$cond": [asked, breaker, None]},
+                            "failures": {"$ifNull": ["$failures", {}]},
+                        }
+                    },
+                    {"$sort": {"name": 1}},
+                ]
+            )
+        )
+
+
 # --- what is known of its pages -----------------------------------------------------------
 
 

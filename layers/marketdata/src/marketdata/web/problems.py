@@ -19,6 +19,7 @@ from marketdata.errors import (
     NotFound,
     SettingsError,
     StateConflict,
+    StoreFull,
     TransientError,
     Unauthorized,
 )
@@ -87,7 +88,7 @@ def problem(error: Exception) -> Problem:
             HTTPStatus.SERVICE_UNAVAILABLE,
             error.code,
             _BEHIND.get(error.code, "Something this service needs does not answer.")
-            + " Try again in a few seconds.",
+            + ("" if isinstance(error, StoreFull) else " Try again in a few seconds."),
             {"retry_after_seconds": RETRY_AFTER_SECONDS},
             {"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
@@ -130,6 +131,8 @@ _FORMS = {
 
 _BEHIND = {
     "store_unavailable": "The database does not answer at the moment.",
+    "store_full": "The database has no room for what is to be written. Reads work; whoever "
+    "operates this service has to enlarge it.",
     "query_timeout": "The query took longer than it may. Narrow it by symbol, start or end.",
 }
 

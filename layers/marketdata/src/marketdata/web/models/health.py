@@ -45,12 +45,10 @@ class Scheduler(Form):
     expression: str | None = Field(examples=["rate(1 hour)"])
     last_run_at: Time | None = Field(description="When the rule last started a run.")
     next_run_at: Time | None = Field(
-        description="When it is due next at the latest; null where that is not known: of "
-        "`cron(...)`, of a run that is due just now, while it is overdue and while it is disabled."
+        description="When it is due next at the latest; null where that is not known: of a run "
+        "that is due just now, while it is overdue and while it is disabled."
     )
-    overdue: bool = Field(
-        description="Whether a run certainly should have started by now; never told of `cron(...)`."
-    )
+    overdue: bool = Field(description="Whether a run certainly should have started by now.")
     message: str | None = Field(description="What is wrong.")
 
 
@@ -66,8 +64,8 @@ class Data(Form):
     """How fresh the data is."""
 
     status: Literal["ok", "stale", "unknown"] = Field(
-        description="`stale`: the last success is older than twice the scheduler's interval; "
-        "`unknown`: there is no interval to judge by."
+        description="`stale`: the rule has been due twice since the last success, which is twice "
+        "the interval of `rate(...)`; `unknown`: there is no schedule to judge by."
     )
     last_success_at: Time | None = Field(
         description="The start of the last run that took all sources and was a success."

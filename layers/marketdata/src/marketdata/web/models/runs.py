@@ -184,6 +184,13 @@ class PreRunCounts(Form):
     normalized: int = Field(description="Records in market_data.", examples=[250])
 
 
+class UnderWay(Form):
+    """A source that another run had."""
+
+    source: str = Field(examples=["coinpaprika"])
+    run_id: str = Field(description="The run that had it.", examples=[RUN_ID])
+
+
 class RunSummary(Form):
     """A run in a list."""
 
@@ -234,6 +241,10 @@ class Run(Answer):
     pre_run_counts: PreRunCounts | None = Field(
         description="Known for runs on demand; null for others."
     )
+    under_way: list[UnderWay] = Field(
+        description="Sources that this run would have taken as well, had others not had them when "
+        "it was made."
+    )
     error: Cause | None = Field(description="What failed outside of the sources.")
 
 
@@ -277,6 +288,11 @@ class Refresh(Answer):
     )
     status: Literal["running", "already_running"] = Field(
         description="`already_running`: no run was started. This one is under way; it is the one "
-        "to be resumed, or has one of the sources."
+        "to be resumed, or has the first of the sources, none of which is free."
     )
     pre_run_counts: PreRunCounts
+    under_way: list[UnderWay] = Field(
+        description="Sources that are asked for and that other runs have: those that are left to "
+        "them by the run that was started, or, with `already_running`, all that one has. Of a "
+        "resumed run none are listed."
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from marketdata.web.models.common import RUN_ID, Answer, Form
+from marketdata.web.models.common import RUN_ID, Answer, Form, Time
 from marketdata.web.models.health import LastRun
 from marketdata.web.models.runs import RowCounts
 
@@ -47,6 +49,62 @@ class Window(Form):
     failed: int
 
 
+class SourceThrottling(Form):
+    """A source's token bucket."""
+
+    quota_per_minute: float = Field(description="Requests a minute, by the settings.")
+    burst: float = Field(description="Requests that may come at once after a rest.")
+    rate_per_minute: float = Field(
+        description="Requests a minute at the moment: less than the quota after a refusal, and "
+        "rising with each answer."
+    )
+    tokens_left: float = Field(
+        ge=0, description="Requests that could go out right now; 0 during a pause."
+    )
+    throttle_events: int = Field(description="Refusals by the source (429 or 402), in all.")
+    last_throttle_event_at: Time | None
+    blocked_until: Time | None = Field(
+        description="The end of the pause that a refusal asked for; null when there is none."
+    )
+
+
+class SourceBreaker(Form):
+    """A source's circuit breaker."""
+
+    state: Literal["closed", "open", "half_open"] = Field(
+        description="`closed`: it is asked; `open`: it is left alone until `until`; `half_open`: "
+        "one call probes whether it works again."
+    )
+    until: Time | None = Field(
+        description="Open: when one call may probe. Half-open: when the probe counts as lost, and "
+        "another one may. Null when closed."
+    )
+    failures: int = Field(description="Runs in a row that asked it in vain.")
+
+
+class SourceError(Form):
+    """The last failure of a source."""
+
+    code: str = Field(examples=["upstream_unavailable"])
+    message: str
+    run_id: str | None = Field(examples=[RUN_ID])
+
+
+class SourceState(Form):
+    """How a source is at the moment, by the database's clock."""
+
+    throttling: SourceThrottling | None = Field(
+        description="Null of what has no quota, or was never asked."
+    )
+    breaker: SourceBreaker | None = Field(description="Null likewise.")
+    consecutive_failures: int = Field(description="Runs in a row that were no success for it.")
+    last_success_at: Time | None = Field(description="The end of its last run that was a success.")
+    last_failure_at: Time | None = Field(description="The end of its last run that was none.")
+    last_error: SourceError | None = Field(
+        description="What was wrong in its last run that was no success; it stays after a success."
+    )
+
+
 class Stats(Answer):
     """How much there is, and how runs went."""
 
@@ -65,4 +123,8 @@ class Stats(Answer):
         description="Mean time of the window's runs from start to end; null without any.",
     )
     window: Window
+    sources: dict[str, SourceState] = Field(
+        description="How each source is at the moment, by name; `csv` stands for uploads. A source "
+        "is listed from its first run on."
+    )
     run_id: str | None = Field(description="The last run.", examples=[RUN_ID])

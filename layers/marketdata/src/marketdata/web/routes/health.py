@@ -12,10 +12,11 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Request, Response, content_types
 
 from marketdata import clock
-from marketdata.aws.schedule import Rule, RuleState, interval
+from marketdata.aws.schedule import Rule, RuleState, Timetable, timetable
 from marketdata.errors import MarketDataError, TransientError
 from marketdata.store import alerts, queries, schedule
 from marketdata.store.connection import Document, Store
+from marketdata.store.server_time import server_clock
 from marketdata.web.models.health import Health
 from marketdata.web.responses import responses
 from marketdata.web.routing import new_router
@@ -23,7 +24,7 @@ from marketdata.web.services import deployment, services
 
 router = new_router()
 
-type _Look = Callable[[RuleState, datetime | None, timedelta | None], datetime | None]
+type _Look = Callable[[RuleState, datetime | None, Timetable | None], datetime | None]
 
 PING_SECONDS = 3.0
 _LONGEST_RUN = timedelta(days=1)
@@ -48,7 +49,8 @@ def get_health(request: Request) -> Response[Health]:
     given = services(request)
     mongodb, runs = _mongodb(given.store)
     last = runs.last
-    now, look = clock.now(), None
+    # Ages are judged by the clock that set the times; a function's own may be off.
+    now, look = runs.now, None
     if mongodb["status"] == "ok":
         look = partial(_due, given.store, deployment(request), now)
     scheduler = _scheduler(given.rule(), runs.scheduled, now, look)
@@ -83,6 +85,8 @@ def get_health(request: Request) -> Response[Health]:
 class _Runs:
     """What the database tells of runs; nothing, when it does not answer."""
 
+    now: datetime
+    """By its clock; without it by the function's, which nothing is judged by then."""
     last: Document | None = None
     scheduled: Document | None = None
     """The last one that the rule started."""
@@ -100,6 +104,7 @@ def _mongodb(store: Any) -> tuple[Document, _Runs]:
         queries.ping(database, seconds=PING_SECONDS)
         milliseconds = round((perf_counter() - started) * 1000, 3)
         runs = _Runs(
+            now=server_clock(database).now(),
             last=queries.last_run(database),
             scheduled=queries.last_run(database, trigger="schedule"),
             success=queries.last_whole_success(database),
@@ -110,20 +115,25 @@ def _mongodb(store: Any) -> tuple[Document, _Runs]:
         # The message names hosts; the log has it, and the code says enough here.
         transient = isinstance(error, TransientError)
         text = "MongoDB does not answer." if transient else "MongoDB is not configured rightly."
-        return {"status": "down", "ping_ms": None, "message": text}, _Runs()
+        return {"status": "down", "ping_ms": None, "message": text}, _Runs(clock.now())
     return {"status": "ok", "ping_ms": milliseconds, "message": None}, runs
 
 
 def _data(runs: _Runs, scheduler: Document, now: datetime) -> Document:
-    """How fresh the data is: old is what twice the scheduler's interval has gone by without."""
+    """How fresh the data is: stale when the rule has been due twice since the last success.
+
+    With `rate(...)` that is twice the interval. With `cron(...)` it is the second firing after the
+    success, so that nights and weekends on which nothing is due make nothing old.
+    """
     success = runs.success["started_at"] if runs.success else None
     # Where nothing ever succeeded, the time counts from the first try.
-    since = success or (runs.first["started_at"] if runs.first else None)
-    every = interval(scheduler["expression"] or "")
+    begun = runs.success or runs.first
+    table = timetable(scheduler["expression"] or "")
     status = "unknown"
-    if every is not None:
-        stale = since is not None and now - since > 2 * every + _GRACE
-        status = "stale" if stale else "ok"
+    if table is not None:
+        once = table.after(_begun(begun)) if begun else None
+        twice = table.after(once) if once else None
+        status = "stale" if twice is not None and now > twice + _GRACE else "ok"
     return {
         "status": status,
         "last_success_at": clock.iso(success) if success else None,
@@ -159,8 +169,8 @@ def _scheduler(
     except MarketDataError:
         return known | {"status": "unknown", "message": "EventBridge can't be asked for the rule."}
     known |= {"enabled": state.enabled, "expression": state.expression}
-    every = interval(state.expression)
-    due = look(state, started, every) if look else None
+    table = timetable(state.expression)
+    due = look(state, _begun(last) if last else None, table) if look else None
     if not state.enabled:
         return known | {"status": "disabled", "message": "The rule that starts runs is disabled."}
     if due is None or now <= due + _GRACE:
@@ -180,7 +190,7 @@ def _due(
     now: datetime,
     state: RuleState,
     started: datetime | None,
-    every: timedelta | None,
+    table: Timetable | None,
 ) -> datetime | None:
     """When the rule has to start its next run at the latest; None if nobody can know.
 
@@ -196,22 +206,42 @@ def _due(
             enabled=state.enabled,
             expression=state.expression,
             now=now,
-            silence=every or timedelta(0),
+            silence=_gap(table, now),
         )
-        if every is None:
+        if table is None:
             return None
-        due = started + every if started else None
+        due = table.after(started) if started else None
         if due is None or due + _GRACE < now:
-            due = max(since, started or since) + every
+            due = table.after(max(since, started or since))
         for _ in range(_EVENTS_EXCUSED):
+            if due is None:
+                return None
             if due + _GRACE >= now or not queries.run_under_way(
                 store, begin=due - _GRACE, end=due + _GRACE, longest=_LONGEST_RUN
             ):
                 return due
-            due += every
+            due = table.after(due)
     except MarketDataError:
         return None
-    return due if due + _GRACE >= now else None
+    return due if due is not None and due + _GRACE >= now else None
+
+
+def _begun(run: Document) -> datetime:
+    """When a run began, in the rule's time where it started it.
+
+    The clocks of the database and of the rule differ by a little: a run must not seem to have
+    begun just before the firing that started it.
+    """
+    began: datetime = run["started_at"]
+    told: datetime | None = run.get("event_time") if run.get("trigger") == "schedule" else None
+    return max(began, told) if told else began
+
+
+def _gap(table: Timetable | None, now: datetime) -> timedelta:
+    """The time between the next two firings."""
+    first = table.after(now) if table else None
+    second = table.after(first) if table and first else None
+    return second - first if first and second else timedelta(0)
 
 
 def brief(run: Document | None) -> Document | None:

@@ -47,7 +47,8 @@ _SHOWN_CHARACTERS = 4_000
     "/quarantine",
     summary="Rows that were set aside",
     description="Rows that could not be loaded, each with the reason. The raw batch has them "
-    "whole; nothing is ever dropped.",
+    "whole; nothing is ever dropped. A row that several runs met is one, and each of them finds "
+    "it: `run_id` shows what a run's loaded batches count as quarantined.",
     responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
     tags=["operations"],
     operation_id="listQuarantine",

@@ -12,7 +12,7 @@ from marketdata.runs import lifecycle
 from marketdata.runs.triggers import Asked
 from marketdata.store import queries, runs
 from marketdata.web.models.common import RUN_ID
-from marketdata.web.models.runs import PreRunCounts, Refresh, RefreshRequest
+from marketdata.web.models.runs import PreRunCounts, Refresh, RefreshRequest, UnderWay
 from marketdata.web.responses import responses
 from marketdata.web.routing import new_router
 from marketdata.web.services import Services, services
@@ -29,8 +29,8 @@ _NOTHING = RefreshRequest()
     "/refresh",
     summary="Start a run",
     description="Starts a run over all sources, or over what the body asks for, and answers at "
-    "once. While one of these sources is being run, no second run is started and the id of that "
-    "one is given again.",
+    "once. Sources that another run has at the moment are left to it and listed in `under_way`. "
+    "When that leaves nothing to do, no run is started and the id of the one under way is given.",
     status_code=202,
     responses=responses("The run is under way.", 400, 401, 404, 409, status=202),
     tags=["control"],
@@ -79,11 +79,17 @@ def start(given: Services, asked: Asked) -> Refresh:
         asked,
         most_resumptions=given.most_resumptions,
     )
-    if not started:
+    run = runs.get(store, run_id)
+    if started:
+        # As it was when the run was made, which has some of the sources itself.
+        elsewhere = run["under_way"]
+    else:
+        elsewhere = lifecycle.under_way(store, asked, given.sources)
         # Of the run that is under way, if it was asked for as well.
-        counts = runs.get(store, run_id).get("pre_run_counts") or counts
+        counts = run.get("pre_run_counts") or counts
     return Refresh(
         run_id=run_id,
         status="running" if started else "already_running",
         pre_run_counts=PreRunCounts(**counts),
+        under_way=[UnderWay(source=name, run_id=other) for name, other in elsewhere.items()],
     )

@@ -130,6 +130,10 @@ def get_run(
             **mappings,
             "resume_from": run.get("resume_from"),
             "pre_run_counts": run.get("pre_run_counts"),
+            "under_way": [
+                {"source": source, "run_id": other}
+                for source, other in run.get("under_way", {}).items()
+            ],
         }
     )
 

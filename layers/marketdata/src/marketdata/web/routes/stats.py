@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 
 from aws_lambda_powertools.event_handler import Request
 
 from marketdata import clock
 from marketdata.runs.lifecycle import SUCCESS
-from marketdata.store import queries
+from marketdata.store import queries, sources
 from marketdata.store.connection import Document
 from marketdata.web.models.stats import Stats
 from marketdata.web.responses import responses
@@ -26,8 +27,9 @@ WINDOW = 100
 @router.get(
     "/stats",
     summary="How much there is, and how runs went",
-    description="What is kept, what became of all rows, and how the last runs went. Totals come "
-    "from closed batches, so a batch that was tried twice counts once.",
+    description="What is kept, what became of all rows, how the last runs went, and how each "
+    "source is at the moment. Totals come from closed batches, so a batch that was tried twice "
+    "counts once.",
     responses=responses("The figures."),
     tags=["operations"],
     operation_id="getStats",
@@ -59,9 +61,46 @@ def get_stats(request: Request) -> Stats:
                 "runs": len(ended),
                 **{name: statuses[name] for name in ("success", "partial_success", "failed")},
             },
+            "sources": {one["name"]: _source(one) for one in sources.overview(store)},
             "run_id": last["_id"] if last else None,
         }
     )
+
+
+def _source(found: Document) -> Document:
+    """A source as it is told."""
+    throttling, breaker, failures = (found[n] for n in ("throttling", "breaker", "failures"))
+    if throttling is not None:
+        throttling = {
+            "quota_per_minute": throttling["quota_per_minute"],
+            "burst": throttling["burst"],
+            "rate_per_minute": round(throttling["rate_per_minute"], 3),
+            "tokens_left": throttling["tokens_left"],
+            "throttle_events": throttling["events"],
+            "last_throttle_event_at": _iso(throttling.get("last_event_at")),
+            "blocked_until": _iso(throttling["blocked_until"]),
+        }
+    if breaker is not None:
+        breaker = {**breaker, "until": _iso(breaker.get("until"))}
+    error = failures.get("last_error")
+    if error is not None:
+        error = {
+            "code": error.get("code", "unknown"),
+            "message": error.get("message", ""),
+            "run_id": error.get("run_id"),
+        }
+    return {
+        "throttling": throttling,
+        "breaker": breaker,
+        "consecutive_failures": failures.get("consecutive", 0),
+        "last_success_at": _iso(failures.get("last_success_at")),
+        "last_failure_at": _iso(failures.get("last_failure_at")),
+        "last_error": error,
+    }
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else clock.iso(time)
 
 
 def _incremental(counts: Document) -> Document:

@@ -1,0 +1,47 @@
+"""A database that does not let this service in, and what that must not be mistaken for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from marketdata.errors import StoreRefused
+from marketdata.runs import lifecycle
+from marketdata.store import batches, runs
+from marketdata.store.connection import Store, connect
+from tests.support.pipeline import Pipeline, coin
+from tests.support.upstream import Reply, upstream
+
+
+def test_a_wrong_password_is_named(mongodb_uri: str) -> None:
+    wrong = connect(mongodb_uri.replace("://", "://nobody:wrong@", 1), "marketdata")
+    try:
+        with pytest.raises(StoreRefused, match="did not let this service in") as caught:
+            runs.find(wrong, "a run")
+    finally:
+        wrong.client.close()
+    assert "`mongodb_uri`" in caught.value.message
+    assert "nobody" not in caught.value.message
+
+
+def test_it_is_not_taken_for_a_fault_of_the_source(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state machine catches it, and the next run goes on with the source."""
+
+    def refuse(*_: Any) -> None:
+        raise StoreRefused("MongoDB does not allow this.")
+
+    with upstream() as server:
+        server.replies["/coins"] = Reply([coin()])
+        environment = {"COINGECKO_API_URL": server.url + "/coins", "COINGECKO_PAGES": "1"}
+        pipeline = Pipeline(store, environment, ["coingecko"])
+        run_id = pipeline.open()["run_id"]
+        with monkeypatch.context() as patch:
+            patch.setattr(batches, "put_batches", refuse)
+            with pytest.raises(StoreRefused):
+                pipeline.extract(run_id, "coingecko")
+        assert runs.get(store, run_id)["inputs"]["coingecko"]["status"] == "extracting"
+        assert lifecycle.close(store, run_id)["status"] == "failed"
+        assert pipeline.run()["status"] == "success"
