@@ -128,17 +128,19 @@ class Part:
 
     def process(self) -> psutil.Process | None:
         """Return the running process, or None when it has ended or was never started."""
-        if self._child is not None:
-            self._child.poll()  # ours: take its exit status, so that it does not stay as a zombie
+        # Ours: take its exit status, so that it does not stay as a zombie. Until there is one, some
+        # of its threads may still be ending, and have what it had open.
+        ours = self._child.pid if self._child is not None and self._child.poll() is None else None
         record = self._record()
         pid = record.get("pid")
         if not isinstance(pid, int) or start_of(pid) != record.get("started"):
             return None
         try:
             process = psutil.Process(pid)
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
+            ended = process.status() == psutil.STATUS_ZOMBIE and pid != ours
         except psutil.NoSuchProcess:
             return None
+        return None if ended else process
 
     def start(
         self,
@@ -154,6 +156,8 @@ class Part:
         Raises:
             NotReadyError: the command cannot be executed.
         """
+        if self._child is not None:
+            self._child.wait()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_KEPT_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
