@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,11 @@ def expire(store: Store) -> None:
 
 @contextmanager
 def disturbing(
-    disturb: Callable[[random.Random], bool], *, seed: int, between: tuple[float, float]
+    disturb: Callable[[random.Random], bool],
+    *,
+    seed: int,
+    between: tuple[float, float],
+    at_most: int | None = None,
 ) -> Iterator[None]:
     """Disturb at random moments for a while; the last disturbance is over at the end.
 
@@ -199,15 +204,19 @@ def disturbing(
         disturb: does it; its answer is whether there was anything to disturb.
         seed: of the moments and the victims.
         between: the shortest and the longest time from one to the next, in seconds.
+        at_most: so often. On a machine with other work everything takes longer than the time
+            between two kills, and what is killed for ever never ends.
     """
     ended, chance = threading.Event(), random.Random(seed)
     faults: list[BaseException] = []
 
     def work() -> None:
         try:
-            pause = chance.uniform(*between)
-            while not ended.wait(pause):
-                pause = chance.uniform(*between) if disturb(chance) else 0.05
+            pause, left = chance.uniform(*between), inf if at_most is None else at_most
+            while left and not ended.wait(pause):
+                disturbed = disturb(chance)
+                left -= disturbed
+                pause = chance.uniform(*between) if disturbed else 0.05
         except BaseException as error:  # noqa: BLE001 - raised below, in the test's thread
             faults.append(error)
 

@@ -189,7 +189,7 @@ class Chaos:
         answer = self.client("stepfunctions").describe_execution(executionArn=execution)
         return str(answer["status"])
 
-    def wait_for_end(self, execution: str, *, seconds: float = 150) -> str:
+    def wait_for_end(self, execution: str, *, seconds: float = 300) -> str:
         """Wait until an execution has ended; its status."""
 
         def ended() -> str | None:
@@ -198,7 +198,7 @@ class Chaos:
 
         return wait_for(ended, what=f"{execution} ends", seconds=seconds, every=0.3)
 
-    def wait_until_quiet(self, *, seconds: float = 150) -> None:
+    def wait_until_quiet(self, *, seconds: float = 300) -> None:
         """Wait until no execution is under way, nor any call that an execution has left behind."""
         arn = self.stack.description["state_machine_arn"]
         machine = self.client("stepfunctions")

@@ -12,6 +12,7 @@ from tests.support.chaos_stack import Chaos
 from tests.support.waiting import wait_for
 
 FUNCTION_KILLS, MONGOD_KILLS, STACK_KILLS = 100, 20, 10
+KILLS_OF_A_RUN = {"functions": 40, "mongod": 6}
 
 
 def test_a_run_that_nothing_disturbs_ends_as_the_control_does(chaos: Chaos) -> None:
@@ -21,13 +22,14 @@ def test_a_run_that_nothing_disturbs_ends_as_the_control_does(chaos: Chaos) -> N
     assert_undisturbed(chaos.store, chaos.expected)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_functions_killed_at_random_moments(chaos: Chaos, seed: int, record_property: Any) -> None:
     runs = 0
     while chaos.log.killed < FUNCTION_KILLS:
         chaos.next_hour()
         runs += 1
-        with disturbing(chaos.kill_function, seed=seed + runs, between=(0.1, 0.8)):
+        most = KILLS_OF_A_RUN["functions"]
+        with disturbing(chaos.kill_function, seed=seed + runs, between=(0.1, 0.8), at_most=most):
             chaos.run()
             chaos.wait_until_quiet()
         chaos.recover()
@@ -38,7 +40,7 @@ def test_functions_killed_at_random_moments(chaos: Chaos, seed: int, record_prop
     record_property("runs", runs)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_mongod_killed_at_random_moments(chaos: Chaos, seed: int, record_property: Any) -> None:
     def kill(_chance: random.Random) -> bool:
         chaos.kill_mongod()
@@ -48,7 +50,8 @@ def test_mongod_killed_at_random_moments(chaos: Chaos, seed: int, record_propert
     while chaos.mongod_kills < MONGOD_KILLS:
         chaos.next_hour()
         runs += 1
-        with disturbing(kill, seed=seed + runs, between=(0.5, 4)):
+        most = KILLS_OF_A_RUN["mongod"]
+        with disturbing(kill, seed=seed + runs, between=(0.5, 4), at_most=most):
             chaos.run()
             chaos.wait_until_quiet()
         chaos.recover()
