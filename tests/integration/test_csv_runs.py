@@ -793,3 +793,62 @@ def test_loading_a_batch_again_keeps_its_counts_and_its_raw(store: Store, bucket
 
     assert load_batch(store, key, S3Objects()) == counts
     assert store.raw_batches.count_documents({}) == 1
+
+
+def test_an_overtaken_call_takes_nothing_back_of_what_its_run_took_over(
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 2)
+    event = bucket.put("incoming/a.csv", HEADER + rows(20))
+    first = open_run(store, event)
+    (item,) = first["inputs"]
+    left = iter([600.0, 1.0])
+    cut = extract(store, item["run_id"], item["input"], remaining=lambda: next(left))
+    assert cut.state == "again"
+    lifecycle.close(store, first["run_id"])
+    inherited = store.batches.count_documents({})
+
+    second = open_run(store, triggers.refresh_envelope())
+    (item,) = second["inputs"]
+    real = checkpoints.put_batches
+
+    def late(*args: Any) -> None:
+        # Another call of the same step does all of it meanwhile.
+        monkeypatch.setattr(checkpoints, "put_batches", real)
+        extract(store, item["run_id"], item["input"])
+        real(*args)
+
+    monkeypatch.setattr(checkpoints, "put_batches", late)
+    extract(store, item["run_id"], item["input"])
+    taken = {"run_id": second["run_id"], "first_run_id": first["run_id"]}
+    assert store.batches.count_documents(taken) == inherited > 0
+    for number in extract(store, item["run_id"], item["input"]).numbers:
+        load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
+    assert lifecycle.close(store, second["run_id"])["totals"]["rows_in"] == 20
+    assert store.market_data.count_documents({}) == 20
+
+
+def test_what_an_overtaken_call_writes_after_the_end_is_not_loaded(
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
+    (item,) = opened["inputs"]
+    cleared, late = checkpoints.drop_pending_from, []
+
+    def drop(opened: Store, input_id: str, run_id: str, number: int, **which: Any) -> None:
+        cleared(opened, input_id, run_id, number, **which)
+        if not which:
+            # The end is noted. A call that had claimed numbers before, and cuts otherwise:
+            cut = store.batches.find_one({"number": 0})
+            assert cut is not None
+            kept = ("source", "raw_id", "place", "rows", "first_row", "received_at")
+            late.append(number)
+            batch = {name: cut[name] for name in kept} | {"number": number}
+            checkpoints.put_batches(opened, input_id, run_id, [batch], 1)
+
+    monkeypatch.setattr(checkpoints, "drop_pending_from", drop)
+    numbers = extract(store, item["run_id"], item["input"]).numbers
+    assert late == [len(numbers)]
+    assert store.batches.count_documents({}) == len(numbers) + 1
+    assert numbers == list(range(len(numbers)))
+    assert extract(store, item["run_id"], item["input"]).numbers == numbers

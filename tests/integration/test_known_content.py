@@ -196,3 +196,13 @@ def test_pieces_of_which_little_is_to_be_written_are_written_together(store: Sto
     assert load_within(store, key, remaining_seconds=lambda: 1.0).counts == Counts(
         rows_in=10, updated=3, unchanged=7
     )
+
+
+def test_records_whose_fields_have_another_order_are_known(store: Store) -> None:
+    load(store, [coin(), coin("ethereum")], 0)
+    for document in store.market_data.find({}):
+        digest = document.pop("digest")
+        store.market_data.replace_one({"_id": document["_id"]}, {**document, "digest": digest})
+    batch = load(store, [coin(), coin("ethereum", current_price=9.0)], 1, page=2)
+    assert batch["counts"] == counted(rows_in=2, unchanged=1, updated=1)
+    assert load(store, [coin()], 2, page=3)["plain"]

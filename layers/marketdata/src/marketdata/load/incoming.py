@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import repeat
 from operator import itemgetter
 
@@ -85,8 +86,8 @@ class Records:
     pieces: list[Piece]
     faults: list[Fault]
     """In the order of rows; `Fault.row` is the index in the batch."""
-    texts: list[str]
-    """The row of each fault as JSON text."""
+    texts: list[Callable[[], str]]
+    """The row of each fault as JSON text, made when it is asked for: it may be much longer."""
     _multiple: dict[bytes, list[tuple[Piece, int]]] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -196,7 +197,7 @@ def _incoming(
     rows = 0
     pieces: list[Piece] = []
     faults: list[Fault] = []
-    texts: list[str] = []
+    texts: list[Callable[[], str]] = []
     for reading in read(raw, payload, PIECE):
         observations, found = validate(reading.table, now=judged_at)
         numbers = _chosen(reading.places, observations.places, first_row + rows)
@@ -207,7 +208,7 @@ def _incoming(
         judged = [Fault(reading.places[f.row], f.code, f.field, f.message) for f in found]
         for fault in sorted([*reading.faults, *judged], key=lambda fault: fault.row):
             faults.append(Fault(rows + fault.row, fault.code, fault.field, fault.message))
-            texts.append(reading.text(fault.row))
+            texts.append(partial(reading.text, fault.row))
         rows += reading.rows
     return Records(rows, pieces, faults, texts)
 

@@ -425,7 +425,7 @@ def _quarantine_id(fault: Fault, raw: Document, batch: Document) -> str:
 
 
 def _set_aside(
-    rejected: Iterable[tuple[Fault, str]], raw: Document, batch: Document
+    rejected: Iterable[tuple[Fault, Callable[[], str]]], raw: Document, batch: Document
 ) -> list[Document]:
     now = clock.now()
     return [
@@ -439,7 +439,7 @@ def _set_aside(
             "reason": fault.code,
             "field": fault.field,
             "message": fault.message.encode("utf-8", "backslashreplace").decode(),
-            "row": text[:_MAX_ROW_CHARACTERS],
+            "row": text()[:_MAX_ROW_CHARACTERS],
             "row_number": batch["first_row"] + fault.row,
             "first_at": now,
             "last_at": now,

@@ -125,13 +125,14 @@ def extract_csv(
         done = False
     if not done:
         return Extracted("again", [])
-    return Extracted("extracted", checkpoints.numbers(store, run_id, input_id))
+    return Extracted("extracted", extraction.numbers())
 
 
 def _ended(store: Store, run_id: str, input_id: str, note: Document) -> Extracted | None:
     """What an earlier call's end comes to; None if there was none."""
     if note["status"] in ("extracted", "skipped"):
-        return Extracted(note["status"], checkpoints.numbers(store, run_id, input_id))
+        batches = note.get("progress", note).get("batches", 0)
+        return Extracted(note["status"], checkpoints.numbers(store, run_id, input_id, batches))
     if note["status"] == "failed":
         # Once more, as the call that found it may have died before it did so.
         checkpoints.drop_pending_from(store, input_id, run_id, 0)
@@ -338,6 +339,10 @@ class _Extraction:
             raise _Overtaken
         # Beyond what is noted there is only what calls have left that died or were overtaken.
         checkpoints.drop_pending_from(self._store, self._input_id, self._run_id, self._batches)
+
+    def numbers(self) -> list[int]:
+        """The batches that are to be loaded."""
+        return checkpoints.numbers(self._store, self._run_id, self._input_id, self._batches)
 
     def _note_progress(self, known: Document) -> None:
         layout = self._layout

@@ -76,7 +76,8 @@ def extract(
     run = runs.get(store, run_id)
     note = run["inputs"][source.name]
     if note["status"] in runs.INPUT_ENDED:
-        return Extracted(note["status"], checkpoints.numbers(store, run_id, source.name))
+        batches = note.get("batches", 0)
+        return Extracted(note["status"], checkpoints.numbers(store, run_id, source.name, batches))
     if not note.get("unfinished_done"):
         left = checkpoints.resumed(store, run_id, source.name)
         runs.set_input(store, run_id, source.name, {"unfinished_done": True})
@@ -221,8 +222,8 @@ class _Extraction:
         if self._at.page and self._at.unchanged == self._at.page:
             pages = "The page is" if self._at.page == 1 else f"All {self._at.page} pages are"
             reason = f"{pages} as when last loaded: {self._name} says that nothing has changed."
-            return self._end("skipped", extracted_at=self._server.now(), reason=reason)
-        return self._end("extracted", extracted_at=self._server.now())
+            return self._end("skipped", extracted_at=self._server.now(), reason=reason, error=None)
+        return self._end("extracted", extracted_at=self._server.now(), error=None)
 
     # --- one page -------------------------------------------------------------------------
 
@@ -391,7 +392,7 @@ class _Extraction:
         runs.set_input_if(self._store, self._run_id, self._name, {}, fields)
 
     def _numbers(self) -> list[int]:
-        return checkpoints.numbers(self._store, self._run_id, self._name)
+        return checkpoints.numbers(self._store, self._run_id, self._name, self._at.batches)
 
     def _end(self, status: str, **fields: object) -> Extracted:
         """End the extraction here; only who is as far as anybody can.

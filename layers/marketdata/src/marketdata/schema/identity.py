@@ -12,22 +12,14 @@ from operator import add
 from typing import Any
 
 from marketdata import clock
-from marketdata.schema.record import Columns
+from marketdata.schema.record import VALUE_FIELDS, Columns
 
 ID_BYTES = 20
 DIGEST_BYTES = 12
 _HASH_BYTES = 12
 _SIGN = 1 << 63
-_NUMBERS = (
-    "price_usd",
-    "volume_24h",
-    "market_cap",
-    "percent_change_24h",
-    "open",
-    "high",
-    "low",
-)
-_PACKED = struct.Struct("<7d").pack
+_NUMBERS = tuple(field for field in VALUE_FIELDS if field not in ("symbol", "name"))
+_PACKED = struct.Struct(f"<{len(_NUMBERS)}d").pack
 _NONE = float("nan")
 
 

@@ -202,10 +202,19 @@ def drop_pending_from(
 
 
 def drop_claimed(store: Store, input_id: str, run_id: str, claim: int) -> None:
-    """Take back what was written by a claim that was overtaken before its batches were noted."""
+    """Take back what was written by a claim that was overtaken before its batches were noted.
+
+    Batches that the run took over have claims of the run that cut them, and stay.
+    """
     with store_errors(f"taking back batches of {input_id} in run {run_id}"):
         store.batches.delete_many(
-            {"run_id": run_id, "input": input_id, "claim": claim, "state": "pending"}
+            {
+                "run_id": run_id,
+                "first_run_id": run_id,
+                "input": input_id,
+                "claim": claim,
+                "state": "pending",
+            }
         )
 
 
@@ -644,11 +653,22 @@ def resumed(store: Store, run_id: str, input_id: str) -> list[int]:
     )
 
 
-def numbers(store: Store, run_id: str, input_id: str) -> list[int]:
-    """The numbers of the batches of an input that are to be loaded yet, ascending."""
-    return _numbers(
-        store, run_id, input_id, {"state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}}
-    )
+def numbers(store: Store, run_id: str, input_id: str, below: int) -> list[int]:
+    """The numbers of the batches of an input that are to be loaded yet, ascending.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the input.
+        below: the number of batches that are noted. From there on there is only what a call
+            writes that was overtaken and does not know it yet; it takes that back itself.
+    """
+    which = {
+        "number": {"$lt": below},
+        "state": {"$in": list(UNFINISHED)},
+        "parked": {"$ne": True},
+    }
+    return _numbers(store, run_id, input_id, which)
 
 
 def _numbers(store: Store, run_id: str, input_id: str, which: Document) -> list[int]:

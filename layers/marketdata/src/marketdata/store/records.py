@@ -11,6 +11,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, cast
 
+import bson
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne, UpdateOne
@@ -38,6 +39,7 @@ _ANSWERED = re.compile(
 (type 5, name, length, subtype 0, bytes) and a time (type 9, name, milliseconds since 1970). Format:
 the BSON specification, version 1.1."""
 _UNDECODED: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+_AWARE: CodecOptions[Document] = CodecOptions(tz_aware=True)
 _LOOKUP = 5_000
 """Ids per look-up: below MongoDB's message limit by far, and large enough to hide the trip."""
 _PROBE = 16
@@ -116,6 +118,19 @@ def _ids_and_digests(store: Store, selected: Document, most: int) -> bytes:
     return bytes(answer.raw)
 
 
+def _decoded(answer: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Id, digest and time of receipt, the time as BSON has it."""
+    return [
+        (
+            bytes(document["_id"]),
+            bytes(document["digest"]),
+            struct.pack("<q", clock.to_ms(document["received_at"])),
+        )
+        for document in bson.decode(answer, _AWARE)["cursor"]["firstBatch"]
+        if "digest" in document
+    ]
+
+
 def _compared(
     answer: bytes,
     ids: Sequence[bytes],
@@ -123,6 +138,9 @@ def _compared(
     received_at: datetime,
 ) -> Known:
     found = _ANSWERED.findall(answer)
+    if len(found) < answer.count(_ID):
+        # Some have their fields in another order, or none of them.
+        found = _decoded(answer)
     if not found:
         return Known(frozenset(), frozenset())
     limit = clock.to_ms(received_at)
