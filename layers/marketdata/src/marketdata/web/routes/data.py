@@ -14,6 +14,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 from marketdata import clock
 from marketdata.errors import InvalidInput, NotFound
 from marketdata.schema.identity import ID_BYTES
+from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store import queries
 from marketdata.store.connection import Document
 from marketdata.store.queries import Position, RecordQuery
@@ -203,22 +204,10 @@ def _find(request: Request, record_id: str) -> Document:
 
 _ID = re.compile(f"[0-9A-Fa-f]{{{2 * ID_BYTES}}}")
 
-_VALUES = (
-    "symbol",
-    "name",
-    "price_usd",
-    "volume_24h",
-    "market_cap",
-    "percent_change_24h",
-    "open",
-    "high",
-    "low",
-)
-
 
 def _sighting(document: Document) -> Document:
     return {
-        **{field: document.get(field) for field in _VALUES},
+        **{field: document.get(field) for field in VALUE_FIELDS},
         "run_id": document["run_id"],
         "received_at": clock.iso(document["received_at"]),
     }
