@@ -22,7 +22,7 @@ from tests.bench.conftest import Report
 from tests.bench.files import Upload, market_csv
 
 ROWS = int(os.environ.get("BENCH_ROWS", "200000"))
-BATCH_ROWS = 20_000
+BATCH_ROWS = 50_000
 PLAIN_BATCH = 5_000
 """Documents of one plain `insert_many`, and ids of one plain look-up: what is fastest here."""
 

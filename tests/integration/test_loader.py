@@ -156,7 +156,7 @@ def test_history_may_arrive_late(store: Store) -> None:
 def test_no_rows_are_loaded_too(store: Store) -> None:
     key = put_rows(store, [])
     assert load_batch(store, key) == Counts()
-    assert checkpoints.numbers(store, "run", "coingecko") == []
+    assert checkpoints.numbers(store, "run", "coingecko", 1) == []
 
 
 # --- quarantine --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ LONG = STREAM_MIB >= 1000
 """Whether there is time for the largest batches that can be set."""
 USUAL_ROW_BYTES = 100
 
-DEFAULTS = {"batch_rows": 20_000, "batch_bytes": 4 * MIB}
+DEFAULTS = {"batch_rows": 50_000, "batch_bytes": 4 * MIB}
 MAXIMA = {"batch_rows": 50_000, "batch_bytes": 32 * MIB}
 
 pytestmark = [

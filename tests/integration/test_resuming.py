@@ -34,6 +34,11 @@ class Engine:
         return f"arn of {run_id}"
 
 
+def numbers(store: Store, run_id: str, input_id: str) -> list[int]:
+    """The numbers of all batches of an input that are to be loaded yet."""
+    return batches.numbers(store, run_id, input_id, 1_000)
+
+
 def open_run(store: Store, asked: Asked | None = None, *names: str) -> Document:
     """A run on demand, opened by its execution."""
     engine = Engine()
@@ -44,7 +49,7 @@ def open_run(store: Store, asked: Asked | None = None, *names: str) -> Document:
 
 def fail_all(store: Store, run_id: str, name: str) -> None:
     """Every batch of an input fails."""
-    for number in batches.numbers(store, run_id, name):
+    for number in numbers(store, run_id, name):
         key = BatchKey(run_id, name, number)
         begun = batches.begin(store, key)
         assert begun is not None
@@ -144,7 +149,7 @@ def test_taking_over_may_stop_anywhere_and_be_done_again(store: Store) -> None:
         )
     assert batches.take_over(store, "coingecko", second) == [{"run_id": first, "batches": 5}]
     assert batches.take_over(store, "coingecko", second) == [{"run_id": first, "batches": 5}]
-    assert batches.numbers(store, second, "coingecko") == [0, 1, 2, 3, 4]
+    assert numbers(store, second, "coingecko") == [0, 1, 2, 3, 4]
 
 
 def test_a_loader_that_begins_while_its_run_is_closed_is_sent_away(store: Store) -> None:
@@ -153,7 +158,7 @@ def test_a_loader_that_begins_while_its_run_is_closed_is_sent_away(store: Store)
     assert runs.begin_closing(store, run_id)
     with pytest.raises(StateConflict, match=run_id):
         batches.begin(store, key)
-    assert batches.numbers(store, run_id, "coingecko") == [0]
+    assert numbers(store, run_id, "coingecko") == [0]
     lifecycle.close(store, run_id)
     with pytest.raises(StateConflict):
         batches.begin(store, key)
@@ -208,7 +213,7 @@ def test_what_is_interrupted_is_tried_more_often_and_not_for_ever(store: Store) 
     run_id = open_run(store)["run_id"]
     put_rows(store, [coin("deadly")], run_id=run_id)
     for turn in range(10):
-        (number,) = batches.numbers(store, run_id, "coingecko")
+        (number,) = numbers(store, run_id, "coingecko")
         key = BatchKey(run_id, "coingecko", number)
         begun = batches.begin(store, key)
         assert begun is not None
@@ -218,7 +223,7 @@ def test_what_is_interrupted_is_tried_more_often_and_not_for_ever(store: Store) 
         (told,) = lifecycle.close(store, run_id)["failed_batches"]
         assert told["parked"] is (turn == 9)
         last, run_id = run_id, open_run(store)["run_id"]
-    assert batches.numbers(store, run_id, "coingecko") == []
+    assert numbers(store, run_id, "coingecko") == []
     assert batches.unpark(store, last, "coingecko") == 1
     assert batches.take_over(store, "coingecko", run_id) == [{"run_id": last, "batches": 1}]
 
@@ -245,7 +250,7 @@ def test_what_a_late_loader_changes_meanwhile_is_taken_over_all_the_same(
     disturbances = 2
     second = open_run(store)["run_id"]
     assert passes == [3, 1, 1]
-    assert len(batches.numbers(store, second, "coingecko")) == 3
+    assert len(numbers(store, second, "coingecko")) == 3
 
     put_rows(store, [coin("c")], run_id="stray", number=1)
     passes.clear()
@@ -456,7 +461,7 @@ def test_an_object_is_gone_on_with_where_the_former_run_stopped(store: Store) ->
     assert note["progress"] == progress
     assert note["status"] == "pending"
     assert note["resume_from"] == [{"run_id": first, "batches": 2}]
-    assert batches.numbers(store, second, VERSION.id) == [0, 1]
+    assert numbers(store, second, VERSION.id) == [0, 1]
 
 
 @pytest.mark.parametrize("dies_at", ["acquire", "take_over", "note_resumed_by", "set_input"])
@@ -493,7 +498,7 @@ def test_who_dies_while_it_takes_an_object_over_loses_no_place(
 
     note = runs.get(store, third)["inputs"][VERSION.id]
     assert (note["layout"], note["progress"]) == (layout, progress)
-    assert batches.numbers(store, third, VERSION.id) == [0, 1]
+    assert numbers(store, third, VERSION.id) == [0, 1]
     assert store.batches.count_documents({}) == 2
     found = store.objects.find_one({"_id": VERSION.id})
     assert found is not None
@@ -518,7 +523,7 @@ def test_an_object_is_not_done_while_batches_of_it_are_left_by_whomever(store: S
     assert lifecycle.close(store, first)["status"] == "success"
     assert state_of_object(store) == "taken"
     second = open_uploads(store)
-    assert batches.numbers(store, second, VERSION.id) == [0]
+    assert numbers(store, second, VERSION.id) == [0]
 
 
 @pytest.mark.parametrize(
@@ -563,7 +568,7 @@ def test_an_object_is_done_refused_or_given_up(store: Store) -> None:
     runs.set_input(store, run_id, VERSION.id, {"status": "extracted"})
     assert lifecycle.close(store, run_id)["status"] == "failed"  # the batch is not loaded
     run_id = open_uploads(store)
-    (number,) = batches.numbers(store, run_id, VERSION.id)
+    (number,) = numbers(store, run_id, VERSION.id)
     key = BatchKey(run_id, VERSION.id, number)
     begun = batches.begin(store, key)
     assert begun is not None

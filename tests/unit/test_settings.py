@@ -22,7 +22,7 @@ def test_defaults_hold_where_nothing_is_set() -> None:
     assert read_settings(StoreSettings, {}) == StoreSettings(
         mongodb_uri="", mongodb_database="marketdata"
     )
-    assert read_settings(BatchSettings, {}).batch_rows == 20_000
+    assert read_settings(BatchSettings, {}).batch_rows == 50_000
     assert read_settings(SecretSettings, {}).secret_id == ""
 
 
@@ -39,7 +39,7 @@ def test_variables_are_the_fields_in_capitals() -> None:
 
 @pytest.mark.parametrize("empty", ["", " ", "\n"])
 def test_an_empty_variable_is_not_set(empty: str) -> None:
-    assert read_settings(BatchSettings, {"BATCH_ROWS": empty}).batch_rows == 20_000
+    assert read_settings(BatchSettings, {"BATCH_ROWS": empty}).batch_rows == 50_000
 
 
 def test_the_process_s_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

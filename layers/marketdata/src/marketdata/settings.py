@@ -46,7 +46,7 @@ class SourceSettings(Settings):
 class BatchSettings(Settings):
     """How rows are cut into batches."""
 
-    batch_rows: int = Field(default=20_000, ge=1, le=50_000)
+    batch_rows: int = Field(default=50_000, ge=1, le=50_000)
 
 
 class UpstreamSettings(Settings):
