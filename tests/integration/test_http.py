@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -244,6 +246,35 @@ def test_silence_is_told_with_its_limit(server: Upstream, session: http.Session)
 def test_dripping_is_told(server: Upstream, session: http.Session) -> None:
     with pytest.raises(UpstreamUnavailable, match="still sending after its time was up"):
         ask(server, session, Reply(b" " * 5000, drip_seconds=0.05))
+
+
+def test_a_head_that_drips_is_not_waited_for(session: http.Session) -> None:
+    """Each byte comes before the time of silence is over, and the head has no end."""
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not ended.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/coins"
+        began = time.monotonic()
+        try:
+            with (
+                pytest.raises(UpstreamUnavailable, match="still sending the head of its answer"),
+                http.get(session, PageRequest(1, url, {}, {}), limits=QUICK),
+            ):
+                pass
+            assert time.monotonic() - began < 5
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_a_transfer_that_is_cut_off(server: Upstream, session: http.Session) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
+from math import inf
+from typing import Any
 
 import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
 import urllib3.exceptions
+import urllib3.response
 
 from marketdata import clock
 from marketdata.errors import (
@@ -175,12 +184,80 @@ class Answer:
         return self.status == _NOT_MODIFIED
 
 
+_DEADLINE: ContextVar[float] = ContextVar("deadline", default=inf)
+"""By the monotonic clock, when the answer that is being asked for must be there."""
+
+
+@contextmanager
+def _ended_in_time(sock: socket.socket) -> Iterator[None]:
+    """Shut a connection down if the deadline comes first.
+
+    Silence is noticed by the socket. But the head of an answer is read line by line, and each
+    byte that arrives begins the time of silence anew.
+    """
+    left = _DEADLINE.get() - time.monotonic()
+    if left == inf:
+        yield
+        return
+    # Of the connection itself: one with TLS would first take leave of the other side.
+    timer = threading.Timer(max(0.0, left), _shut_down, (sock,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if time.monotonic() >= _DEADLINE.get():
+        # A head that ends in the middle of its fields is taken for a whole one.
+        raise ConnectionAbortedError
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
+        with _ended_in_time(self.sock):
+            return super().getresponse()
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
+        with _ended_in_time(self.sock):
+            return super().getresponse()
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Opens connections that keep to the deadline."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """As usual, with other classes."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+
 class Session(requests.Session):
-    """Keeps the connection between pages, and follows no redirect.
+    """Keeps the connection between pages, keeps to deadlines, and follows no redirect.
 
     A redirect would carry the key's header to whatever host it names; and to look where it
     goes, `requests` would read its whole body, without any of the limits here.
     """
+
+    def __init__(self) -> None:
+        """As any session; see the class."""
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: the answer is taken as it is."""
@@ -219,6 +296,7 @@ def get(
     where = f"{url} (page {request.page})"
     conditions = known.headers if known else {}
     headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **request.headers}
+    bounded = _DEADLINE.set(deadline)
     try:
         response = session.get(
             request.url,
@@ -245,9 +323,15 @@ def get(
             f"{where} did not answer within {limits.read_seconds:.3g} s. {_AGAIN}"
         ) from None
     except requests.RequestException as error:
+        if time.monotonic() >= deadline:
+            raise UpstreamUnavailable(
+                f"{where} was still sending the head of its answer after its time was up. {_AGAIN}"
+            ) from None
         raise UpstreamUnavailable(
             f"{where} could not be reached: {_cause(error)}. {_AGAIN}"
         ) from None
+    finally:
+        _DEADLINE.reset(bounded)
     with response:
         received_at = now()
         said = (part for value in request.headers.values() for part in (value, *value.split()))
