@@ -622,7 +622,8 @@ def test_who_lost_a_lease_closes_no_batch_and_ends_no_run(store: Store) -> None:
     key = put_rows(store, [coin("a")], run_id=run_id)
     begun = batches.begin(store, key)
     assert begun is not None
-    leases.acquire(store, "a thief", "coingecko")
+    stolen = {"$set": {"lease.run_id": "a thief"}, "$inc": {"lease.number": 1}}
+    store.sources.update_one({"_id": "coingecko"}, stolen)
     attempts: list[Callable[[], object]] = [
         lambda: batches.finish(store, key, begun["attempts"], Counts(rows_in=1, inserted=1)),
         lambda: lifecycle.close(store, run_id),
@@ -636,6 +637,35 @@ def test_who_lost_a_lease_closes_no_batch_and_ends_no_run(store: Store) -> None:
     store.runs.update_one({"_id": run_id}, {"$set": {"expires_at": clock.EPOCH}})
     open_run(store)
     assert runs.get(store, run_id)["error"]["code"] == "expired"
+
+
+@pytest.mark.parametrize("step", ["acquire", "take_over"])
+def test_a_run_that_ended_while_it_was_opened_takes_nothing_from_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Its execution is aborted, and its function goes on."""
+    left = open_run(store)["run_id"]
+    put_rows(store, [coin("a")], run_id=left)
+    lifecycle.close(store, left)
+    engine = Engine()
+    late, _ = lifecycle.request(store, engine, SOURCES)
+    module: Any = leases if step == "acquire" else batches
+    real = getattr(module, step)
+    following: list[str] = []
+
+    def held_up(*args: Any) -> Any:
+        monkeypatch.setattr(module, step, real)
+        lifecycle.close(store, late)
+        following.append(open_run(store)["run_id"])
+        return real(*args)
+
+    monkeypatch.setattr(module, step, held_up)
+    opened = lifecycle.open_run(store, engine.started[0][1], f"arn:{late}", SOURCES)
+    assert not opened["proceed"]
+    (next_one,) = following
+    assert lease(store)["run_id"] == next_one
+    assert store.batches.distinct("run_id") == [next_one]
+    assert lifecycle.close(store, next_one)["status"] != "running"
 
 
 @pytest.mark.parametrize("minutes", [-5, 5])

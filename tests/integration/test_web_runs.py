@@ -407,6 +407,7 @@ def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: St
         "throttle_events": 0,
         "last_throttle_event_at": None,
         "blocked_until": None,
+        "retry_latency_seconds": None,
     }
     # No more than 10 go out within a minute, whatever has come back by then.
     let_pass(store, "coingecko", 20)
@@ -425,6 +426,8 @@ def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: St
     told = source(gateway)["throttling"]
     assert (told["blocked_until"], told["rate_per_minute"]) == (None, 3)
     assert 1 <= told["tokens_left"] < 2
+    sources.answered(store, UPSTREAM, retry_latency=101.5)
+    assert source(gateway)["throttling"]["retry_latency_seconds"] == 101.5
 
 
 def test_tokens_that_a_minute_has_no_room_for_are_not_told(gateway: Gateway, store: Store) -> None:

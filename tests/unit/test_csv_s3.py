@@ -12,7 +12,7 @@ from botocore.exceptions import ResponseStreamingError
 from botocore.stub import Stubber
 
 from marketdata.aws.s3_objects import S3Objects
-from marketdata.errors import FileRefused, TransientError
+from marketdata.errors import FileRefused, StoreRefused, TransientError
 from marketdata.objects import ObjectVersion
 
 VERSION = ObjectVersion("uploads", "incoming/a.csv", "v1")
@@ -39,7 +39,7 @@ def stubbed() -> Iterator[tuple[S3Objects, Stubber]]:
     [
         ("NoSuchKey", 404, FileRefused, "Upload the file again"),
         ("NoSuchVersion", 404, FileRefused, "Upload the file again"),
-        ("AccessDenied", 403, FileRefused, "s3:GetObjectVersion"),
+        ("AccessDenied", 403, StoreRefused, "s3:GetObjectVersion"),
         ("InvalidRange", 416, FileRefused, "shorter"),
         ("SlowDown", 503, TransientError, "tried again"),
         ("InternalError", 500, TransientError, "tried again"),

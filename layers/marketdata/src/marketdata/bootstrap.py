@@ -27,12 +27,26 @@ def secret() -> dict[str, str]:
     return read_secret(secret_id)
 
 
+_REQUEST_MS = 12_000
+"""A query has ten seconds (`store.queries.MAX_TIME_MS`). Of an answer that does not come, even to a
+second try, the API can still tell within the 29 seconds that API Gateway waits."""
+
+
 @cache
 def store() -> Store:
     """The database that the environment, else the secret, names."""
+    return connect(*_database())
+
+
+@cache
+def request_store() -> Store:
+    """The same for functions that answer HTTP requests: an answer is not waited for as long."""
+    return connect(*_database(), socket_ms=_REQUEST_MS)
+
+
+def _database() -> tuple[str, str]:
     settings = read_settings(StoreSettings)
-    uri = settings.mongodb_uri or secret().get("mongodb_uri", "")
-    return connect(uri, settings.mongodb_database)
+    return settings.mongodb_uri or secret().get("mongodb_uri", ""), settings.mongodb_database
 
 
 def environment() -> dict[str, str]:

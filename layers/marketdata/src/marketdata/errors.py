@@ -91,7 +91,7 @@ class SettingsError(TerminalError):
 
 
 class StoreRefused(TerminalError):
-    """MongoDB does not know this user or password, or does not allow the user to do this."""
+    """MongoDB or S3 does not know who asks, or does not allow it."""
 
     code = "store_refused"
 

@@ -14,14 +14,14 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
-from marketdata.errors import FileRefused, MarketDataError, TransientError
+from marketdata.errors import FileRefused, MarketDataError, StoreRefused, TransientError
 from marketdata.objects import INCOMING, NO_VERSION, ObjectVersion, OpenObject, is_upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CONFIG = Config(
-    connect_timeout=3, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 4}
+    connect_timeout=2, read_timeout=7, retries={"mode": "standard", "total_max_attempts": 2}
 )
 """A silence is given up within the time that a function keeps back for its end."""
 _CHUNK = 1024 * 1024
@@ -29,7 +29,8 @@ _GONE = frozenset(
     {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "MethodNotAllowed", "405", "400"}
 )
 """An unknown version has no code of its own in an answer without a body (HEAD): 400 or 404."""
-_FORBIDDEN = frozenset({"AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException"})
+_FORBIDDEN = frozenset({"AccessDenied", "403", "KMS.DisabledException"})
+_ARCHIVED = "InvalidObjectState"
 _NOT_SATISFIABLE = frozenset({"InvalidRange", "416"})
 
 
@@ -150,10 +151,15 @@ def _named(error: BotoCoreError | ClientError, what: str) -> MarketDataError:
             aws_code=code,
         )
     if code in _FORBIDDEN:
-        return FileRefused(
+        # It says nothing of the file, which is read as soon as that is mended.
+        return StoreRefused(
             f"{what} may not be read ({code}). Check the function's permissions "
             "s3:GetObjectVersion and s3:ListBucketVersions, and the object's encryption key.",
             aws_code=code,
+        )
+    if code == _ARCHIVED:
+        return FileRefused(
+            f"{what} is in an archive ({code}). Restore it and upload it again.", aws_code=code
         )
     if code in _NOT_SATISFIABLE:
         return FileRefused(f"{what} is shorter than it was said to be ({code}).", aws_code=code)

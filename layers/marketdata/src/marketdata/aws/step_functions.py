@@ -16,7 +16,10 @@ from marketdata.errors import TransientError
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
-_CONFIG = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard"})
+_CONFIG = Config(
+    connect_timeout=2, read_timeout=6, retries={"mode": "standard", "total_max_attempts": 2}
+)
+"""Silence is given up while the function, which has 29 s, can still say so."""
 
 
 class StepFunctions:

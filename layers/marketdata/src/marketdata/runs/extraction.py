@@ -210,8 +210,12 @@ class _Extraction:
                 return self._pause(request, held)
             except CircuitOpen as circuit:
                 return self._skip(circuit)
-            except (StateConflict, StoreRefused):
-                # Not of the source: whoever has the run now goes on, or who mends the database.
+            except StateConflict:
+                # Whoever has the run now goes on.
+                raise
+            except StoreRefused as error:
+                # Not of the source, which is asked again when that is mended.
+                self._set(error=describe(error))
                 raise
             except TerminalError as error:
                 return self._end("failed", error=describe(error))

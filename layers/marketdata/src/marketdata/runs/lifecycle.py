@@ -283,7 +283,11 @@ def open_run(
         objects.take_held(store, trigger.run_id, runs.get(store, trigger.run_id)["inputs"])
     elif uploads is not None and _takes_uploads(trigger.asked):
         _take_uploads(store, trigger.run_id, uploads)
-    return _acquire(store, trigger.run_id)
+    try:
+        return _acquire(store, trigger.run_id)
+    except StateConflict:
+        # It was ended meanwhile, with its execution or as an orphan; what it held is free.
+        return _nothing_to_do(trigger.run_id)
 
 
 def _acquire(store: Store, run_id: str) -> Document:

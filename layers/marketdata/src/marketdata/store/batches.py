@@ -555,13 +555,17 @@ def take_over(store: Store, input_id: str, run_id: str) -> list[Document]:
         `{run_id, batches}` of each run that something was taken over from, by run id.
 
     Raises:
+        StateConflict: the run has ended meanwhile: another may have the input by now.
         StoreUnavailable: batches kept changing; calling again helps.
     """
     for _ in range(_PASSES):
-        if not (some := _left_by_others(store, input_id, run_id)):
+        # In this order: what a run that comes after this one has cut is not among them.
+        some = _left_by_others(store, input_id, run_id)
+        if not some:
             break
+        if not runs.renew(store, run_id):
+            raise StateConflict(f"Run {run_id} has ended; what is left is for a later run.")
         _take(store, input_id, run_id, some)
-        runs.renew(store, run_id)
     else:
         raise StoreUnavailable(
             f"Batches of {input_id} that earlier runs have left are still being changed by their "

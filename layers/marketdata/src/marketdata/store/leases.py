@@ -40,7 +40,12 @@ def is_object(input_id: str) -> bool:
 def acquire(store: Store, run_id: str, input_id: str) -> int:
     """Make an input a run's own, which holds it; returns the lease's number.
 
-    A run that has the lease already keeps it and its number.
+    A run that has the lease already keeps it and its number. It is taken from where it was seen
+    before the run was seen to be under way: whoever holds the input after this run has taken it
+    later, and keeps it.
+
+    Raises:
+        StateConflict: the run has ended, or is being ended, or does not hold the input.
     """
     mine = {"$eq": ["$lease.run_id", {"$literal": run_id}]}
     number = {"$ifNull": ["$lease.number", 0]}
@@ -51,20 +56,31 @@ def acquire(store: Store, run_id: str, input_id: str) -> int:
     }
     with store_errors(f"acquiring the lease of {input_id} for run {run_id}"):
         while True:
+            seen = _collection(store, input_id).find_one({"_id": input_id}, {"lease.number": 1})
+            before = (seen or {}).get("lease", {}).get("number")
+            if not _holds(store, run_id, input_id):
+                raise StateConflict(
+                    f"Run {run_id} has ended, or never had {input_id}: it can't take its lease."
+                )
             try:
                 found = _collection(store, input_id).find_one_and_update(
-                    {"_id": input_id},
+                    {"_id": input_id, "lease.number": before},
                     [{"$set": {"lease": lease}}],
                     upsert=True,
                     return_document=ReturnDocument.AFTER,
                 )
             except DuplicateKeyError:
-                # Two made the first note on an input at once; this one finds the other's.
+                # Another run has taken it since, or two made the first note on it at once.
                 continue
             if found is None:  # the driver's type allows for it; an upsert returns the document
                 continue
             granted: int = found["lease"]["number"]
             return granted
+
+
+def _holds(store: Store, run_id: str, input_id: str) -> bool:
+    alive = {"_id": run_id, "status": "running", "closing": {"$exists": False}, "holds": input_id}
+    return store.runs.find_one(alive, {"_id": 1}) is not None
 
 
 def renew(store: Store, run_id: str, input_ids: Iterable[str], *, pause_seconds: float = 0) -> None:

@@ -527,8 +527,9 @@ def overview(store: Store) -> list[Document]:
 
     Returns:
         For each `name`; `throttling`, `{quota_per_minute, burst, rate_per_minute, tokens_left,
-        events, last_event_at, blocked_until}`; `breaker`, `{state, until, failures}`; `failures`,
-        as `alerts.failures` has it. The first two are None of what was never asked, as uploads.
+        events, last_event_at, blocked_until, retry_latency_seconds}`; `breaker`, `{state, until,
+        failures}`; `failures`, as `alerts.failures` has it. The first two are None of what was
+        never asked, as uploads.
     """
     rate = {"$multiply": ["$bucket.rate_per_minute", _PACE / 60_000]}
     full = {
@@ -568,6 +569,7 @@ def overview(store: Store) -> list[Document]:
             ]
         },
         "events": {"$ifNull": ["$bucket.events", 0]},
+        "retry_latency_seconds": {"$ifNull": ["$bucket.retry_latency_seconds", None]},
         "blocked_until": {"$cond": [blocked, "$bucket.blocked_until", None]},
     }
     state = {"$ifNull": ["$breaker.state", "closed"]}

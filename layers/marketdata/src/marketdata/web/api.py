@@ -34,6 +34,6 @@ def make_api() -> Application:
 
     return Application(
         make_resolver(ROUTERS),
-        Services(store=bootstrap.store, rule=rule),
+        Services(store=bootstrap.request_store, rule=rule),
         allow_origin=settings.cors_allow_origin,
     )

@@ -44,7 +44,7 @@ def make_control() -> Application:
     return Application(
         make_resolver(ROUTERS),
         Services(
-            store=bootstrap.store,
+            store=bootstrap.request_store,
             engine=engine,
             uploads=uploads,
             upload_max_bytes=settings.upload_max_bytes,

@@ -57,7 +57,7 @@ class FailingSource(Form):
 
     source: str = Field(examples=["coingecko"])
     failures: int = Field(description="Runs in a row.")
-    alerted: bool = Field(description="Whether an alert was sent for it.")
+    alerted: bool = Field(description="Whether there is an alert for it, sent or about to be.")
 
 
 class Data(Form):

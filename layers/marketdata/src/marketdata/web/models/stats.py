@@ -66,6 +66,10 @@ class SourceThrottling(Form):
     blocked_until: Time | None = Field(
         description="The end of the pause that a refusal asked for; null when there is none."
     )
+    retry_latency_seconds: float | None = Field(
+        description="From the first time that a request was held back to its answer, the last time "
+        "that one was; null if none was."
+    )
 
 
 class SourceBreaker(Form):

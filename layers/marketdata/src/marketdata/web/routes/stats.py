@@ -79,6 +79,7 @@ def _source(found: Document) -> Document:
             "throttle_events": throttling["events"],
             "last_throttle_event_at": _iso(throttling.get("last_event_at")),
             "blocked_until": _iso(throttling["blocked_until"]),
+            "retry_latency_seconds": throttling["retry_latency_seconds"],
         }
     if breaker is not None:
         breaker = {**breaker, "until": _iso(breaker.get("until"))}
