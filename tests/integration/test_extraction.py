@@ -562,3 +562,25 @@ def test_a_slow_source_has_the_time_of_all_attempts_and_no_more(
     with pytest.raises(UpstreamUnavailable, match=r"within 0\.3 s"):
         coingecko.extract(coingecko.open()["run_id"], "coingecko")
     assert len(server.seen) == 3
+
+
+def test_of_two_calls_that_write_the_same_numbers_at_once_the_later_claim_stays(
+    store: Store,
+) -> None:
+    """The earlier one takes back what is its own; nothing that was noted is missing then."""
+    count = 400
+    rows = {"source": "coingecko", "raw_id": "raw", "rows": 1, "first_row": 0}
+    documents = [rows | {"number": number} for number in range(count)]
+    for run in ("a", "b", "c"):
+        start = threading.Barrier(2)
+
+        def put(claim: int, run: str = run, start: threading.Barrier = start) -> None:
+            start.wait()
+            for at in range(0, count, 4):
+                batches.put_batches(store, "coingecko", run, documents[at : at + 4], claim)
+
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(put, claim) for claim in (1, 2)]:
+                done.result()
+        batches.drop_claimed(store, "coingecko", run, 1)
+        assert store.batches.count_documents({"run_id": run, "claim": 2}) == count

@@ -127,15 +127,15 @@ def put_batches(
         StateConflict: a number is that of another batch of this run.
     """
     now = clock.now()
-    changes = [
-        ReplaceOne(
-            {
-                "_id": BatchKey(run_id, input_id, document["number"]).id,
-                "run_id": run_id,
-                "state": "pending",
-                "attempts": 0,
-                "claim": {"$not": {"$gt": claim}},
-            },
+    replaceable: Document = {
+        "run_id": run_id,
+        "state": "pending",
+        "attempts": 0,
+        "claim": {"$not": {"$gt": claim}},
+    }
+    changes = {
+        id_: ReplaceOne(
+            {"_id": id_, **replaceable},
             {
                 "run_id": run_id,
                 "first_run_id": run_id,
@@ -150,29 +150,44 @@ def put_batches(
             upsert=True,
         )
         for document in documents
-    ]
+        for id_ in [BatchKey(run_id, input_id, document["number"]).id]
+    }
     with store_errors(f"saving {len(documents)} batches of {input_id} in run {run_id}"):
         for some in batched(changes, _WRITTEN_TOGETHER, strict=False):
-            try:
-                store.batches.bulk_write(list(some), ordered=False)
-            except BulkWriteError as error:
-                _require_only_known_ids(error, input_id, run_id)
+            left: Sequence[str] = some
+            while left:
+                met = _replace(store, left, [changes[id_] for id_ in left], input_id, run_id)
+                # Of two that write a number for the first time at once, one meets what the other
+                # has just written: that need not be what stays.
+                stay = store.batches.distinct("_id", {"_id": {"$in": met}, "$nor": [replaceable]})
+                left = [id_ for id_ in met if id_ not in stay]
 
 
-def _require_only_known_ids(error: BulkWriteError, input_id: str, run_id: str) -> None:
-    """Pass over upserts that met the `_id` of the batch that stays: there is nothing to do."""
-    details: Any = error.details
-    for fault in details["writeErrors"]:
-        if fault["code"] != _DUPLICATE_KEY:
-            raise error
-        if fault.get("keyPattern") != {"_id": 1}:
-            raise StateConflict(
-                f"A number of new batches of {input_id} in run {run_id} is taken by a batch of an "
-                f"earlier run: {fault.get('keyValue')}. Numbers go on after those in `batches` of "
-                "the run's note on the input."
-            ) from error
-    if details["writeConcernErrors"]:
-        raise error
+def _replace(
+    store: Store,
+    ids: Sequence[str],
+    changes: list[ReplaceOne[Document]],
+    input_id: str,
+    run_id: str,
+) -> list[str]:
+    """Replace or insert batches; the ids of those that met a batch which could not be replaced."""
+    try:
+        store.batches.bulk_write(changes, ordered=False)
+    except BulkWriteError as error:
+        details: Any = error.details
+        for fault in details["writeErrors"]:
+            if fault["code"] != _DUPLICATE_KEY:
+                raise
+            if fault.get("keyPattern") != {"_id": 1}:
+                raise StateConflict(
+                    f"A number of new batches of {input_id} in run {run_id} is taken by a batch of "
+                    f"an earlier run: {fault.get('keyValue')}. Numbers go on after those in "
+                    "`batches` of the run's note on the input."
+                ) from error
+        if details["writeConcernErrors"]:
+            raise
+        return [ids[fault["index"]] for fault in details["writeErrors"]]
+    return []
 
 
 def drop_pending_from(
