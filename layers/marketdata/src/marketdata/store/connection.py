@@ -75,7 +75,7 @@ def connect(
     database: str,
     *,
     server_selection_ms: int = 5_000,
-    socket_ms: int = _SOCKET_TIMEOUT_MS,
+    socket_ms: int | None = None,
     patient: bool = False,
 ) -> Store:
     """A store on the database of that name. No I/O happens before its first use.
@@ -84,7 +84,8 @@ def connect(
         uri: the connection string.
         database: the name.
         server_selection_ms: how long a server is looked for that can be used.
-        socket_ms: how long an answer is waited for, where no operation has its own limit.
+        socket_ms: how long an answer is waited for, where no operation has its own limit; None
+            for two minutes.
         patient: wait for an answer as long as it takes, as building an index on millions of
             documents does. That the server is gone is then noticed by TCP's keepalive.
 
@@ -104,7 +105,7 @@ def connect(
             tz_aware=True,
             serverSelectionTimeoutMS=server_selection_ms,
             connectTimeoutMS=5_000,
-            socketTimeoutMS=None if patient else socket_ms,
+            socketTimeoutMS=None if patient else socket_ms or _SOCKET_TIMEOUT_MS,
             # One environment handles one event at a time; idle sockets cost the cluster memory.
             maxPoolSize=4,
             maxIdleTimeMS=60_000,
