@@ -72,12 +72,24 @@ class Upload:
         data: bytes,
         *,
         name: str,
+        key: str | None = None,
         received: datetime | None = None,
         **settings: int,
     ) -> None:
+        """Cut a file.
+
+        Args:
+            store: the database.
+            data: its content.
+            name: of its version, and of the run that takes it.
+            key: of the file, if other uploads are versions of it, too.
+            received: when it was uploaded.
+            settings: see `CsvSettings`.
+        """
         now = clock.now()
         received = received or now
-        version = ObjectVersion("bucket", f"incoming/{name}.csv", name, len(data), None, received)
+        key = f"incoming/{key or name}.csv"
+        version = ObjectVersion("bucket", key, name, len(data), None, received)
         self.run_id = f"20260101T000000Z-{name}"
         self.input_id = version.id
         self.objects = Objects(data, version)

@@ -22,7 +22,7 @@ from typing import Any
 import bson
 import pytest
 from bson.raw_bson import RawBSONDocument
-from pymongo import IndexModel, MongoClient, WriteConcern
+from pymongo import MongoClient, WriteConcern
 
 from local.build import ENVS
 from local.mongod import Mongod
@@ -34,6 +34,7 @@ from marketdata.store.batches import Counts
 from marketdata.store.connection import Document, Store, connect
 from marketdata.store.migrations import migrate
 from tests.bench.conftest import Report
+from tests.bench.indexes import secondary_indexes
 from tests.bench.test_loading import check
 from tests.support.mongod import state_folder
 from tests.support.pipeline import coin, put_rows
@@ -181,17 +182,14 @@ def fill(store: Store, uri: str) -> float:
     begun = time.perf_counter()
     load_page(store, rows=COINS, hour=HOURS - 1)
     check(store.latest_prices.count_documents({}) == COINS)
-    secondary = [about for about in store.market_data.list_indexes() if about["name"] != "_id_"]
-    for about in secondary:
-        store.market_data.drop_index(about["name"])
+    secondary = secondary_indexes(store.market_data)
+    store.market_data.drop_indexes()
     with ProcessPoolExecutor(_FILLERS, multiprocessing.get_context("spawn")) as pool:
         names = [store.database.name] * _FILLERS
         check(sum(pool.map(fill_hours, [uri] * _FILLERS, names, range(_FILLERS))) == HOURS - 1)
     # A client that waits as long as it takes.
     with MongoClient[Document](uri) as client:
-        client[store.database.name]["market_data"].create_indexes(
-            [IndexModel(list(about["key"].items()), name=about["name"]) for about in secondary]
-        )
+        client[store.database.name]["market_data"].create_indexes(secondary)
         client.admin.command("fsync")
     check(store.market_data.estimated_document_count() == HOURS * COINS)
     return time.perf_counter() - begun

@@ -60,6 +60,15 @@ def file(store: Store, uri: str) -> Scene:
     return Scene(store, uri, _work(upload(store, new, name="new", hours=1, batch_rows=7)))
 
 
+def again(store: Store, uri: str) -> Scene:
+    """A CSV that is uploaded again with a row changed, one added and a bad one."""
+    old = [_line(f"C{n}", n + 1, hour) for hour in range(2) for n in range(8)]
+    upload(store, old, name="old", key="market", hours=0).load()
+    new = [_line("C2", 9, 0) if line == old[2] else line for line in old]
+    new += [_line("N0", 1, 1), "too,few\n"]
+    return Scene(store, uri, _work(upload(store, new, name="new", key="market", hours=1)))
+
+
 def large(store: Store, uri: str) -> Scene:
     """A range of more rows than are written at once, half of them known."""
     upload(store, [market_csv(3_000).decode()], name="half", hours=0).load()
@@ -80,13 +89,22 @@ def long(store: Store, uri: str) -> Scene:
     return Scene(store, uri, _work(upload(store, [rows, lines[1], *odd], name="all", hours=1)))
 
 
-def upload(store: Store, lines: list[str], *, name: str, hours: int, batch_rows: int = 0) -> Upload:
+def upload(
+    store: Store,
+    lines: list[str],
+    *,
+    name: str,
+    hours: int,
+    key: str | None = None,
+    batch_rows: int = 0,
+) -> Upload:
     """An uploaded CSV, cut."""
     text = "".join(lines) if lines[0].startswith("symbol,") else HEADER + "".join(lines)
     return Upload(
         store,
         text.encode(),
         name=name,
+        key=key,
         received=RECEIVED + timedelta(hours=hours),
         batch_rows=batch_rows or 50_000,
     )

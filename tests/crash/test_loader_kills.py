@@ -55,7 +55,9 @@ def check_each(scene: Scene, kills: Sequence[Kill]) -> int:
     return hit
 
 
-@pytest.mark.parametrize(("case", "part"), [(cases.pages, 0.45), (cases.file, 0.35)])
+@pytest.mark.parametrize(
+    ("case", "part"), [(cases.pages, 0.45), (cases.file, 0.25), (cases.again, 0.1)]
+)
 def test_a_kill_at_any_moment_changes_nothing(
     store: Store, mongodb_uri: str, case: cases.Case, part: float
 ) -> None:

@@ -15,8 +15,8 @@ def context_of(batch: Document) -> str:
     """A hash of a batch's context: equal rows in equal contexts become equal records.
 
     The header and the layout of a file (which column is which field, and the dataset), its
-    malformed rows, where the rows begin in their file or page, and the normaliser's version.
+    malformed rows, and the normaliser's version.
     """
-    parts = [batch.get(name) for name in ("header", "layout", "malformed", "first_row")]
+    parts = [batch.get(name) for name in ("header", "layout", "malformed")]
     text = json.dumps([NORMALISER_VERSION, batch["source"], *parts], sort_keys=True)
     return blake2b(text.encode(), digest_size=16).hexdigest()

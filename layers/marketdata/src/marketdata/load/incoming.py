@@ -88,6 +88,8 @@ class Records:
     """In the order of rows; `Fault.row` is the index in the batch."""
     texts: list[Callable[[], str]]
     """The row of each fault as JSON text, made when it is asked for: it may be much longer."""
+    passed_over: int = 0
+    """Rows that were not read, as they are known to say what is on record."""
     _multiple: dict[bytes, list[tuple[Piece, int]]] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -145,6 +147,7 @@ def incoming(
     first_row: int,
     judged_at: datetime,
     seen: Callable[[Piece], None] = lambda _piece: None,
+    known: AbstractSet[str] = frozenset(),
 ) -> Records:
     """The records of a raw batch, and the faults of its other rows.
 
@@ -155,6 +158,7 @@ def incoming(
         first_row: the number of its first row in its file or page.
         judged_at: the time against which "too far ahead" is judged.
         seen: is told of each piece as soon as it is there.
+        known: lines that are not to be read; see `load.reading.read`.
 
     Raises:
         FileRefused: a CSV's bytes are not what they were when it was cut.
@@ -167,6 +171,7 @@ def incoming(
             first_row=first_row,
             judged_at=judged_at,
             seen=seen,
+            known=known,
         )
 
 
@@ -193,12 +198,13 @@ def _incoming(
     first_row: int,
     judged_at: datetime,
     seen: Callable[[Piece], None],
+    known: AbstractSet[str],
 ) -> Records:
-    rows = 0
+    rows = passed_over = 0
     pieces: list[Piece] = []
     faults: list[Fault] = []
     texts: list[Callable[[], str]] = []
-    for reading in read(raw, payload, PIECE):
+    for reading in read(raw, payload, PIECE, known):
         observations, found = validate(reading.table, now=judged_at)
         numbers = _chosen(reading.places, observations.places, first_row + rows)
         piece = Piece(observations, numbers, origin)
@@ -210,7 +216,8 @@ def _incoming(
             faults.append(Fault(rows + fault.row, fault.code, fault.field, fault.message))
             texts.append(partial(reading.text, fault.row))
         rows += reading.rows
-    return Records(rows, pieces, faults, texts)
+        passed_over += reading.passed_over
+    return Records(rows, pieces, faults, texts, passed_over)
 
 
 def _chosen(places: Sequence[int], indexes: Sequence[int], added: int) -> Sequence[int]:

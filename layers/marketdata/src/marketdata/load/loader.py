@@ -15,6 +15,7 @@ from marketdata import clock
 from marketdata.errors import ConservationBroken, FileRefused, StateConflict
 from marketdata.load import writing
 from marketdata.load.context import NORMALISER_VERSION, context_of
+from marketdata.load.former import Former
 from marketdata.load.incoming import PIECE, Records, incoming
 from marketdata.load.raw import Payload, digest_of, pack_csv, unpack
 from marketdata.objects import ObjectReader, ObjectVersion
@@ -117,16 +118,14 @@ class _Load:
                 covering=self._cover,
             ) as lookups,
         ):
-            found = incoming(
-                raw,
-                payload,
-                origin=_origin(raw, batch),
-                first_row=batch["first_row"],
-                judged_at=_judged_at(batch),
-                seen=lookups.begin,
-            )
+            found = self._read_others(raw, payload, lookups)
+            if found is None:
+                found = self._read(raw, payload, lookups)
             if kept() and checkpoints.is_outdated(store, batch["_id"]):
-                lookups.repeat()
+                if found.passed_over:
+                    found = self._read(raw, payload, lookups)
+                else:
+                    lookups.repeat()
             if found.rows != batch["rows"]:
                 raise ConservationBroken(
                     f"Batch {self._key.id} was cut with {batch['rows']} rows, and {found.rows} "
@@ -137,13 +136,15 @@ class _Load:
             for part in writing.parts(found, lookups.known, done):
                 if part.first > done and remaining_seconds() < _RESERVE_SECONDS:
                     records.raise_latest(store, list(newest.values()))
-                    return self._pause(counts, part.first, plain)
+                    cut = _cut(found)
+                    return self._pause(counts, {"cut": cut, "pieces": part.first, "plain": plain})
                 written = _write_part(store, batch, part, counts, _memory(store, batch))
                 records.newest_of(written.current, newest)
                 plain &= written.plain
         records.raise_latest(store, list(newest.values()))
         counts.rows_in, counts.quarantined = found.rows, len(found.faults)
         counts.duplicate = len(found) - found.identities
+        counts.unchanged += found.passed_over
         # In parts, as each brings its row as a text.
         rejected = zip(found.faults, found.texts, strict=True)
         for some in batched(rejected, _SET_ASIDE_TOGETHER, strict=False):
@@ -153,8 +154,42 @@ class _Load:
             quarantine.release(store, batch["_id"], raw["_id"], kept_aside)
         plain &= all(fault.code != _DEPENDS_ON_TIME for fault in found.faults)
         fields = {"context": context_of(batch), "plain": plain}
+        if found.passed_over:
+            fields["passed_over"] = found.passed_over
         checkpoints.finish(store, self._key, batch["attempts"], counts, fields)
         return Loading(counts, again=False)
+
+    def _read(
+        self,
+        raw: Document,
+        payload: bytes,
+        lookups: writing.Lookups,
+        known: AbstractSet[str] = frozenset(),
+    ) -> Records:
+        return incoming(
+            raw,
+            payload,
+            origin=_origin(raw, self._batch),
+            first_row=self._batch["first_row"],
+            judged_at=_judged_at(self._batch),
+            seen=lookups.begin,
+            known=known,
+        )
+
+    def _read_others(
+        self, raw: Document, payload: bytes, lookups: writing.Lookups
+    ) -> Records | None:
+        """The rows that the file's former version does not have; None if all are to be read."""
+        former = Former.find(self._store, self._batch, payload)
+        if former is None:
+            return None
+        covers = former.batch["covers"]
+        self._cover(covers["first"], covers["last"])
+        former = former.uncontradicted(self._store)
+        if former is None:
+            return None
+        found = self._read(raw, payload, lookups, former.same)
+        return found if former.is_apart(self._store, found) else None
 
     def _cover(self, first: bytes, last: bytes) -> None:
         checkpoints.note_cover(self._store, self._key, first, last)
@@ -168,8 +203,8 @@ class _Load:
             return Counts(), 0, True
         return Counts(**progress["counts"]), progress["pieces"], progress["plain"]
 
-    def _pause(self, counts: Counts, pieces: int, plain: bool) -> Loading:
-        progress = {"cut": _CUT, "pieces": pieces, "counts": asdict(counts), "plain": plain}
+    def _pause(self, counts: Counts, reached: Document) -> Loading:
+        progress = {**reached, "counts": asdict(counts)}
         name, attempt = self._batch["_id"], self._batch["attempts"]
         checkpoints.note_progress(self._store, name, attempt, progress)
         checkpoints.pause(self._store, name, attempt)
@@ -177,7 +212,12 @@ class _Load:
 
 
 _CUT = f"{PIECE} {NORMALISER_VERSION}"
-"""What decides how a batch is cut into pieces."""
+"""What decides how all rows of a batch are cut into pieces."""
+
+
+def _cut(found: Records) -> str:
+    """How a batch was cut; the next attempt reads all rows, and begins anew if this one did not."""
+    return "others" if found.passed_over else _CUT
 
 
 def read_records(raw: Document, batch: Document, *, judged_at: datetime | None = None) -> Records:

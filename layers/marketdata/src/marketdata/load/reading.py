@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from itertools import batched, islice
 from typing import Any
 
@@ -28,19 +29,26 @@ class Reading:
     """Of the other rows."""
     text: Callable[[int], str]
     """A row as JSON text, by its index among these: it may hold what BSON can't."""
+    passed_over: int = 0
+    """Of these rows, those that were not to be read."""
 
 
-def read(raw: Document, payload: bytes, together: int) -> Iterator[Reading]:
+def read(
+    raw: Document, payload: bytes, together: int, known: AbstractSet[str] = frozenset()
+) -> Iterator[Reading]:
     """The rows of a raw batch. What it needs is in the batch: a rebuild has nothing else.
 
     Args:
         raw: the raw batch's document.
         payload: its bytes, unpacked.
-        together: the number of rows in each reading, but for the last.
+        together: the number of rows that each reading reads, but for the last.
+        known: lines of a CSV that are not to be read; only of one that `plain_lines` can split.
 
     Raises:
         FileRefused: a CSV's bytes are not what they were when it was cut.
     """
+    if known:
+        return _read_others(raw, payload, together, known)
     return _FORMATS[raw["format"]](raw, payload, together)
 
 
@@ -73,6 +81,34 @@ def _read_csv(raw: Document, payload: bytes, together: int) -> Iterator[Reading]
     records = parsing.parse(payload, raw.get("malformed", ()))
     while rows := list(islice(records, together)):
         yield _csv_rows(raw, rows)
+
+
+def _read_others(
+    raw: Document, payload: bytes, together: int, known: AbstractSet[str]
+) -> Iterator[Reading]:
+    lines = parsing.plain_lines(payload) or []
+    others = [index for index, line in enumerate(lines) if line not in known]
+    begin = 0
+    for some in batched(others, together, strict=False):
+        # With what is passed over before each of them, and after the last one.
+        end = len(lines) if some[-1] == others[-1] else some[-1] + 1
+        yield _spread(_plain_rows(raw, [lines[index] for index in some]), some, begin, end)
+        begin = end
+    if not others:
+        yield _spread(_plain_rows(raw, []), (), 0, len(lines))
+
+
+def _spread(reading: Reading, indexes: Sequence[int], begin: int, end: int) -> Reading:
+    """A reading of the rows of these indexes, as one of all rows from `begin` to `end`."""
+    of = {index - begin: place for place, index in enumerate(indexes)}
+    return Reading(
+        end - begin,
+        reading.table,
+        [indexes[place] - begin for place in reading.places],
+        [replace(fault, row=indexes[fault.row] - begin) for fault in reading.faults],
+        lambda index: reading.text(of[index]),
+        end - begin - len(indexes),
+    )
 
 
 def _plain_rows(raw: Document, lines: Sequence[str]) -> Reading:

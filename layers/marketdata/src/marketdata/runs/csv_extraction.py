@@ -159,6 +159,8 @@ class _Extraction:
         self._position: int = progress.get("position", 0)
         self._batches: int = progress.get("batches", note.get("batches", 0))
         self._rows: int = progress.get("rows", 0)
+        # Batches of the file from its beginning, whichever run has them.
+        self._parts: int = progress.get("parts", self._batches)
         # How far the run's note says that the file is; it changes with each note of this call.
         self._noted: int | None = progress.get("position")
         self._packed: bool = progress.get("packed", False)
@@ -263,6 +265,7 @@ class _Extraction:
             batches.append(batch)
             self._position = piece.end
             self._batches += 1
+            self._parts += 1
             self._rows += piece.rows
             if self._batches > MAX_BATCHES:
                 raise FileRefused(
@@ -292,8 +295,8 @@ class _Extraction:
             "number": number,
             "source": "csv",
             "raw_id": raw_id("csv", place, digest),
-            # Whatever the version: the same range of the key may have the same content again.
-            "place": f"{version.bucket}/{version.key} {range_}",
+            # Whatever the version: most of these rows may come again, be they longer or shorter.
+            "place": f"{version.bucket}/{version.key} part {self._parts}",
             # Of a packed file there are no ranges to fetch; where it was cut is known all the same.
             **({} if self._packed else {"range": [piece.start, piece.end]}),
             "cut": [piece.start, piece.end],
@@ -351,6 +354,7 @@ class _Extraction:
                 "position": self._position,
                 "batches": self._batches,
                 "rows": self._rows,
+                "parts": self._parts,
                 "packed": self._packed,
             },
             "object": self._version.document(),

@@ -95,6 +95,11 @@ def _series(source: str, dataset: str, asset_id: str, interval: str) -> bytes:
     return blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
 
 
+def time_of(id_: bytes) -> bytes:
+    """The part of an `_id` that tells its time."""
+    return id_[:-_HASH_BYTES]
+
+
 def first_id(timestamp: datetime) -> bytes:
     """The lowest possible `_id` at a time: ids from it on are of that time or later."""
     return _head(timestamp) + bytes(_HASH_BYTES)

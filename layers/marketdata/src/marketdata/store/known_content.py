@@ -1,9 +1,9 @@
 """Which content is known so well that loading it again would change nothing.
 
-A batch is skipped if the batch before it at the same place (an API's page, a key's range of
-bytes) had the same content in the same context and is loaded, and if it and everything that was
-received between the two was *plain*: each of its rows either brought a record that was not
-there, or said what the record said then. Of plain batches, any two agree in what they share,
+A batch is skipped if the batch before it at the same place (an API's page, the n-th part of a
+key's objects) had the same content in the same context and is loaded, and if it and everything
+that was received between the two was *plain*: each of its rows either brought a record that was
+not there, or said what the record said then. Of plain batches, any two agree in what they share,
 whichever was loaded first. So A, then B, then A again leaves A, whichever places they came from.
 """
 
@@ -21,15 +21,7 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
     own cover and is seen here.
     """
     with store_errors(f"looking for known content of batch {batch['_id']}"):
-        before = store.batches.find_one(
-            {
-                "place": batch["place"],
-                "received_at": {"$lte": batch["received_at"]},
-                "_id": {"$ne": batch["_id"]},
-            },
-            sort=[("received_at", -1), ("_id", -1)],
-            hint="place_received",
-        )
+        before = _before(store, batch)
         if before is None or not _same(before, batch, context):
             return None
         # To have it said again keeps it from expiring.
@@ -48,16 +40,50 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
         return None if _disturbed(store, before, batch) else before
 
 
-def _same(before: Document, batch: Document, context: str) -> bool:
+def former(store: Store, batch: Document, context: str) -> Document | None:
+    """The batch before this one at the same place, if each of its rows has a record of its own.
+
+    Then each of its rows that nobody has contradicted since says what is on record. Rows in
+    quarantine have none; which those are, its counts and quarantine tell.
+    """
+    with store_errors(f"looking for what was at the place of batch {batch['_id']} before"):
+        before = _before(store, batch)
+    if before is None or not _comparable(before, batch, context):
+        return None
+    return before if "covers" in before and not before["counts"]["duplicate"] else None
+
+
+def _before(store: Store, batch: Document) -> Document | None:
+    return store.batches.find_one(
+        {
+            "place": batch["place"],
+            "received_at": {"$lte": batch["received_at"]},
+            "_id": {"$ne": batch["_id"]},
+        },
+        sort=[("received_at", -1), ("_id", -1)],
+        hint="place_received",
+    )
+
+
+def _comparable(before: Document, batch: Document, context: str) -> bool:
+    """Whether equal rows of the two are equal records."""
     return bool(
         before["state"] == "loaded"
         # Two versions of one second are told apart by their names only.
         and before["received_at"] < batch["received_at"]
+        and before.get("context") == context
+        and "judged_at" not in before
+    )
+
+
+def _same(before: Document, batch: Document, context: str) -> bool:
+    return bool(
+        _comparable(before, batch, context)
         and before.get("plain")
         and before.get("digest") == batch["digest"]
-        and before.get("context") == context
         and before["rows"] == batch["rows"]
-        and "judged_at" not in before
+        # A row's number is part of where its record came from.
+        and before["first_row"] == batch["first_row"]
     )
 
 

@@ -280,6 +280,19 @@ def _quarantine_of_runs(store: Store) -> None:
             raise
 
 
+def _revised(store: Store) -> None:
+    # Finds what has changed since a file was uploaded before; most records never do.
+    store.market_data.create_indexes(
+        [
+            IndexModel(
+                [("_id", ASCENDING), ("received_at", ASCENDING), ("raw_id", ASCENDING)],
+                name="revised",
+                partialFilterExpression={"revision": {"$gt": 1}},
+            )
+        ]
+    )
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
@@ -291,6 +304,7 @@ MIGRATIONS = (
     Migration(8, "what replays, retention and rebuilds go by", _replay_and_retention),
     Migration(9, "what runs that go on with the work of others go by", _resumption),
     Migration(10, "quarantined rows of a run by its batches", _quarantine_of_runs),
+    Migration(11, "revised records", _revised),
 )
 
 

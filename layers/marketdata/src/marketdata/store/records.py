@@ -156,6 +156,43 @@ def _compared(
     return Known(there.keys() & set(ids) - other, other)
 
 
+def any_there(store: Store, ids: Sequence[bytes]) -> bool:
+    """Whether one of some records exists, at least."""
+    with store_errors(f"looking whether any of {len(ids)} records exists"):
+        return any(
+            store.market_data.find_one({"_id": {"$in": ids[start : start + _LOOKUP]}}, {"_id": 1})
+            for start in range(0, len(ids), _LOOKUP)
+        )
+
+
+def revised_after(
+    store: Store, first: bytes, last: bytes, received_at: datetime, raw_id: str, *, most: int
+) -> list[bytes]:
+    """Which records of a range of ids have had their values changed after a batch was received.
+
+    A record that has said one thing only contradicts nobody; of the others `revised` is the
+    index.
+
+    Args:
+        store: the database.
+        first: the lowest id.
+        last: the highest id.
+        received_at: when the batch was received. What came at the same time counts as later, as
+            other ranges of the same file do that come further down in it.
+        raw_id: the batch's raw rows: what they say themselves is not meant.
+        most: how many ids are returned at most.
+    """
+    query: Document = {
+        "_id": {"$gte": first, "$lte": last},
+        "revision": {"$gt": 1},
+        "received_at": {"$gte": received_at},
+        "raw_id": {"$ne": raw_id},
+    }
+    with store_errors("looking for records that were revised"):
+        found = store.market_data.find(query, {"_id": 1}, hint="revised", limit=most)
+        return [bytes(document["_id"]) for document in found]
+
+
 def inserted_by(store: Store, ids: Sequence[bytes], batch_id: str) -> set[bytes]:
     """Which of some records a batch inserted."""
     query = {"_id": {"$in": list(ids)}, "inserted_by": batch_id}
