@@ -78,9 +78,12 @@ sam-test: ## Run the end-to-end tests with the API and the sample events under `
 
 # --- checks ----------------------------------------------------------------------------------
 
-.PHONY: test test-long chaos lint typecheck format validate bench
+.PHONY: test crash test-long chaos lint typecheck format validate bench
 test: ## Run all tests; TESTS=tests/unit for some of them
 	@$(SETUP) && exec ./local/test.sh $(TESTS)
+
+crash: ## Kill loaders 180 times and mongod 20 times, and compare what is left
+	@$(SETUP) && exec ./local/test.sh tests/crash
 
 test-long: ## Kill loaders KILLS times and mongod a tenth as often, and cut a file of 1 GiB
 	@$(SETUP) && seed=$(or $(SEED),$$RANDOM$$RANDOM) && echo "SEED=$$seed" && \

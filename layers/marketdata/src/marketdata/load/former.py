@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from marketdata.csv_files import parsing
-from marketdata.errors import ConservationBroken
 from marketdata.load.context import context_of
 from marketdata.load.incoming import Records, incoming
 from marketdata.load.raw import unpack
@@ -82,8 +81,9 @@ class Former:
         one_of_each = {time: line for line, time in of_line.items()}
         if len(revised) == most or len(one_of_each) > len(self.same) / 4:
             return None
-        read = self._read(one_of_each.values())
-        ids = [id_ for piece in read.pieces for id_ in piece.ids]
+        ids = self._ids(one_of_each.values())
+        if ids is None:
+            return None
         times = {time_of(id_) for id_ in revised}
         doubtful = {
             time for time, id_ in zip(one_of_each, ids, strict=True) if time_of(id_) in times
@@ -99,22 +99,22 @@ class Former:
             store: the database.
             others: the batch's other rows.
         """
+        gone = self._ids(self.gone)
+        if gone is None:
+            return False
         # Of its lines each has a record. What has none, then, is not among them.
-        strangers = _ids(others) - _ids(self._read(self.gone))
-        return not records.any_there(store, sorted(strangers))
+        return not records.any_there(store, sorted(set(_ids(others)).difference(gone)))
 
-    def _read(self, lines: Iterable[str]) -> Records:
-        """What lines of the former version say."""
+    def _ids(self, lines: Iterable[str]) -> list[bytes] | None:
+        """What lines of the former version are about, in their order; None if any can't be read.
+
+        They could be when they were loaded; only a mistake in this program makes it otherwise.
+        """
         payload = "\n".join(lines).encode()
         read = incoming(
             self.raw, payload, origin={}, first_row=0, judged_at=self.batch["received_at"]
         )
-        if read.faults:
-            raise ConservationBroken(
-                f"Rows of batch {self.batch['_id']} that were loaded can't be read any more: "
-                f"{read.faults[0].message}. This is a defect of the loader; nothing is written."
-            )
-        return read
+        return None if read.faults else _ids(read)
 
 
 def _lines(store: Store, before: Document, payload: bytes) -> set[str] | None:
@@ -130,5 +130,5 @@ def _lines(store: Store, before: Document, payload: bytes) -> set[str] | None:
     return set(lines).difference(lines[row["row_number"] - before["first_row"]] for row in aside)
 
 
-def _ids(found: Records) -> set[bytes]:
-    return {id_ for piece in found.pieces for id_ in piece.ids}
+def _ids(found: Records) -> list[bytes]:
+    return [id_ for piece in found.pieces for id_ in piece.ids]
