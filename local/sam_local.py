@@ -25,6 +25,7 @@ import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.aws import client_options
+from local.background import beside
 from local.build import architecture, build, sam, tool_environment
 from local.compose import Compose, require_docker, require_stack
 from local.console import Screen
@@ -243,10 +244,9 @@ def sam_api(settings: Settings, screen: Screen) -> None:
 @contextmanager
 def following(source: Path, copy: Path) -> Iterator[None]:
     """Keep a copy of a folder up to date meanwhile."""
-    ended = threading.Event()
     at_first = _state(source)
 
-    def follow() -> None:
+    def follow(ended: threading.Event) -> None:
         before = at_first
         while not ended.wait(LOOK_SECONDS):
             now = _state(source)
@@ -257,13 +257,8 @@ def following(source: Path, copy: Path) -> Iterator[None]:
                 (copy / name).unlink(missing_ok=True)
             before = now
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with beside(follow):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:

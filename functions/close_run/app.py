@@ -1,8 +1,12 @@
-"""Last step of an execution: the run's status and totals, and the alerts that follow from it."""
+"""Last step of an execution: the run's status and totals, and the alerts that follow from it.
+
+Also what is noted before that of an input of which a step has failed.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,10 +15,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from marketdata import bootstrap
 from marketdata.aws.sns import Topic
 from marketdata.aws.tasks import task
+from marketdata.errors import TerminalError, TransientError
 from marketdata.runs import alerts, lifecycle
 from marketdata.runs.alerts import AlertSettings
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import read_settings
+from marketdata.store import runs
 
 ALERTS = read_settings(AlertSettings)
 RESUMPTION = read_settings(ResumptionSettings)
@@ -27,8 +33,13 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
 
     `{run_id, results}` in, with one result per input; the run's status and totals out. After
     opening the run failed, `{execution, event, results}`: whether there is a run is seen here.
+    With `{run_id, input, caught}` the run goes on: why one of its inputs failed is noted.
     """
     store = bootstrap.store()
+    if "input" in event:
+        (error,) = _errors([event])
+        runs.note_error(store, event["run_id"], error.pop("input"), error)
+        return {}
     errors = list(_errors(event["results"]))
     most = RESUMPTION.batch_max_resumptions
     run: dict[str, Any] | None
@@ -46,11 +57,17 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
 _TOLD = {"run_id": "_id", "status": "status", "totals": "totals"}
 
 
+_CLASSES = (TransientError.__name__, TerminalError.__name__)
+_CODED = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
+"""See `aws.tasks`."""
+
+
 def _errors(results: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """What Step Functions caught, as `{code, message, input}`.
 
-    A Lambda's error arrives as `{Error: class, Cause: JSON with errorMessage}`. Of one of many
-    inputs there is no `Cause`: the run's note on the input has what the function said of it.
+    A Lambda's error arrives as `{Error: class, Cause: JSON with errorMessage}`, and an error of
+    this library as one of two classes, with its code before its message. Of one of many inputs
+    there is no `Cause`: it was noted before, unless MongoDB was out of reach then.
     """
     for result in results:
         caught = result.get("caught")
@@ -64,5 +81,7 @@ def _errors(results: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             message = json.loads(cause).get("errorMessage", cause)
         except (ValueError, AttributeError):
             message = cause
+        if code in _CLASSES and (told := _CODED.match(str(message))):
+            code, message = told.groups()
         error = {"code": code, "message": str(message)[:2000]}
         yield error | ({"input": result["input"]} if "input" in result else {})

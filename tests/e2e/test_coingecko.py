@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import boto3
 import pytest
 from pymongo.database import Database
 
@@ -101,6 +102,29 @@ def test_a_source_that_fails_says_why(
     assert line["status"] == "failed"
     assert "markup" in line["error"]["message"]
     assert document["status"] in {"failed", "partial_success"}
+
+
+def test_a_step_that_can_not_even_note_why_it_failed(
+    stack: StackUnderTest, sources: Upstream, database: Database[Any]
+) -> None:
+    """It refuses its settings before it has a run's note; Step Functions has the cause."""
+    lambdas = boto3.client("lambda", **stack.boto3_options())  # type: ignore[call-overload]
+    function = f"{stack.settings['STACK_NAME']}-extract_coingecko"
+
+    def configure(variables: dict[str, str]) -> None:
+        lambdas.update_function_configuration(
+            FunctionName=function, Environment={"Variables": variables}
+        )
+        lambdas.get_waiter("function_updated_v2").wait(FunctionName=function)
+
+    right = lambdas.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
+    configure({**right, "COINGECKO_PAGES": "many"})
+    try:
+        line = coingecko(run(stack))
+    finally:
+        configure(right)
+    assert (line["status"], line["error"]["code"]) == ("failed", "settings")
+    assert "COINGECKO_PAGES" in line["error"]["message"]
 
 
 def test_health_and_the_document_of_the_api(stack: StackUnderTest) -> None:

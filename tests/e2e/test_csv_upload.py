@@ -12,6 +12,7 @@ import pytest
 from pymongo.database import Database
 
 from local.replay.csv_sample import SAMPLE_ROWS, sample_csv
+from tests.e2e.conftest import empty_bucket
 from tests.support.stack import StackUnderTest
 from tests.support.waiting import wait_for
 
@@ -31,21 +32,12 @@ class Uploads:
     def put(self, key: str, body: bytes, **metadata: str) -> None:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=body, Metadata=metadata)
 
-    def empty(self) -> None:
-        pages = self.client.get_paginator("list_object_versions").paginate(Bucket=self.bucket)
-        for page in pages:
-            for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-                self.client.delete_object(
-                    Bucket=self.bucket, Key=item["Key"], VersionId=item["VersionId"]
-                )
-
 
 @pytest.fixture
 def uploads(stack: StackUnderTest) -> Iterator[Uploads]:
-    bucket = Uploads(stack)
-    bucket.empty()
-    yield bucket
-    bucket.empty()
+    empty_bucket(stack)
+    yield Uploads(stack)
+    empty_bucket(stack)
 
 
 def ended_runs(stack: StackUnderTest, database: Database[Any], count: int) -> list[dict[str, Any]]:

@@ -11,11 +11,13 @@ from moto import mock_aws
 
 from marketdata import clock
 from marketdata.aws.sns import Topic
-from marketdata.errors import TerminalError, TransientError
+from marketdata.errors import ConservationBroken, TerminalError, TransientError
 from marketdata.runs import alerts, lifecycle, triggers
 from marketdata.store import alerts as kept
-from marketdata.store import runs
+from marketdata.store import batches, runs
+from marketdata.store.batches import BatchKey
 from marketdata.store.connection import Document, Store
+from tests.support.pipeline import coin, put_rows
 
 FAILED = {"status": "failed", "error": {"code": "upstream_refused", "message": "401"}}
 FINE = {"status": "extracted", "error": None}
@@ -82,12 +84,45 @@ def test_failures_in_a_row_alert_once_and_recovery_once(store: Store, mail: Mail
         run_with(store, FINE)
         tell(store, mail)
     assert mail.sent[1:] == [("source_recovered", f"recovered/coingecko/{first}")]
+    told = store.database["alerts"].find_one({"kind": "source_recovered"})
+    assert told is not None
+    assert told["subject"] == "coingecko works again"
+    assert "given up" not in told["text"]
     assert failures(store)["consecutive"] == 0
     # A second series is another alert.
     for _ in range(3):
         run_with(store, FAILED)
         tell(store, mail)
     assert [kind for kind, _ in mail.sent[2:]] == ["source_failing"]
+
+
+def test_recovery_says_what_is_parked_all_the_same(store: Store, mail: Mail) -> None:
+    owners = []
+    for number in range(5):
+        run_id = open_run(store)
+        if number == 0:
+            put_rows(store, [coin("bad")], run_id=run_id)
+        for key in batches.of_run(store, run_id):
+            begun = batches.begin(store, BatchKey(run_id, "coingecko", key["number"]))
+            assert begun is not None
+            batches.fail(
+                store,
+                BatchKey(run_id, "coingecko", key["number"]),
+                begun["attempts"],
+                ConservationBroken("lost"),
+            )
+            owners.append(run_id)
+        runs.set_input(store, run_id, "coingecko", FINE)
+        lifecycle.close(store, run_id)
+        tell(store, mail)
+    # The fifth run has not taken it over any more, and is a success.
+    assert [kind for kind, _ in mail.sent] == ["source_failing", "source_recovered"]
+    told = store.database["alerts"].find_one({"kind": "source_recovered"})
+    assert told is not None
+    assert told["subject"] == "coingecko works again, but batches of it are parked"
+    assert "given up: 1." in told["text"]
+    assert "POST /runs/RUN/retry" in told["text"]
+    assert owners[-1] in told["text"].split("\n")
 
 
 def test_what_is_no_failure_and_what_is_one(store: Store) -> None:

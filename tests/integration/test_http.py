@@ -248,17 +248,35 @@ def test_dripping_is_told(server: Upstream, session: http.Session) -> None:
         ask(server, session, Reply(b" " * 5000, drip_seconds=0.05))
 
 
-def test_a_head_that_drips_is_not_waited_for(session: http.Session) -> None:
-    """Each byte comes before the time of silence is over, and the head has no end."""
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n[\r\n"
+PATIENT = Limits(connect_seconds=1, read_seconds=30, total_seconds=0.6)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drips", "limits", "told"),
+    [
+        (HEAD + b"X-Long: ", b"x", QUICK, "the head of its answer"),
+        (CHUNKED + b"5;x=", b"x", QUICK, r"\(1 bytes came\)"),
+        (CHUNKED + b"5;x=", b"", PATIENT, r"\(1 bytes came\)"),
+        (HEAD + b"Content-Length: 9\r\n\r\n[", b"", PATIENT, r"\(1 bytes came\)"),
+        (HEAD + b"\r\n[", b"", PATIENT, r"\(1 bytes came\)"),
+    ],
+    ids=["head", "size of a chunk", "silent in chunks", "silent with a length", "silent"],
+)
+def test_an_answer_without_an_end_is_waited_for_until_its_time_is_up(
+    session: http.Session, beginning: bytes, drips: bytes, limits: Limits, told: str
+) -> None:
+    """Each byte comes before the time of silence is over, or that is longer than all there is."""
     ended = threading.Event()
 
     def drip(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection, suppress(OSError):
             connection.recv(65_536)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            connection.sendall(beginning)
             while not ended.wait(0.05):
-                connection.sendall(b"x")
+                connection.sendall(drips)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=drip, args=(listener,))
@@ -267,11 +285,11 @@ def test_a_head_that_drips_is_not_waited_for(session: http.Session) -> None:
         began = time.monotonic()
         try:
             with (
-                pytest.raises(UpstreamUnavailable, match="still sending the head of its answer"),
-                http.get(session, PageRequest(1, url, {}, {}), limits=QUICK),
+                pytest.raises(UpstreamUnavailable, match=f"still sending.*{told}"),
+                http.get(session, PageRequest(1, url, {}, {}), limits=limits) as answer,
             ):
-                pass
-            assert time.monotonic() - began < 5
+                list(answer.chunks)
+            assert 0.5 < time.monotonic() - began < 3
         finally:
             ended.set()
             thread.join()

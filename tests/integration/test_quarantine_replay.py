@@ -6,6 +6,7 @@ import json
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -104,6 +105,24 @@ def test_a_row_too_far_ahead_loads_when_its_time_has_come(store: Store) -> None:
     assert latest.keys() == {"now", "ahead"}
     record = documents(store)[1]
     assert (record["row"], record["inserted_by"], record["revision"]) == (1, key.id, 1)
+
+
+@pytest.mark.parametrize("hours", [-12, 12])
+def test_what_is_too_far_ahead_is_judged_by_the_server_s_clock(
+    store: Store, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    true_now = clock.now()
+    soon, late = (clock.iso(true_now + timedelta(hours=24 + h)) for h in (-6, 6))
+    key = put_rows(store, [coin("soon", last_updated=soon), coin("late", last_updated=late)])
+    assert load_batch(store, key).quarantined == 2
+    monkeypatch.setattr(clock, "now", lambda: true_now + timedelta(hours=hours))
+    assert told(replay_all(store)) == (2, 1, 1)
+    assert [d["asset_id"] for d in documents(store)] == ["soon"]
+    batch = store.batches.find_one({"_id": key.id})
+    assert batch is not None
+    assert abs(batch["judged_at"] - true_now) < timedelta(minutes=1)
+    (left,) = documents(store, "quarantine")
+    assert abs(left["last_at"] - true_now) < timedelta(minutes=1)
 
 
 def test_a_row_that_stays_says_why_it_does_now(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from marketdata import clock
 from marketdata.errors import InvalidInput, NotFound, QueryTimeout, StoreUnavailable
-from marketdata.store import queries
+from marketdata.store import batches, queries
 from marketdata.store.connection import Document, Store, connect
 from marketdata.store.migrations import migrate
 from marketdata.store.queries import (
@@ -330,6 +330,10 @@ READS: dict[str, tuple[Callable[[Store], object], list[str]]] = {
         lambda s: queries.batches_not_loaded(s, "x", unfinished=True, limit=5),
         ["IXSCAN { run_id: 1, input: 1, number: 1 }"],
     ),
+    "parked batches": (
+        batches.parked_by_source,
+        ["IXSCAN { input: 1, run_id: 1, number: 1 }"],
+    ),
     "latest prices": (
         lambda s: queries.find_latest(s, limit=5),
         ["IXSCAN { symbol: 1, _id: 1 }"],
@@ -386,6 +390,13 @@ def test_sums_come_from_the_index_alone(filled: Store) -> None:
         "duplicate": 0,
         "quarantined": 0,
     }
+
+
+def test_counting_what_is_parked_looks_at_nothing_that_is_loaded(filled: Store) -> None:
+    left = filled.batches.count_documents({"state": {"$ne": "loaded"}})
+    assert 0 < left < filled.batches.count_documents({})
+    (entry,) = profiled(filled, lambda: batches.parked_by_source(filled))
+    assert entry["docsExamined"] == left
 
 
 # --- refusals -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from marketdata import clock
 from marketdata.aws.s3 import Uploads
 from marketdata.aws.schedule import Rate, Rule, RuleState, timetable
 from marketdata.errors import TransientError
-from marketdata.runs import lifecycle
+from marketdata.runs import lifecycle, triggers
 from marketdata.sources.base import Quota, Upstream
 from marketdata.store import alerts, sources
 from marketdata.store.connection import Store
@@ -465,6 +465,51 @@ def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, sto
     assert told["consecutive_failures"] == 0
     assert told["last_success_at"] > told["last_failure_at"]
     assert told["last_error"] == error | {"run_id": "run"}
+
+
+def test_what_is_parked_is_told_until_it_is_loaded(gateway: Gateway, store: Store) -> None:
+    told = ok(gateway.get("/stats"))
+    assert (told["parked_batches"], told["sources"]) == (0, {})
+    parked = {"state": "failed", "parked": True}
+    owners = [make_run(n, status="partial_success") for n in range(1, 14)]
+    batches = [make_batch(run, 0, state="failed") | parked for run in owners]
+    batches += [make_batch(owners[0], 1) | {"parked": True}, make_batch(owners[0], 2)]
+    batches += [make_batch(owners[0], 3, state="failed"), make_batch(owners[0], 4, state="pending")]
+    of_file = {"_id": "a file's", "input": "csv-1f", "source": "csv", **parked}
+    batches += [make_batch(owners[1], 5, state="failed") | of_file]
+    store.runs.insert_many([*owners, make_run(20)])
+    store.batches.insert_many(batches)
+    for name in ("coingecko", "coinpaprika", "csv"):
+        alerts.count_outcome(store, name, "run", None)
+    told = ok(gateway.get("/stats"))
+    assert told["parked_batches"] == 14
+    shown = {
+        name: (one["parked_batches"], one["parked_runs"]) for name, one in told["sources"].items()
+    }
+    last = [run["_id"] for run in reversed(owners)]
+    assert shown == {
+        "coingecko": (13, last[:10]),
+        "coinpaprika": (0, []),
+        "csv": (1, [owners[1]["_id"]]),
+    }
+    for run in owners[1:]:
+        ok(gateway.post(f"/runs/{run['_id']}/retry"), 202)
+        store.runs.delete_many({"status": "running"})
+    told = ok(gateway.get("/stats"))
+    assert told["parked_batches"] == 2
+    assert told["sources"]["coingecko"]["parked_batches"] == 1
+    assert told["sources"]["coingecko"]["parked_runs"] == [owners[0]["_id"]]
+
+
+def test_the_lease_of_a_source_is_told_while_a_run_has_it(gateway: Gateway, store: Store) -> None:
+    envelope = triggers.refresh_envelope()
+    run_id = lifecycle.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
+    told = source(gateway)["lease"]
+    left = datetime.fromisoformat(told.pop("expires_at")) - clock.now()
+    assert timedelta(minutes=19) < left <= timedelta(minutes=20)
+    assert told == {"run_id": run_id, "number": 1}
+    lifecycle.close(store, run_id)
+    assert source(gateway)["lease"] is None
 
 
 def test_uploads_have_no_quota(gateway: Gateway, store: Store) -> None:

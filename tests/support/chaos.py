@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from local.background import beside
 from local.mongod import Mongod
 from marketdata.runs import triggers
 from marketdata.store.batches import COUNTS
@@ -184,10 +185,6 @@ def expire(store: Store) -> None:
     past = {"$dateSubtract": {"startDate": "$$NOW", "unit": "minute", "amount": 1}}
     for run in store.runs.find({"status": "running"}, {"_id": 1}):
         store.runs.update_one({"_id": run["_id"]}, [{"$set": {"expires_at": past}}])
-        for collection in (store.sources, store.objects):
-            collection.update_many(
-                {"lease.run_id": run["_id"]}, [{"$set": {"lease.expires_at": past}}]
-            )
 
 
 @contextmanager
@@ -207,10 +204,10 @@ def disturbing(
         at_most: so often. On a machine with other work everything takes longer than the time
             between two kills, and what is killed for ever never ends.
     """
-    ended, chance = threading.Event(), random.Random(seed)
+    chance = random.Random(seed)
     faults: list[BaseException] = []
 
-    def work() -> None:
+    def work(ended: threading.Event) -> None:
         try:
             pause, left = chance.uniform(*between), inf if at_most is None else at_most
             while left and not ended.wait(pause):
@@ -220,13 +217,8 @@ def disturbing(
         except BaseException as error:  # noqa: BLE001 - raised below, in the test's thread
             faults.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
+    with beside(work):
         yield
-    finally:
-        ended.set()
-        thread.join()
     if faults:
         raise faults[0]
 

@@ -240,6 +240,7 @@ def test_alerts_are_mailed_if_there_is_an_address(resources: Resources) -> None:
 FUNCTION_OF = {
     "OpenRun": "OpenRunFunction",
     "CloseUnopened": "CloseRunFunction",
+    "InputFailed": "CloseRunFunction",
     "CloseRun": "CloseRunFunction",
     "NormalizeLoad": "NormalizeLoadFunction",
 }
@@ -292,8 +293,13 @@ def test_whatever_fails_the_run_is_closed(machine: dict[str, Any]) -> None:
     for name in ("Extract", "Batches"):
         (caught,) = inner[name]["Catch"]
         assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], "InputFailed")
+    assert inner["InputFailed"]["Parameters"]["Payload"]["caught.$"] == "$.caught"
+    (caught,) = inner["InputFailed"]["Catch"]
+    assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], "InputGivenUp")
     # A cause has up to 32 KB, and the results of all inputs together have to stay under 256.
-    assert inner["InputFailed"]["Parameters"]["caught"] == {"Error.$": "$.caught.Error"}
+    given_up = inner["InputGivenUp"]
+    assert given_up["Parameters"]["caught"] == {"Error.$": "$.caught.Error"}
+    assert given_up["End"]
     (caught,) = states(machine)["NormalizeLoad"]["Catch"]
     assert caught["ErrorEquals"] == ["States.ALL"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,23 +52,29 @@ def test_one_event_that_starts_four_executions_at_once_is_one_run(chaos: Chaos) 
     assert_undisturbed(chaos.store, chaos.expected)
 
 
-def test_steps_that_are_called_again_while_they_run(chaos: Chaos) -> None:
+def test_steps_that_are_called_again_while_they_run(chaos: Chaos, record_property: Any) -> None:
     """As Lambda and Step Functions may, when an answer is lost on its way."""
     chaos.next_hour()
     execution = chaos.start()
     run = wait_for(lambda: running(chaos), what="the run is open")
+    calls: Counter[str] = Counter()
 
     def call_again(chance: random.Random) -> bool:
         source = chance.choice(["coingecko", "coinpaprika"])
         payload = {"run_id": run["_id"], "input": source, "source": source}
         chaos.invoke(f"extract_{source}", payload)
+        calls["extract"] += 1
         for batch in chaos.store.batches.aggregate([{"$sample": {"size": 2}}]):
             again = {name: batch[name] for name in ("run_id", "input", "number")}
             chaos.invoke("normalize_load", again)
+            calls["normalize_load"] += 1
         return True
 
     with disturbing(call_again, seed=1, between=(0.2, 0.6)):
         assert chaos.wait_for_end(execution) == "SUCCEEDED"
+    assert calls["extract"] > 0
+    assert calls["normalize_load"] > 0
+    record_property("steps called again", calls.total())
     chaos.recover()
     assert_undisturbed(chaos.store, chaos.expected)
 
@@ -183,6 +190,7 @@ def lose_for_a_moment(chaos: Chaos) -> Callable[[random.Random], bool]:
 def test_a_network_before_mongodb_that_delays_loses_and_cuts(
     chaos: Chaos, seed: int, record_property: Any
 ) -> None:
+    before = chaos.proxy.resets
     for hour in range(3):
         chaos.next_hour()
         with disturbing(lose_for_a_moment(chaos), seed=seed + hour, between=(0.2, 2)):
@@ -190,7 +198,8 @@ def test_a_network_before_mongodb_that_delays_loses_and_cuts(
             chaos.wait_until_quiet()
         chaos.recover()
         assert_undisturbed(chaos.store, chaos.expected)
-    record_property("connections reset", chaos.proxy.resets)
+    assert chaos.proxy.resets > before
+    record_property("connections reset", chaos.proxy.resets - before)
 
 
 def test_sources_that_misbehave_at_random(chaos: Chaos, seed: int, record_property: Any) -> None:
@@ -205,4 +214,6 @@ def test_sources_that_misbehave_at_random(chaos: Chaos, seed: int, record_proper
         chaos.recover()
         assert_undisturbed(chaos.store, chaos.expected)
     met = chaos.upstream.outcomes() - before
-    record_property("faults", sum(met[fault] for fault in FAULTS))
+    faults = sum(met[fault] for fault in FAULTS)
+    assert faults > 0
+    record_property("faults", faults)

@@ -121,6 +121,40 @@ def test_functions_whose_clocks_are_minutes_apart(
     assert world.statuses() == {"success": HOURS}
 
 
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "not even noted"])
+def test_what_failed_is_told_though_the_step_could_not_note_it(
+    world: World, expected: list[State], noted: bool
+) -> None:
+    """One function refuses its settings before it reads its note; the other one is killed."""
+    right, invoke = world.functions.environment, world.functions.invoke
+    world.functions.environment = {**right, "COINGECKO_PAGES": "many"}
+    last_words = f"RequestId: 7 {'x' * 30_000}"
+
+    def failing(name: str, event: Any) -> Any:
+        if name == "extract_coinpaprika":
+            raise FunctionFailed("Runtime.ExitError", last_words)
+        if "caught" in event and not noted:
+            raise FunctionFailed("TerminalError", "store_unavailable: no primary")
+        return invoke(name, event)
+
+    world.machine.invoke = failing
+    assert world.run()["status"] == "failed"
+    (run,) = world.store.runs.find({})
+    errors = {result["source"]: result["error"] for result in run["results"]}
+    coingecko, coinpaprika = errors["coingecko"], errors["coinpaprika"]
+    assert coinpaprika["code"] == "Runtime.ExitError"
+    if noted:
+        assert coingecko["code"] == "settings"
+        assert "COINGECKO_PAGES" in coingecko["message"]
+        assert coinpaprika["message"] == last_words[:2000]
+    else:
+        assert coingecko["code"] == "TerminalError"
+        assert "log of its function" in coingecko["message"]
+    world.functions.environment, world.machine.invoke = right, invoke
+    world.run()
+    assert_undisturbed(world.store, expected[0])
+
+
 def test_an_execution_aborted_at_its_worst_moment(world: World, expected: list[State]) -> None:
     """Pages are fetched, one batch is loaded, and nobody closes the run."""
     stop = threading.Event()

@@ -23,7 +23,6 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from marketdata import clock
 from marketdata.errors import StateConflict, TerminalError
 from marketdata.load import loader
 from marketdata.schema.record import MAX_AHEAD, Fault
@@ -32,6 +31,7 @@ from marketdata.store.batches import Counts
 from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.quarantine import Selection
 from marketdata.store.raw import find_raw
+from marketdata.store.server_time import server_clock
 
 MAX_ROWS = 1_000
 """Rows that one call tries at most; each is in one transaction with others of its raw batch."""
@@ -188,7 +188,8 @@ class _Attempt:
     def __init__(self, store: Store, raw: Document, ids: Sequence[str]) -> None:
         self._store = store
         self._raw = raw
-        self._now = clock.now()
+        # Of the server: what lies too far ahead of it is told by all functions alike.
+        self._now = server_clock(store).now()
         self._aside = quarantine.of_raw(store, raw["_id"])
         wanted = set(ids)
         # Those that are gone somebody else has loaded.

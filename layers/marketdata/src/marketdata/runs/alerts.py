@@ -11,6 +11,8 @@ from pydantic import Field
 from marketdata.errors import TerminalError, TransientError
 from marketdata.settings import Settings
 from marketdata.store import alerts
+from marketdata.store import batches as checkpoints
+from marketdata.store.batches import Parked
 from marketdata.store.connection import Document, Store
 
 _LOG = Logger()
@@ -102,7 +104,8 @@ def review(store: Store, after: int) -> None:
         consecutive, alerted = failures["consecutive"], failures.get("alerted")
         series = f"failing/{source}/{failures.get('first_run_id')}"
         if alerted is not None and (consecutive == 0 or alerted != series):
-            alerts.put(store, alerted.replace("failing/", "recovered/", 1), _recovered(source))
+            recovered = _recovered(source, checkpoints.parked_by_source(store).get(source))
+            alerts.put(store, alerted.replace("failing/", "recovered/", 1), recovered)
             alerts.set_alerted(store, source, alerted, None)
             alerted = None
         if alerted is None and consecutive >= after:
@@ -126,13 +129,19 @@ def _failing(source: str, failures: Document) -> Document:
     }
 
 
-def _recovered(source: str) -> Document:
-    return {
-        "kind": "source_recovered",
-        "source": source,
-        "subject": f"{source} works again",
-        "text": f"The source {source}, which had failed several times in a row, works again.",
-    }
+def _recovered(source: str, parked: Parked | None) -> Document:
+    subject = f"{source} works again"
+    text = f"The source {source}, which had failed several times in a row, works again."
+    if parked is not None:
+        subject += ", but batches of it are parked"
+        text += (
+            f"\n\nBatches of it that were given up: {parked.batches}. Their rows are not loaded, "
+            "and no run tries them again by itself. Remove the cause, which GET /runs/RUN names in "
+            "`failed_batches`, and ask for POST /runs/RUN/retry, for each of these runs:\n\n"
+            + "\n".join(parked.runs)
+            + "\n\nGET /stats has `parked_batches` as long as there are any."
+        )
+    return {"kind": "source_recovered", "source": source, "subject": subject, "text": text}
 
 
 def send(store: Store, notifier: Notifier | None) -> int:

@@ -40,6 +40,7 @@ _OUTAGES = (
     "store_unavailable",
     "store_full",
     "store_refused",
+    "query_timeout",
     "TransientError",
     "Lambda.ClientExecutionTimeoutException",
     "Lambda.ServiceException",

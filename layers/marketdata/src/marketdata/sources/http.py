@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from math import inf
 from typing import Any
 
 import requests
@@ -184,49 +183,70 @@ class Answer:
         return self.status == _NOT_MODIFIED
 
 
-_DEADLINE: ContextVar[float] = ContextVar("deadline", default=inf)
-"""By the monotonic clock, when the answer that is being asked for must be there."""
+class _Deadline:
+    """When an answer must be there as a whole; then its connection is shut down.
 
-
-@contextmanager
-def _ended_in_time(sock: socket.socket) -> Iterator[None]:
-    """Shut a connection down if the deadline comes first.
-
-    Silence is noticed by the socket. But the head of an answer is read line by line, and each
-    byte that arrives begins the time of silence anew.
+    Silence is noticed by the socket. But the head of an answer is read line by line, as is a body
+    that comes in chunks, and each byte that arrives begins the time of silence anew.
     """
-    left = _DEADLINE.get() - time.monotonic()
-    if left == inf:
-        yield
-        return
-    # Of the connection itself: one with TLS would first take leave of the other side.
-    timer = threading.Timer(max(0.0, left), _shut_down, (sock,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-    if time.monotonic() >= _DEADLINE.get():
-        # A head that ends in the middle of its fields is taken for a whole one.
-        raise ConnectionAbortedError
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+        self._timer: threading.Timer | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the end of what is read can't be taken for the end of the answer any more."""
+        return time.monotonic() >= self._at
+
+    def watch(self, sock: socket.socket) -> None:
+        """Shut this connection down at the deadline, unless it is given up before."""
+        self.give_up()
+        left = max(0.0, self._at - time.monotonic())
+        self._timer = threading.Timer(left, _shut_down, (sock,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def give_up(self) -> None:
+        """Nothing is waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _shut_down(sock: socket.socket) -> None:
+    # Of the connection itself: one with TLS would first take leave of the other side.
     with suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
+_DEADLINE: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
+"""Of the answer that is being asked for."""
+
+
+def _head_in_time(
+    sock: socket.socket, read: Callable[[], urllib3.response.HTTPResponse]
+) -> urllib3.response.HTTPResponse:
+    """Read the head of an answer, and keep to the deadline from then on."""
+    deadline = _DEADLINE.get()
+    if deadline is None:
+        return read()
+    deadline.watch(sock)
+    response = read()
+    if deadline.passed:
+        # A head that ends in the middle of its fields is taken for a whole one.
+        response.close()
+        raise ConnectionAbortedError
+    return response
+
+
 class _Connection(urllib3.connection.HTTPConnection):
     def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
-        with _ended_in_time(self.sock):
-            return super().getresponse()
+        return _head_in_time(self.sock, super().getresponse)
 
 
 class _SecureConnection(urllib3.connection.HTTPSConnection):
     def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
-        with _ended_in_time(self.sock):
-            return super().getresponse()
+        return _head_in_time(self.sock, super().getresponse)
 
 
 class _Pool(urllib3.HTTPConnectionPool):
@@ -291,17 +311,61 @@ def get(
         UpstreamMalformed: a body larger than the limit, or of another type than JSON.
         SettingsError: the address or the key can't be put into a request.
     """
-    deadline = time.monotonic() + limits.total_seconds
     url = _without_query(request.url)
     where = f"{url} (page {request.page})"
     conditions = known.headers if known else {}
     headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **request.headers}
+    deadline = _Deadline(limits.total_seconds)
+    with (
+        _giving_up(deadline),
+        _send(session, request, {**headers, **conditions}, where, limits, deadline) as response,
+    ):
+        received_at = now()
+        said = (part for value in request.headers.values() for part in (value, *value.split()))
+        head = Head(_secrets=tuple(part for part in said if len(part) >= _SECRET))
+        try:
+            _require_page(response, where, received_at, head, conditional=bool(conditions))
+            yield Answer(
+                url=url,
+                status=response.status_code,
+                validators=Validators(
+                    response.headers.get("ETag"), response.headers.get("Last-Modified")
+                ),
+                content_type=response.headers.get("Content-Type", ""),
+                received_at=received_at,
+                chunks=_body(response, where, deadline, limits.max_bytes, head),
+                head=head,
+            )
+        except MarketDataError as error:
+            if text := head.text():
+                error.details.setdefault("payload_head", text)
+            raise
+
+
+@contextmanager
+def _giving_up(deadline: _Deadline) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        deadline.give_up()
+
+
+def _send(
+    session: Session,
+    request: PageRequest,
+    headers: Mapping[str, str],
+    where: str,
+    limits: Limits,
+    deadline: _Deadline,
+) -> requests.Response:
+    """The answer, of which the head has been read."""
+    url = _without_query(request.url)
     bounded = _DEADLINE.set(deadline)
     try:
-        response = session.get(
+        return session.get(
             request.url,
             params=request.params,
-            headers={**headers, **conditions},
+            headers=headers,
             timeout=(limits.connect_seconds, limits.read_seconds),
             stream=True,
             allow_redirects=False,
@@ -323,7 +387,7 @@ def get(
             f"{where} did not answer within {limits.read_seconds:.3g} s. {_AGAIN}"
         ) from None
     except requests.RequestException as error:
-        if time.monotonic() >= deadline:
+        if deadline.passed:
             raise UpstreamUnavailable(
                 f"{where} was still sending the head of its answer after its time was up. {_AGAIN}"
             ) from None
@@ -332,27 +396,6 @@ def get(
         ) from None
     finally:
         _DEADLINE.reset(bounded)
-    with response:
-        received_at = now()
-        said = (part for value in request.headers.values() for part in (value, *value.split()))
-        head = Head(_secrets=tuple(part for part in said if len(part) >= _SECRET))
-        try:
-            _require_page(response, where, received_at, head, conditional=bool(conditions))
-            yield Answer(
-                url=url,
-                status=response.status_code,
-                validators=Validators(
-                    response.headers.get("ETag"), response.headers.get("Last-Modified")
-                ),
-                content_type=response.headers.get("Content-Type", ""),
-                received_at=received_at,
-                chunks=_body(response, where, deadline, limits.max_bytes, head),
-                head=head,
-            )
-        except MarketDataError as error:
-            if text := head.text():
-                error.details.setdefault("payload_head", text)
-            raise
 
 
 def _require_page(
@@ -376,9 +419,15 @@ def _require_page(
 
 
 def _body(
-    response: requests.Response, where: str, deadline: float, max_bytes: int, head: Head
+    response: requests.Response, where: str, deadline: _Deadline, max_bytes: int, head: Head
 ) -> Iterator[bytes]:
     size = 0
+
+    def still_sending() -> UpstreamUnavailable:
+        return UpstreamUnavailable(
+            f"{where} was still sending after its time was up ({size} bytes came). {_AGAIN}"
+        )
+
     try:
         # `read1` gives what has arrived; `iter_content` would wait for a full chunk, however
         # slowly it drips, and the deadline would never be looked at.
@@ -390,15 +439,18 @@ def _body(
                     f"{where} answered more than {max_bytes} bytes, which no page of it should "
                     "be. If that is right, raise Limits in marketdata/sources/http.py."
                 )
-            if time.monotonic() > deadline:
-                raise UpstreamUnavailable(
-                    f"{where} was still sending after its time was up ({size} bytes came). {_AGAIN}"
-                )
+            if deadline.passed:
+                raise still_sending()
             yield chunk
     except urllib3.exceptions.HTTPError as error:
+        if deadline.passed:
+            raise still_sending() from None
         raise UpstreamUnavailable(
             f"{where} broke off its answer after {size} bytes: {_cause(error)}. {_AGAIN}"
         ) from None
+    if deadline.passed:
+        # A body without a length ends with its connection, which was shut down.
+        raise still_sending()
 
 
 def _refusal(

@@ -18,6 +18,7 @@ over what it left, so a batch is found by (run_id, input, number) and never by a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import batched
@@ -54,6 +55,7 @@ _PASSING = (
 _PASSES = 10
 """How often what is left is looked for while it is taken over."""
 _ERROR_CHARACTERS = 2_000
+_RUNS_TOLD = 10
 _DUPLICATE_KEY = 11000
 _WRITTEN_TOGETHER = 1_000
 
@@ -74,6 +76,15 @@ class BatchKey:
     def filter(self) -> Document:
         """Finds the batch while that run owns it."""
         return {"run_id": self.run_id, "input": self.input, "number": self.number}
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The parked batches of one source, of all runs."""
+
+    batches: int
+    runs: list[str]
+    """The runs that have them, the last ones; those that `unpark` is for."""
 
 
 @dataclass(slots=True)
@@ -557,6 +568,36 @@ def parked(store: Store, run_id: str) -> int:
     """How many batches of a run are parked."""
     with store_errors(f"counting the parked batches of run {run_id}"):
         return store.batches.count_documents({"run_id": run_id, "parked": True})
+
+
+def parked_by_source(store: Store) -> dict[str, Parked]:
+    """What is parked of each source; `csv` stands for all uploads.
+
+    It looks at batches that are not loaded, of which there are few however many there are in all.
+    """
+    with store_errors("counting the parked batches"):
+        groups = list(
+            store.batches.aggregate(
+                [
+                    {"$match": {"state": {"$in": list(UNFINISHED)}, "parked": True}},
+                    {
+                        "$group": {
+                            "_id": {"input": "$input", "run_id": "$run_id"},
+                            "batches": {"$sum": 1},
+                        }
+                    },
+                ],
+                hint="unfinished",
+            )
+        )
+    found: dict[str, Counter[str]] = {}
+    for group in groups:
+        name = "csv" if leases.is_object(group["_id"]["input"]) else group["_id"]["input"]
+        found.setdefault(name, Counter())[group["_id"]["run_id"]] += group["batches"]
+    return {
+        name: Parked(of_runs.total(), sorted(of_runs, reverse=True)[:_RUNS_TOLD])
+        for name, of_runs in found.items()
+    }
 
 
 def take_over(store: Store, input_id: str, run_id: str) -> list[Document]:

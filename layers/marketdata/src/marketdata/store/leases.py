@@ -3,13 +3,13 @@
 That one run at a time has an input is the promise of the index over `runs.holds`. The lease
 beside the input (`sources.<name>.lease`, `objects.<id>.lease`) is what everybody else can go by:
 it tells a step of a run whether the run still has what it had when the step began. Its number
-fences what is written beside it, such as a watermark; its times are those of MongoDB's own clock,
+fences what is written beside it, such as a watermark. It lasts as long as the run: until that ends,
+or has given no sign of life until its `expires_at`, which `runs.renew` sets by MongoDB's own clock,
 so that the clocks of functions do not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -52,7 +52,6 @@ def acquire(store: Store, run_id: str, input_id: str) -> int:
     lease = {
         "run_id": {"$literal": run_id},
         "number": {"$cond": [mine, number, {"$add": [number, 1]}]},
-        "expires_at": {"$add": ["$$NOW", milliseconds(LEASE)]},
     }
     with store_errors(f"acquiring the lease of {input_id} for run {run_id}"):
         while True:
@@ -81,25 +80,6 @@ def acquire(store: Store, run_id: str, input_id: str) -> int:
 def _holds(store: Store, run_id: str, input_id: str) -> bool:
     alive = {"_id": run_id, "status": "running", "closing": {"$exists": False}, "holds": input_id}
     return store.runs.find_one(alive, {"_id": 1}) is not None
-
-
-def renew(store: Store, run_id: str, input_ids: Iterable[str], *, pause_seconds: float = 0) -> None:
-    """Set the leases that a run has back to their full time; one that lasts longer stays.
-
-    Args:
-        store: the database.
-        run_id: the run.
-        input_ids: its inputs.
-        pause_seconds: so long no other sign of life can be expected; it comes on top.
-    """
-    life = LEASE + timedelta(seconds=pause_seconds)
-    until = {"$max": ["$lease.expires_at", {"$add": ["$$NOW", milliseconds(life)]}]}
-    with store_errors(f"renewing the leases of run {run_id}"):
-        for input_id in input_ids:
-            _collection(store, input_id).update_one(
-                {"_id": input_id, "lease.run_id": run_id},
-                [{"$set": {"lease.expires_at": until}}],
-            )
 
 
 def require(store: Store, run_id: str, input_id: str, number: int | None = None) -> None:

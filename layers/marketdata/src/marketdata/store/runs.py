@@ -7,7 +7,7 @@ MongoDB's own clock: functions run on many machines, whose clocks may differ.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -127,11 +127,6 @@ def renew(store: Store, run_id: str, *, pause_seconds: float = 0) -> bool:
             {"_id": run_id, **_ALIVE},
             [{"$set": {"expires_at": {"$cond": [enough, "$expires_at", _after(life)]}}}],
         )
-        if result.modified_count:
-            # The leases follow, as often as the run's own time is written.
-            run = store.runs.find_one({"_id": run_id}, {"holds": 1}) or {}
-            holds = run.get("holds", ())
-            leases.renew(store, run_id, holds, pause_seconds=pause_seconds)
     return result.matched_count == 1
 
 
@@ -142,6 +137,16 @@ def set_input(store: Store, run_id: str, input_id: str, fields: Mapping[str, Any
     with store_errors(f"noting progress of {input_id} in run {run_id}"):
         store.runs.update_one(
             {"_id": run_id, **_ALIVE}, [{"$set": {"expires_at": longer, **noted}}]
+        )
+
+
+def note_error(store: Store, run_id: str, input_id: str, error: Mapping[str, Any]) -> None:
+    """Note why an input of a running run failed, unless something is noted already."""
+    place = f"inputs.{input_id}"
+    unsaid = {place: {"$exists": True}, f"{place}.error": None}
+    with store_errors(f"noting why {input_id} failed in run {run_id}"):
+        store.runs.update_one(
+            {"_id": run_id, **_ALIVE, **unsaid}, {"$set": {f"{place}.error": dict(error)}}
         )
 
 
@@ -245,6 +250,15 @@ def end(store: Store, run_id: str, fields: Mapping[str, Any]) -> bool:
             [{"$set": {**told, "ended_at": "$$NOW"}}, {"$unset": ["holds", "closing"]}],
         )
     return result.matched_count == 1
+
+
+def expiries(store: Store, run_ids: Sequence[str]) -> dict[str, datetime]:
+    """Until when those of some runs that are under way live without a further sign of life."""
+    with store_errors("looking until when runs live"):
+        found = store.runs.find(
+            {"_id": {"$in": list(run_ids)}, "status": "running"}, {"expires_at": 1}
+        )
+        return {run["_id"]: run["expires_at"] for run in found}
 
 
 def expired(store: Store) -> list[Document]:

@@ -528,8 +528,9 @@ def overview(store: Store) -> list[Document]:
     Returns:
         For each `name`; `throttling`, `{quota_per_minute, burst, rate_per_minute, tokens_left,
         events, last_event_at, blocked_until, retry_latency_seconds}`; `breaker`, `{state, until,
-        failures}`; `failures`, as `alerts.failures` has it. The first two are None of what was
-        never asked, as uploads.
+        failures}`; `failures`, as `alerts.failures` has it; `lease`, `{run_id, number}` of the run
+        that had it last. The first two are None of what was never asked, as uploads; the last one
+        of what no run ever held.
     """
     rate = {"$multiply": ["$bucket.rate_per_minute", _PACE / 60_000]}
     full = {
@@ -601,6 +602,7 @@ def overview(store: Store) -> list[Document]:
                             "throttling": {"$cond": [asked, throttling, None]},
                             "breaker": {"$cond": [asked, breaker, None]},
                             "failures": {"$ifNull": ["$failures", {}]},
+                            "lease": {"$ifNull": ["$lease", None]},
                         }
                     },
                     {"$sort": {"name": 1}},

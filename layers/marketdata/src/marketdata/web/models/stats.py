@@ -94,6 +94,16 @@ class SourceError(Form):
     run_id: str | None = Field(examples=[RUN_ID])
 
 
+class SourceLease(Form):
+    """Which run has a source now."""
+
+    run_id: str = Field(examples=[RUN_ID])
+    number: int = Field(description="It grows whenever the source changes hands.")
+    expires_at: Time = Field(
+        description="Without a further sign of life of the run until then, the next one ends it."
+    )
+
+
 class SourceState(Form):
     """How a source is at the moment, by the database's clock."""
 
@@ -106,6 +116,16 @@ class SourceState(Form):
     last_failure_at: Time | None = Field(description="The end of its last run that was none.")
     last_error: SourceError | None = Field(
         description="What was wrong in its last run that was no success; it stays after a success."
+    )
+    parked_batches: int = Field(
+        description="Batches of it that were given up as loading them failed too often, of all "
+        "runs. No run tries them again by itself: remove the cause, then `POST "
+        "/runs/{run_id}/retry`, for each of `parked_runs`."
+    )
+    parked_runs: list[str] = Field(description="The runs that have these, the last 10.")
+    lease: SourceLease | None = Field(
+        description="Null while no run has it. Of uploads each object has one of its own, which "
+        "is not shown here."
     )
 
 
@@ -127,6 +147,9 @@ class Stats(Answer):
         description="Mean time of the window's runs from start to end; null without any.",
     )
     window: Window
+    parked_batches: int = Field(
+        description="Batches of all sources that were given up; see `sources`, which says whose."
+    )
     sources: dict[str, SourceState] = Field(
         description="How each source is at the moment, by name; `csv` stands for uploads. A source "
         "is listed from its first run on."

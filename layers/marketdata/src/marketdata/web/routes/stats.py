@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 
 from aws_lambda_powertools.event_handler import Request
 
 from marketdata import clock
 from marketdata.runs.lifecycle import SUCCESS
-from marketdata.store import queries, sources
+from marketdata.store import batches, queries, runs, sources
+from marketdata.store.batches import Parked
 from marketdata.store.connection import Document
 from marketdata.web.models.stats import Stats
 from marketdata.web.responses import responses
@@ -41,6 +43,9 @@ def get_stats(request: Request) -> Stats:
     totals = queries.total_counts(store)
     ended = queries.ended_runs(store, limit=WINDOW)
     statuses = Counter(run["status"] for run in ended)
+    parked = batches.parked_by_source(store)
+    found = sources.overview(store)
+    alive = runs.expiries(store, [one["lease"]["run_id"] for one in found if one["lease"]])
     of_last = None
     if last is not None:
         sums = summary(last, inputs_of(store, [last])[last["_id"]])["totals"]
@@ -61,7 +66,15 @@ def get_stats(request: Request) -> Stats:
                 "runs": len(ended),
                 **{name: statuses[name] for name in ("success", "partial_success", "failed")},
             },
-            "sources": {one["name"]: _source(one) for one in sources.overview(store)},
+            "parked_batches": sum(of_source.batches for of_source in parked.values()),
+            "sources": {
+                one["name"]: {
+                    **_source(one),
+                    **_parked(parked.get(one["name"])),
+                    "lease": _lease(one["lease"], alive),
+                }
+                for one in found
+            },
             "run_id": last["_id"] if last else None,
         }
     )
@@ -100,6 +113,21 @@ def _source(found: Document) -> Document:
     }
 
 
+def _parked(found: Parked | None) -> Document:
+    return {
+        "parked_batches": found.batches if found else 0,
+        "parked_runs": found.runs if found else [],
+    }
+
+
+def _lease(lease: Document | None, alive: Mapping[str, datetime]) -> Document | None:
+    """Who has a source now: a run's leases last as long as it lives."""
+    if lease is None or lease["run_id"] not in alive:
+        return None
+    run_id = lease["run_id"]
+    return {"run_id": run_id, "number": lease["number"], "expires_at": _iso(alive[run_id])}
+
+
 def _iso(time: datetime | None) -> str | None:
     return None if time is None else clock.iso(time)
 
@@ -112,8 +140,8 @@ def _incremental(counts: Document) -> Document:
     }
 
 
-def _mean_ms(runs: list[Document]) -> float | None:
-    if not runs:
+def _mean_ms(ended: list[Document]) -> float | None:
+    if not ended:
         return None
-    milliseconds = [clock.to_ms(run["ended_at"]) - clock.to_ms(run["started_at"]) for run in runs]
+    milliseconds = [clock.to_ms(run["ended_at"]) - clock.to_ms(run["started_at"]) for run in ended]
     return sum(milliseconds) / len(milliseconds)
