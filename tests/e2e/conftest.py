@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-import boto3
 import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from tests.support.stack import StackUnderTest, running_stack
 from tests.support.upstream import Upstream, upstream
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 COINGECKO = "/api/v3/coins/markets"
 COINPAPRIKA = "/v1/tickers"
@@ -36,22 +31,13 @@ def stack(sources: Upstream) -> Iterator[StackUnderTest]:
         yield running
 
 
-def empty_bucket(stack: StackUnderTest) -> None:
-    """Delete all versions of all uploads."""
-    s3: S3Client = boto3.client("s3", **stack.boto3_options())  # type: ignore[call-overload]
-    bucket = stack.description["bucket"]
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-            s3.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
-
-
 @pytest.fixture
 def database(stack: StackUnderTest) -> Iterator[Database[dict[str, object]]]:
     """The stack's database, emptied of what earlier tests left, its indexes kept.
 
     The bucket is emptied with it: what nobody knows to be loaded would come with the next run.
     """
-    empty_bucket(stack)
+    stack.empty_bucket()
     client: MongoClient[dict[str, object]] = MongoClient(stack.mongodb_uri, tz_aware=True)
     with client:
         database = client[stack.database]

@@ -12,7 +12,6 @@ import pytest
 from pymongo.database import Database
 
 from local.replay.csv_sample import SAMPLE_ROWS, sample_csv
-from tests.e2e.conftest import empty_bucket
 from tests.support.stack import StackUnderTest
 from tests.support.waiting import wait_for
 
@@ -35,9 +34,9 @@ class Uploads:
 
 @pytest.fixture
 def uploads(stack: StackUnderTest) -> Iterator[Uploads]:
-    empty_bucket(stack)
+    stack.empty_bucket()
     yield Uploads(stack)
-    empty_bucket(stack)
+    stack.empty_bucket()
 
 
 def ended_runs(stack: StackUnderTest, database: Database[Any], count: int) -> list[dict[str, Any]]:

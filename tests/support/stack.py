@@ -18,8 +18,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+import boto3
 
 from local.parameters import read_parameters
 from local.processes import free_port
@@ -28,6 +30,9 @@ from local.settings import ROOT, setting_names
 from tests.support.mongod import state_folder
 from tests.support.network import known_as, listen_on, stack_kind
 from tests.support.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 COMMAND_SECONDS = 240 * PATIENCE
 
@@ -88,6 +93,14 @@ class StackUnderTest:
             "aws_access_key_id": "test",
             "aws_secret_access_key": "test",
         }
+
+    def empty_bucket(self) -> None:
+        """Delete all versions of all uploads."""
+        s3: S3Client = boto3.client("s3", **self.boto3_options())  # type: ignore[call-overload]
+        bucket = self.description["bucket"]
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                s3.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
 
     def environment(self, **settings: str) -> dict[str, str]:
         """Return the variables for ``python -m local``; ``settings`` come on top of its own."""

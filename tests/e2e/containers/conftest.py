@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_csv_upload import Uploads
 from tests.support.network import stack_kind
 from tests.support.stack import StackUnderTest
 
@@ -20,7 +19,6 @@ collect_ignore_glob = {
 @pytest.fixture
 def empty_bucket(stack: StackUnderTest) -> Iterator[None]:
     """Nothing that a run could take is in the bucket, before and afterwards."""
-    bucket = Uploads(stack)
-    bucket.empty()
+    stack.empty_bucket()
     yield
-    bucket.empty()
+    stack.empty_bucket()
