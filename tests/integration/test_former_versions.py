@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from marketdata.load import incoming, loader, writing
 from marketdata.load.loader import load_batch, load_within
+from marketdata.schema.identity import time_of
 from marketdata.store import records
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
@@ -30,14 +31,20 @@ type Row = tuple[str, float, str]
 
 
 def upload(
-    store: Store, rows: Sequence[Row], minute: int, *, key: str = "prices", batch_rows: int = 100
+    store: Store,
+    rows: Sequence[Row],
+    minute: int,
+    *,
+    key: str = "prices",
+    name: str = "",
+    batch_rows: int = 100,
 ) -> Upload:
     """A version of a file, cut into batches."""
     lines = [f"{coin},{price},{day}\n" for coin, price, day in rows]
     return Upload(
         store,
         (HEADER + "".join(lines)).encode(),
-        name=f"{minute}",
+        name=name or f"{minute}",
         key=key,
         received=FIRST + timedelta(minutes=minute),
         batch_rows=batch_rows,
@@ -197,6 +204,50 @@ def test_ranges_of_the_former_version_may_have_contradicted_each_other(store: St
     assert line_of(store, "C7") == [1.0, 5.0]
 
 
+def test_rows_that_came_again_when_something_else_had_been_said(store: Store) -> None:
+    """The very rows of the former version are on record, yet as of a later receipt."""
+    other = on("2025-05-05", C5=9.0)
+    upload(store, MONDAY, 0).load()
+    assert upload(store, MONDAY, 5).load() == Counts(rows_in=10, unchanged=10)
+    upload(store, other, 2, key="other").load()
+    upload(store, changed(MONDAY, C3=2.0), 3).load()
+    upload(store, other, 4, key="another").load()
+    assert line_of(store, "C5") == [1.0, 9.0, 1.0, 9.0, 1.0]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_part_that_is_known_comes_after_one_that_is_not(
+    store: Store, order: tuple[int, int]
+) -> None:
+    """Whatever the names of the versions: those of S3 do not tell which came first."""
+    parts = [*MONDAY, *changed(MONDAY, C5=3.0)]
+    upload(store, parts, 0, name="z", batch_rows=10).load()
+    parts[5] = ("C5", 7.0, "2025-05-05")
+    again = upload(store, parts, 1, name="a", batch_rows=10)
+    for number in order:
+        load_batch(store, BatchKey(again.run_id, again.input_id, number), again.objects)
+    assert line_of(store, "C5") == [1.0, 3.0, 7.0, 3.0]
+
+
+def test_a_file_whose_old_rows_go_covers_what_it_has(store: Store) -> None:
+    days = [f"2025-05-{day:02}" for day in range(1, 9)]
+    for minute in range(6):
+        rolling = [row for day in days[minute : minute + 3] for row in on(day)]
+        file = upload(store, rolling, minute)
+        file.load()
+        (batch,) = batches_of(store, file)
+        ids = [d["_id"] for d in store.market_data.find({"timestamp": _times(rolling)}, {"_id": 1})]
+        assert batch.get("passed_over", 0) == (20 if minute else 0)
+        assert [time_of(batch["covers"][end]) for end in ("first", "last")] == [
+            time_of(min(ids)),
+            time_of(max(ids)),
+        ]
+
+
+def _times(rows: Sequence[Row]) -> Document:
+    return {"$in": [datetime.fromisoformat(f"{day}T00:00Z") for _, _, day in rows]}
+
+
 def test_a_run_may_be_told_to_read_them_all(store: Store) -> None:
     upload(store, MONDAY, 0).load()
     again = upload(store, changed(MONDAY, C3=2.0), 1)
@@ -318,7 +369,7 @@ def lines_of(store: Store) -> dict[tuple[str, str], list[tuple[float, int, int]]
     """The records as the reference tells them."""
     return {
         (document["symbol"], f"{document['timestamp']:%Y-%m-%d}"): [
-            (s["price_usd"], int(s["run_id"].rpartition("-")[2]), s["row"])
+            (s["price_usd"], int(s["version"]), s["row"])
             for s in (*document.get("history", ()), document)
         ]
         for document in store.market_data.find({})
@@ -328,12 +379,6 @@ def lines_of(store: Store) -> dict[tuple[str, str], list[tuple[float, int, int]]
 def clear(store: Store) -> None:
     for name in ("market_data", "latest_prices", "raw_batches", "batches", "quarantine", "runs"):
         store.database[name].delete_many({})
-
-
-def work(uploads: Sequence[Upload]) -> Iterator[tuple[Upload, BatchKey]]:
-    for file in uploads:
-        for number in file.numbers:
-            yield file, BatchKey(file.run_id, file.input_id, number)
 
 
 EXAMPLES = int(os.environ.get("VERSIONS_EXAMPLES", "40"))
@@ -352,16 +397,31 @@ def test_any_versions_in_any_order_end_in_the_same_records(
     clear(store)
     drawn = data.draw(versions())
     batch_rows = data.draw(st.sampled_from([3, 100]))
-    uploads = [upload(store, v.rows, v.minute, key=v.key, batch_rows=batch_rows) for v in drawn]
-    jobs = list(work(uploads))
+    uploads: dict[int, Upload] = {}
+    jobs = [
+        (version, number)
+        for version in drawn
+        for number in range((len(version.rows) + batch_rows - 1) // batch_rows)
+    ]
     for _ in range(data.draw(st.sampled_from([0, 0, 1, 3]))):
-        late = jobs.pop(data.draw(st.integers(0, len(jobs) - 1)))
-        jobs.insert(data.draw(st.integers(0, len(jobs))), late)
-    for file, key in jobs:
-        load_batch(store, key, file.objects)
+        if jobs:
+            late = jobs.pop(data.draw(st.integers(0, len(jobs) - 1)))
+            jobs.insert(data.draw(st.integers(0, len(jobs))), late)
+    for version, number in jobs:
+        # Cut when the first of its batches is loaded: what is pending keeps others from being
+        # compared with what came before it.
+        if version.minute not in uploads:
+            uploads[version.minute] = upload(
+                store, version.rows, version.minute, key=version.key, batch_rows=batch_rows
+            )
+        file = uploads[version.minute]
+        load_batch(store, BatchKey(file.run_id, file.input_id, number), file.objects)
     event(f"passed over: {store.batches.count_documents({'passed_over': {'$gt': 0}}) > 0}")
     assert lines_of(store) == reference(drawn)
-    for version, file in zip(drawn, uploads, strict=True):
+    for version in drawn:
+        if not version.rows:
+            continue
+        file = uploads[version.minute]
         counts = [Counts(**batch["counts"]) for batch in batches_of(store, file)]
         assert sum(c.rows_in for c in counts) == len(version.rows)
         assert sum(c.quarantined for c in counts) == sum(price < 0 for _, price, _ in version.rows)

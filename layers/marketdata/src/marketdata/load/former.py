@@ -7,7 +7,7 @@ former version since, and no other row of the new one is about the same records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Self
@@ -16,7 +16,7 @@ from marketdata.csv_files import parsing
 from marketdata.load.context import context_of
 from marketdata.load.incoming import Records, incoming
 from marketdata.load.raw import unpack
-from marketdata.schema.identity import time_of
+from marketdata.schema.identity import span_of, time_of
 from marketdata.store import known_content, quarantine, records, runs
 from marketdata.store.connection import Document, Store
 from marketdata.store.raw import find_raw
@@ -33,8 +33,8 @@ class Former:
     batch: Document
     same: AbstractSet[str]
     """Its lines that are there again, each once and each with a record of its own."""
-    gone: AbstractSet[str]
-    """Its other lines that have records."""
+    gone: Mapping[str, bytes]
+    """The ids of its other lines that have records."""
 
     @classmethod
     def find(cls, store: Store, batch: Document, payload: bytes) -> Self | None:
@@ -61,36 +61,51 @@ class Former:
         # A line that is there twice is a duplicate, and is to be counted as one.
         if len(same) < len(lines) / 2 or sum(map(same.__contains__, lines)) != len(same):
             return None
-        return cls(raw, before, same, known - same)
+        gone = _ids(raw, before, known - same)
+        return None if gone is None else cls(raw, before, same, gone)
 
-    def uncontradicted(self, store: Store) -> Self | None:
+    def covers(self) -> tuple[bytes, bytes] | None:
+        """Ids between which the records of its lines are; None if telling that takes too long.
+
+        As close to them as those of the former version's batch were to its own: a file whose old
+        rows go as new ones come would else cover more with each version.
+        """
+        first, last = self.batch["covers"]["first"], self.batch["covers"]["last"]
+        lost = {
+            self._time(line)
+            for line, id_ in self.gone.items()
+            if time_of(id_) <= time_of(first) or time_of(id_) >= time_of(last)
+        }
+        if all(self._has(time) for time in lost):
+            return first, last
+        times = self._times()
+        return None if times is None else span_of(min(times.values()), max(times.values()))
+
+    def uncontradicted(self, store: Store, first: bytes, last: bytes) -> Self | None:
         """Without the lines that may not say any more what is on record; None if those are many.
 
         To be asked for after the batch has noted that it covers these records: whoever
         contradicts the former version later on finds the batch by that, and asks its rows.
+
+        Args:
+            store: the database.
+            first: the lowest id that its lines may have.
+            last: the highest one.
         """
-        first, last = self.batch["covers"]["first"], self.batch["covers"]["last"]
         received_at, raw_id = self.batch["received_at"], self.batch["raw_id"]
         most = _MOST_REVISED + 1
         revised = records.revised_after(store, first, last, received_at, raw_id, most=most)
         if not revised:
             return self
-        # The time of a line is the one part of an identity that is told without reading it.
-        column = self.raw["layout"]["columns"]["timestamp"]
-        of_line = {line: line.split(",", column + 1)[column] for line in self.same}
-        one_of_each = {time: line for line, time in of_line.items()}
-        if len(revised) == most or len(one_of_each) > len(self.same) / 4:
+        times = self._times() if len(revised) < most else None
+        if times is None:
             return None
-        ids = self._ids(one_of_each.values())
-        if ids is None:
+        doubted = {time_of(id_) for id_ in revised}
+        lines = {line for line in self.same if times[self._time(line)] in doubted}
+        ids = _ids(self.raw, self.batch, lines)
+        if ids is None or len(lines) == len(self.same):
             return None
-        times = {time_of(id_) for id_ in revised}
-        doubtful = {
-            time for time, id_ in zip(one_of_each, ids, strict=True) if time_of(id_) in times
-        }
-        lines = {line for line, time in of_line.items() if time in doubtful}
-        same = self.same - lines
-        return replace(self, same=same, gone=self.gone | lines) if same else None
+        return replace(self, same=self.same - lines, gone={**self.gone, **ids})
 
     def is_apart(self, store: Store, others: Records) -> bool:
         """Whether none of the batch's other rows is about a record that one of `same` is about.
@@ -99,22 +114,26 @@ class Former:
             store: the database.
             others: the batch's other rows.
         """
-        gone = self._ids(self.gone)
-        if gone is None:
-            return False
         # Of its lines each has a record. What has none, then, is not among them.
-        return not records.any_there(store, sorted(set(_ids(others)).difference(gone)))
+        strangers = {id_ for piece in others.pieces for id_ in piece.ids}
+        return not records.any_there(store, sorted(strangers.difference(self.gone.values())))
 
-    def _ids(self, lines: Iterable[str]) -> list[bytes] | None:
-        """What lines of the former version are about, in their order; None if any can't be read.
+    def _time(self, line: str) -> str:
+        """The cell of the one part of an identity that is told without reading the line."""
+        column: int = self.raw["layout"]["columns"]["timestamp"]
+        return line.split(",", column + 1)[column]
 
-        They could be when they were loaded; only a mistake in this program makes it otherwise.
-        """
-        payload = "\n".join(lines).encode()
-        read = incoming(
-            self.raw, payload, origin={}, first_row=0, judged_at=self.batch["received_at"]
-        )
-        return None if read.faults else _ids(read)
+    def _has(self, time: str) -> bool:
+        """Whether one of `same` is of this time."""
+        return any(time in line and self._time(line) == time for line in self.same)
+
+    def _times(self) -> dict[str, bytes] | None:
+        """The times of `same` as they are in ids; None if they are too many to be read."""
+        one_of_each = {self._time(line): line for line in self.same}
+        if len(one_of_each) > len(self.same) / 4:
+            return None
+        ids = _ids(self.raw, self.batch, one_of_each.values())
+        return ids and {time: time_of(ids[line]) for time, line in one_of_each.items()}
 
 
 def _lines(store: Store, before: Document, payload: bytes) -> set[str] | None:
@@ -130,5 +149,13 @@ def _lines(store: Store, before: Document, payload: bytes) -> set[str] | None:
     return set(lines).difference(lines[row["row_number"] - before["first_row"]] for row in aside)
 
 
-def _ids(found: Records) -> list[bytes]:
-    return [id_ for piece in found.pieces for id_ in piece.ids]
+def _ids(raw: Document, batch: Document, lines: Iterable[str]) -> dict[str, bytes] | None:
+    """The records that some lines of a loaded batch are about; None if any can't be read.
+
+    They could be when they were loaded; only a mistake in this program makes it otherwise.
+    """
+    lines = list(lines)
+    payload = "\n".join(lines).encode()
+    read = incoming(raw, payload, origin={}, first_row=0, judged_at=batch["received_at"])
+    ids = [id_ for piece in read.pieces for id_ in piece.ids]
+    return None if read.faults else dict(zip(lines, ids, strict=True))

@@ -183,9 +183,11 @@ class _Load:
         former = Former.find(self._store, self._batch, payload)
         if former is None:
             return None
-        covers = former.batch["covers"]
-        self._cover(covers["first"], covers["last"])
-        former = former.uncontradicted(self._store)
+        covers = former.covers()
+        if covers is None:
+            return None
+        self._cover(*covers)
+        former = former.uncontradicted(self._store, *covers)
         if former is None:
             return None
         found = self._read(raw, payload, lookups, former.same)
@@ -333,8 +335,9 @@ def _origin(raw: Document, batch: Document) -> Document:
         "raw_id": raw["_id"],
         "received_at": batch["received_at"],
     }
-    if "version" in raw:
-        origin["version"] = raw["version"]
+    if "object" in batch:
+        # Its own: of rows that are known, the raw batch may be that of a former version.
+        origin["version"] = batch["object"]["version_id"]
     return {**origin, "inserted_by": batch["_id"]}
 
 

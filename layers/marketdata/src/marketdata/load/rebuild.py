@@ -262,6 +262,9 @@ class _Rebuild:
             self._make_indexes()
             self._drop_expired()
             self._catch_up_beside()
+            for name in _EXCHANGED:
+                # A migration may have made others by now.
+                self._copy_indexes(name)
             beside = {name: getattr(self._beside, name).name for name in _EXCHANGED}
             self._lease.set({"phase": "exchanging", "beside": beside, "since": since})
             self._say("exchanging the collections")

@@ -96,8 +96,13 @@ def _series(source: str, dataset: str, asset_id: str, interval: str) -> bytes:
 
 
 def time_of(id_: bytes) -> bytes:
-    """The part of an `_id` that tells its time."""
+    """The first part of an `_id`, which tells its time and sorts as times do."""
     return id_[:-_HASH_BYTES]
+
+
+def span_of(first: bytes, last: bytes) -> tuple[bytes, bytes]:
+    """The lowest and the highest possible `_id` of these times; see `time_of`."""
+    return first + bytes(_HASH_BYTES), last + b"\xff" * _HASH_BYTES
 
 
 def first_id(timestamp: datetime) -> bytes:

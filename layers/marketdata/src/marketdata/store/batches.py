@@ -393,6 +393,7 @@ def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[
         "received_at",
         "judged_at",
         "first_row",
+        "object.version_id",
     )
     with store_errors(f"looking for batches received after {batch['_id']}"):
         found = store.batches.find(query, dict.fromkeys(needed, 1))

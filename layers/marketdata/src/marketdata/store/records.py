@@ -179,14 +179,15 @@ def revised_after(
         last: the highest id.
         received_at: when the batch was received. What came at the same time counts as later, as
             other ranges of the same file do that come further down in it.
-        raw_id: the batch's raw rows: what they say themselves is not meant.
+        raw_id: the batch's raw rows: what they said then is not meant. (The same rows may have
+            been received again since, after something else was.)
         most: how many ids are returned at most.
     """
     query: Document = {
         "_id": {"$gte": first, "$lte": last},
         "revision": {"$gt": 1},
         "received_at": {"$gte": received_at},
-        "raw_id": {"$ne": raw_id},
+        "$nor": [{"received_at": received_at, "raw_id": raw_id}],
     }
     with store_errors("looking for records that were revised"):
         found = store.market_data.find(query, {"_id": 1}, hint="revised", limit=most)
