@@ -12,7 +12,11 @@ from hypothesis import settings
 
 from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
-from tests.support.mongod import running_mongod
+
+# Assertions there say what they compared, too. Before anything of it is imported.
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.mongod import running_mongod  # noqa: E402
 
 # A busy machine makes single examples slow; what matters is that they are right.
 settings.register_profile("default", deadline=None, max_examples=100)

@@ -55,11 +55,16 @@ def test_loading_the_largest_batch(
     settings: dict[str, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of new rows, then of as many changed ones, then of as many bad ones."""
+    """Of new rows, then of as many changed ones, the same ones again, and as many bad ones."""
     for name, value in settings.items():
         monkeypatch.setenv(name.upper(), str(value))
     rows = settings["batch_rows"]
-    outcomes = {"inserted": "1.0000", "updated": "2.0000", "quarantined": "about3"}
+    outcomes = {
+        "inserted": "1.0000",
+        "updated": "2.0000",
+        "unchanged": "2.0000",
+        "quarantined": "about3",
+    }
     peaks = {}
     for version, (outcome, price) in enumerate(outcomes.items()):
         stream = Stream(rows, settings["batch_bytes"] // rows, price, version)
@@ -69,6 +74,8 @@ def test_loading_the_largest_batch(
         batch = store.batches.find_one({"run_id": run_id})
         assert batch is not None
         assert (batch["state"], batch["counts"][outcome]) == ("loaded", rows)
+        # Compared with the former version, which then is in memory as well.
+        assert batch.get("passed_over", 0) == (rows if outcome == "unchanged" else 0)
         store.runs.update_one({"_id": run_id}, {"$set": {"status": "x"}, "$unset": {"holds": ""}})
     print(f"loading {rows} rows:", peaks)  # noqa: T201 - seen with -s
     assert max(peaks.values()) < LIMIT_MIB

@@ -164,6 +164,7 @@ def test_functions_whose_clocks_are_minutes_apart(chaos: Chaos, sign: int) -> No
         assert chaos.run() == "SUCCEEDED"
         chaos.wait_until_quiet()
     chaos.learn()
+    chaos.recover()
     assert_undisturbed(chaos.store, chaos.expected)
 
 
