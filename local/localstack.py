@@ -88,6 +88,9 @@ class LocalStack:
             "GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
             "LOCALSTACK_HOST": f"127.0.0.1:{self.port}",
             "SKIP_SSL_CERT_DOWNLOAD": "1",
+            # Else, on a machine that is a container itself, all LocalStacks share one file, and
+            # each writes it as it starts: one that reads it at that moment does not start.
+            "CUSTOM_SSL_CERT_PATH": str(self.home / "server.pem"),
             "DISABLE_EVENTS": "1",
             "DNS_ADDRESS": "0",
             # A resource type that it cannot make is an error, not a silent success.

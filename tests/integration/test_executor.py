@@ -114,6 +114,7 @@ class LocalStack:
             "FILESYSTEM_ROOT": str(self.home / "filesystem"),
             "GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
             "SKIP_SSL_CERT_DOWNLOAD": "1",
+            "CUSTOM_SSL_CERT_PATH": str(self.home / "server.pem"),
             "DISABLE_EVENTS": "1",
             "DNS_ADDRESS": "0",
             "LAMBDA_RUNTIME_EXECUTOR": "process",
