@@ -12,11 +12,7 @@ from hypothesis import settings
 
 from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
-
-# Assertions there say what they compared, too. Before anything of it is imported.
-pytest.register_assert_rewrite("tests.support")
-
-from tests.support.mongod import running_mongod  # noqa: E402
+from tests.support.mongod import running_mongod
 
 # A busy machine makes single examples slow; what matters is that they are right.
 settings.register_profile("default", deadline=None, max_examples=100)

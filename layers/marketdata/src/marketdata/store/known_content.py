@@ -24,6 +24,10 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
         before = _before(store, batch)
         if before is None or not _same(before, batch, context):
             return None
+        # Asked before anything is noted, too: what is to be loaded after all has raw rows of its
+        # own, and nobody should take another batch's for them.
+        if "covers" in before and _disturbed(store, before, batch):
+            return None
         # To have it said again keeps it from expiring.
         seen = {"$currentDate": {"seen_at": True}}
         if not store.raw_batches.update_one({"_id": before["raw_id"]}, seen).matched_count:
