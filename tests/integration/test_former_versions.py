@@ -381,7 +381,7 @@ def clear(store: Store) -> None:
         store.database[name].delete_many({})
 
 
-EXAMPLES = int(os.environ.get("VERSIONS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("VERSIONS_EXAMPLES", "30"))
 MANY = settings(
     max_examples=EXAMPLES,
     deadline=None,
