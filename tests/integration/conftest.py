@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from marketdata.load import incoming, writing
 from tests.support.upstream import Upstream, upstream
 
 
@@ -14,3 +15,10 @@ def server() -> Iterator[Upstream]:
     """A source's API that answers as it is told."""
     with upstream() as running:
         yield running
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are read and written two rows at a time."""
+    monkeypatch.setattr(incoming, "PIECE", 2)
+    monkeypatch.setattr(writing, "WRITTEN_TOGETHER", 2)

@@ -25,6 +25,7 @@ from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
 from tests.bench.files import Upload
 from tests.support.pipeline import coin, put_rows
+from tests.support.reference import Lines, reference_lines
 
 TIMES = ("2025-05-09T06:00:00.000Z", "2025-05-09T07:00:00.000Z")
 ROWS = st.tuples(
@@ -49,16 +50,8 @@ def batches_of(pieces: Sequence[tuple[Sequence[Row], int]]) -> list[Batch]:
     return [Batch(number, rows, page) for number, (rows, page) in enumerate(pieces)]
 
 
-def reference(batches: Sequence[Batch]) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
-    """(asset, time) -> the line of (price, batch, row) in which neighbours differ."""
-    lines: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
-    for batch in sorted(batches, key=lambda b: b.received):
-        for number, (asset, time, price) in enumerate(batch.rows):
-            if price > 0:
-                line = lines.setdefault((asset, time), [])
-                if not line or line[-1][0] != price:
-                    line.append((price, batch.received, number))
-    return lines
+def reference(batches: Sequence[Batch]) -> Lines:
+    return reference_lines({batch.received: batch.rows for batch in batches})
 
 
 def put(store: Store, batch: Batch, *, first_row: int = 0, number: int = 0) -> BatchKey:
@@ -74,7 +67,7 @@ def put(store: Store, batch: Batch, *, first_row: int = 0, number: int = 0) -> B
     )
 
 
-def lines_of(store: Store) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
+def lines_of(store: Store) -> Lines:
     """The records as the reference tells them."""
     lines = {}
     for document in store.market_data.find({}):
@@ -102,7 +95,7 @@ def assert_latest_are_copies(store: Store) -> None:
 
 
 def expected_latest(
-    lines: dict[tuple[str, str], list[tuple[float, int, int]]],
+    lines: Lines,
 ) -> dict[str, tuple[str, float]]:
     newest: dict[str, tuple[str, float]] = {}
     for (asset, time), line in sorted(lines.items()):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from marketdata.load import incoming, loader, writing
+from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.schema.identity import time_of
 from marketdata.store import records
@@ -21,6 +21,7 @@ from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
 from tests.bench.files import Upload
+from tests.support.reference import Lines, reference_lines
 
 HEADER = "symbol,price_usd,timestamp\n"
 FIRST = datetime(2025, 5, 10, tzinfo=UTC)
@@ -263,12 +264,6 @@ def test_lines_with_quotes_are_read(store: Store) -> None:
     assert again.load() == Counts(rows_in=10, unchanged=10)
 
 
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incoming, "PIECE", 2)
-    monkeypatch.setattr(writing, "WRITTEN_TOGETHER", 2)
-
-
 @pytest.mark.usefixtures("small_pieces")
 def test_a_batch_that_runs_out_of_time_is_read_whole_then(store: Store) -> None:
     upload(store, [*MONDAY, *TUESDAY], 0).load()
@@ -351,21 +346,16 @@ def versions(draw: st.DrawFn) -> list[Version]:
     return made
 
 
-def reference(
-    all_versions: Sequence[Version],
-) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
-    """(coin, day) -> the line of (price, minute, row) in which neighbours differ."""
-    lines: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
-    for version in sorted(all_versions, key=lambda version: version.minute):
-        for number, (coin, price, day) in enumerate(version.rows):
-            if price > 0:
-                line = lines.setdefault((coin, day), [])
-                if not line or line[-1][0] != price:
-                    line.append((price, version.minute, number))
-    return lines
+def reference(all_versions: Sequence[Version]) -> Lines:
+    return reference_lines(
+        {
+            version.minute: [(coin, day, price) for coin, price, day in version.rows]
+            for version in all_versions
+        }
+    )
 
 
-def lines_of(store: Store) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
+def lines_of(store: Store) -> Lines:
     """The records as the reference tells them."""
     return {
         (document["symbol"], f"{document['timestamp']:%Y-%m-%d}"): [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marketdata.load import incoming, loader, writing
+from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.store import batches as checkpoints
 from marketdata.store.batches import BatchKey, Counts
@@ -136,12 +136,6 @@ def _killed(*_args: object) -> None:
 
 
 # --- batches that take longer than a call has ----------------------------------------------
-
-
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incoming, "PIECE", 2)
-    monkeypatch.setattr(writing, "WRITTEN_TOGETHER", 2)
 
 
 @pytest.mark.usefixtures("small_pieces")
