@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.schema.identity import time_of
-from marketdata.store import records
+from marketdata.store import known_content, records
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
@@ -192,6 +192,67 @@ def test_what_was_said_in_between_and_comes_late(store: Store) -> None:
     assert passed_over(store, again) == [9]
     between.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_what_comes_late_while_a_file_is_being_skipped(
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, died: bool
+) -> None:
+    """Nobody reads another version's rows for those of a batch that is loaded after all."""
+    upload(store, MONDAY, 0).load()
+    between = upload(store, on("2025-05-05", C5=9.0), 1, key="other")
+    again = upload(store, MONDAY, 2)
+    find = known_content.find
+
+    def found_and_then(*args: Any) -> Document | None:
+        known = find(*args)
+        if known and died:
+            raise KeyboardInterrupt
+        if known:
+            between.load()
+        return known
+
+    with monkeypatch.context() as patch:
+        patch.setattr(known_content, "find", found_and_then)
+        if died:
+            with pytest.raises(KeyboardInterrupt):
+                again.load()
+            between.load()
+        else:
+            again.load()
+    if died:
+        again.load()
+    (batch,) = batches_of(store, again)
+    assert "skipped" not in batch
+    assert batch["counts"] == asdict(Counts(rows_in=10, updated=1, unchanged=9))
+    assert line_of(store, "C5") == [1.0, 9.0, 1.0]
+    (record,) = store.market_data.find({"symbol": "C5"})
+    assert record["raw_id"] == batch["raw_id"] != record["history"][0]["raw_id"]
+
+
+def test_who_looks_while_later_values_are_being_brought_in(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It saw a value after which another one was still to be put: it has to be asked, too."""
+    upload(store, MONDAY, 0).load()
+    upload(store, MONDAY, 2, key="the same").load()
+    between = upload(store, on("2025-05-05", C5=9.0), 1, key="between")
+    again = upload(store, on("2025-05-05", C5=9.0), 3, key="again")
+    ask = loader._later_sightings
+    asked = 0
+
+    def ask_and_wait(*args: Any) -> dict[bytes, list[Document]]:
+        nonlocal asked
+        asked += 1
+        found = ask(*args)
+        if asked == 1:
+            again.load()
+        return found
+
+    monkeypatch.setattr(loader, "_later_sightings", ask_and_wait)
+    between.load()
+    assert line_of(store, "C5") == [1.0, 9.0, 1.0, 9.0]
+    assert store.market_data.count_documents({"revision": {"$gt": 1}}) == 1
 
 
 def test_ranges_of_the_former_version_may_have_contradicted_each_other(store: Store) -> None:

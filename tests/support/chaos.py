@@ -28,35 +28,47 @@ from tests.support.machine import Aborted, FunctionFailed, Machine
 from tests.support.simulator import Simulator
 from tests.support.waiting import wait_for
 
-_WHEN_AND_BY_WHOM = frozenset({"run_id", "inserted_by", "received_at", "batch", "batches"})
-_MOMENTS = frozenset({"first_at", "last_at"})
+_LEFT_OUT = frozenset(
+    {"run_id", "inserted_by", "received_at", "batch", "batches", "first_at", "last_at"}
+)
+"""What tells when something came, and by which run."""
 
 type State = dict[str, dict[str, Document]]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, content: Mapping[str, str]) -> Any:
+    """A document without what is left out, and with contents in the place of raw batches."""
     if isinstance(value, Mapping):
-        hidden = _WHEN_AND_BY_WHOM | _MOMENTS
-        return {name: _plain(each) for name, each in value.items() if name not in hidden}
+        plain = {name: _plain(v, content) for name, v in value.items() if name not in _LEFT_OUT}
+        if "raw_id" in plain:
+            plain["raw_id"] = content.get(plain["raw_id"], plain["raw_id"])
+        return plain
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(each, content) for each in value]
     return value
 
 
 def state_of(store: Store, *, sources: Iterable[str] | None = None) -> State:
     """Records with their histories, newest prices, quarantine, and which raw rows are kept.
 
+    The raw rows behind a sighting are told by their content: whether rows that come again are
+    kept again, or are the former ones, depends on what else is being loaded at that moment.
+
     Args:
         store: the database.
         sources: only what came from these; None for everything.
     """
     query: Document = {} if sources is None else {"source": {"$in": list(sources)}}
+    raw = list(store.raw_batches.find(query, {"digest": 1, "rows": 1, "first_row": 1, "source": 1}))
+    content = {str(document["_id"]): f"content {document['digest']}" for document in raw}
     state: State = {}
-    for collection in (store.market_data, store.latest_prices, store.quarantine):
-        found = (_plain(document) for document in collection.find(query))
+    for collection in (store.market_data, store.latest_prices):
+        found = (_plain(document, content) for document in collection.find(query))
         state[collection.name] = {_key(document): document for document in found}
-    raw = store.raw_batches.find(query, {"digest": 1, "rows": 1, "first_row": 1, "source": 1})
-    state["raw_batches"] = {_key(document): document for document in raw}
+    found = (_plain(document, {}) for document in store.quarantine.find(query))
+    state["quarantine"] = {_key(document): document for document in found}
+    kept = ({name: document[name] for name in document if name != "_id"} for document in raw)
+    state["raw_batches"] = {f"{d['digest']} from row {d['first_row']}": d for d in kept}
     return state
 
 

@@ -88,8 +88,8 @@ def load_within(
             counts = _counts_of_known(batch, known)
             if counts.quarantined:
                 quarantine.put_again(store, known["raw_id"], batch)
-            checkpoints.finish(store, key, attempt, counts, _as_known(known))
-            return Loading(counts, again=False)
+            if checkpoints.finish_unread(store, key, attempt, counts, _as_known(known)):
+                return Loading(counts, again=False)
         return _Load(store, key, batch).run(objects, remaining_seconds)
     except StateConflict:
         # A later attempt closes the batch; what this one has written it finds and counts.
@@ -451,11 +451,8 @@ def _later_sightings(
     found: dict[bytes, list[Document]] = {}
     for other in checkpoints.received_later(store, batch, ids):
         raw = find_raw(store, other["raw_id"])
-        if raw is None and "known_raw" in other:
-            raw = find_raw(store, other["known_raw"])
-        if raw is None:
-            checkpoints.note_outdated(store, other["_id"])
-            raw = find_raw(store, other["raw_id"])
+        if raw is None and (raw_id := checkpoints.note_outdated(store, other["_id"])):
+            raw = find_raw(store, raw_id)
         if raw is None:
             continue
         for id_, documents in read_records(raw, other).documents_of(ids).items():

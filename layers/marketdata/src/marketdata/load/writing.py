@@ -264,10 +264,14 @@ def write(store: Store, part: Part, counts: Counts, *, memory: Memory, later: La
 def merge_in(
     store: Store, groups: Groups, counts: Counts, *, memory: Memory, later: Later
 ) -> list[Document]:
-    """Bring records in by merging; see `write`."""
+    """Bring records in by merging; see `write`.
+
+    What later batches say is a change like any other: who looked at a record before that was
+    written has to be asked as well, until nothing changes any more.
+    """
     settled, changed = _settle(store, groups, counts, memory)
-    if changed and (sightings := later(changed)):
-        again, _ = _settle(store, sightings, Counts(), Memory())
+    while changed and (sightings := later(changed)):
+        again, changed = _settle(store, sightings, Counts(), None)
         settled += again
     return settled
 
@@ -309,17 +313,24 @@ def _documents(places: Places) -> dict[bytes, list[Document]]:
 
 
 def _settle(
-    store: Store, groups: Groups, counts: Counts, memory: Memory
+    store: Store, groups: Groups, counts: Counts, memory: Memory | None
 ) -> tuple[list[Document], set[bytes]]:
     """Bring in what needs merging.
 
     Whatever another loader does at the same time is seen as either an existing record or a
     lost update, and the merge starts again from what is there.
 
+    Args:
+        store: the database.
+        groups: the documents of each identity, in the order of rows.
+        counts: inserted, updated and unchanged are added to.
+        memory: of earlier attempts at the batch; None for what other batches say.
+
     Returns:
-        The records as they are now, and the ids of those that existed and were changed, now or
-        before a crash.
+        The records as they are now, and the ids of those that existed and were changed, now or,
+        as far as this batch goes, before a crash.
     """
+    mine, memory = memory is not None, memory or Memory()
     current: list[Document] = []
     changed: set[bytes] = set()
     open_ids = list(groups)
@@ -341,7 +352,7 @@ def _settle(
             if _same_line(old, merged):
                 _count_known(counts, old, groups[id_][0], memory, noted_moved)
                 current.append(old)
-                if _is_in_between(old, groups[id_]):
+                if mine and _is_in_between(old, groups[id_]):
                     # Whoever wrote it, an attempt that died for one, may not have got to ask.
                     changed.add(id_)
             else:

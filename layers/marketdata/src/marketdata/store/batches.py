@@ -389,7 +389,6 @@ def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[
         "run_id",
         "first_run_id",
         "raw_id",
-        "known_raw",
         "received_at",
         "judged_at",
         "first_row",
@@ -400,17 +399,23 @@ def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[
         return list(found.hint("source_received"))
 
 
-def note_outdated(store: Store, batch_id: str) -> None:
+def note_outdated(store: Store, batch_id: str) -> str | None:
     """Tell whoever loads a batch that records which it covers may have changed.
 
     For who can't read the batch's raw rows as they are not kept yet. Whoever loads it keeps
     them first and then asks `is_outdated`; the one that notes this looks for the rows once
     more. In whatever order these come, one of the two sees what the other did.
+
+    Returns:
+        Where the rows are to be looked for: the id of the batch's raw batch, which is another's
+        if the batch was skipped meanwhile; None if the batch is gone.
     """
     with store_errors(f"noting that records of batch {batch_id} have changed"):
         store.batches.update_one(
             {"_id": batch_id, "state": {"$ne": "loaded"}}, {"$set": {"outdated": True}}
         )
+        found = store.batches.find_one({"_id": batch_id}, {"raw_id": 1})
+    return None if found is None else str(found["raw_id"])
 
 
 def is_outdated(store: Store, batch_id: str) -> bool:
@@ -467,25 +472,49 @@ def finish(
         ConservationBroken: the counts don't add up; nothing is written.
         StateConflict: the batch was taken from this attempt, or the input from its run.
     """
+    if not _close(store, key, {"attempts": attempt}, counts, fields or {}):
+        raise _overtaken(key.id, attempt)
+
+
+def finish_unread(
+    store: Store, key: BatchKey, attempt: int, counts: Counts, fields: Mapping[str, Any]
+) -> bool:
+    """Close a batch whose rows need no loading, as `finish` does, if nobody has asked for them.
+
+    Returns:
+        False if somebody has: records that it covers have changed, and it is to be loaded.
+    """
+    unasked = {"attempts": attempt, "outdated": {"$ne": True}}
+    if _close(store, key, unasked, counts, fields):
+        return True
+    mine = {**key.filter(), "state": "loading", "attempts": attempt}
+    with store_errors(f"reading batch {key.id}"):
+        if store.batches.find_one(mine, {"_id": 1}):
+            return False
+    raise _overtaken(key.id, attempt)
+
+
+def _close(
+    store: Store, key: BatchKey, which: Document, counts: Counts, fields: Mapping[str, Any]
+) -> bool:
     counts.check(f"Batch {key.id}")
     leases.require(store, key.run_id, key.input)
     with store_errors(f"closing batch {key.id}"):
         result = store.batches.update_one(
-            {**key.filter(), "state": "loading", "attempts": attempt},
+            {**key.filter(), "state": "loading", **which},
             [
                 {
                     "$set": {
                         "state": "loaded",
                         "loaded_at": "$$NOW",
                         "counts": {"$literal": asdict(counts)},
-                        **{name: {"$literal": value} for name, value in (fields or {}).items()},
+                        **{name: {"$literal": value} for name, value in fields.items()},
                     }
                 },
                 {"$unset": ["progress", "moved", "updated"]},
             ],
         )
-    if result.matched_count == 0:
-        raise _overtaken(key.id, attempt)
+    return result.matched_count == 1
 
 
 def fail(store: Store, key: BatchKey, attempt: int, error: Exception) -> None:

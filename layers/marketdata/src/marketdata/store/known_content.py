@@ -18,30 +18,30 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
 
     The batch takes over the other's cover first. Whoever loads, later on, what was received
     before this one then finds it, and asks its rows; and what is being loaded now has noted its
-    own cover and is seen here.
+    own cover and is seen here. Rows that were never fetched nobody can read: whoever looks for
+    them before the batch is closed marks it as outdated (`batches.note_outdated`), and then it
+    has to be loaded as well.
     """
     with store_errors(f"looking for known content of batch {batch['_id']}"):
         before = _before(store, batch)
         if before is None or not _same(before, batch, context):
             return None
-        # Asked before anything is noted, too: what is to be loaded after all has raw rows of its
-        # own, and nobody should take another batch's for them.
-        if "covers" in before and _disturbed(store, before, batch):
-            return None
         # To have it said again keeps it from expiring.
         seen = {"$currentDate": {"seen_at": True}}
         if not store.raw_batches.update_one({"_id": before["raw_id"]}, seen).matched_count:
             return None
+        if before["raw_id"] != batch["raw_id"] and store.raw_batches.find_one(
+            {"_id": batch["raw_id"]}, {"_id": 1}
+        ):
+            # An attempt that died had kept the batch's own rows, where anybody may have read them.
+            return None
         # Whose rows in quarantine a batch counts that is skipped, without a walk down the line.
-        root = {"known_root": root_of(before)}
-        if "covers" not in before:
-            # It had no records at all, only rows that were set aside.
-            store.batches.update_one({"_id": batch["_id"]}, {"$set": root})
-            return before
-        # The same rows; a file's own may never be fetched.
-        cover = {"covers": before["covers"], "known_raw": before["raw_id"]}
-        store.batches.update_one({"_id": batch["_id"]}, {"$set": cover | root})
-        return None if _disturbed(store, before, batch) else before
+        noted: Document = {"known_root": root_of(before)}
+        if "covers" in before:
+            noted["covers"] = before["covers"]
+        # Without a cover it had no records at all, only rows that were set aside.
+        store.batches.update_one({"_id": batch["_id"]}, {"$set": noted})
+        return None if "covers" in before and _disturbed(store, before, batch) else before
 
 
 def former(store: Store, batch: Document, context: str) -> Document | None:
