@@ -47,6 +47,6 @@ done
 # A process group of its own and in the background, so that a request to stop reaches this script at
 # once, which then lets pytest end what the tests have started.
 set -m
-.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup "$@" </dev/null &
+.venv/bin/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder "$@" </dev/null &
 pytest=$!
 wait "$pytest"

@@ -16,6 +16,12 @@ SCHEMA = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.json")
 # Replaced by the stack's address in each call; "./", as the document says, is no base by itself.
 SCHEMA.config.update(base_url="http://localhost")
 
+LONGEST_REQUEST = 10_240
+"""Bytes of request line and headers that API Gateway takes; with more, LocalStack hangs up.
+
+See "Amazon API Gateway quotas": total combined size of request line and header values.
+"""
+
 
 @pytest.mark.timeout(300)
 @SCHEMA.parametrize()
@@ -30,6 +36,8 @@ def test_answers_are_as_the_document_says(
 ) -> None:
     if case.headers and case.headers.get("Content-Type") == "multipart/form-data":
         # Without a boundary; LocalStack's own gateway fails at it, before any function is asked.
+        return
+    if len(case.as_curl_command(base_url=stack.api_url)) > LONGEST_REQUEST:
         return
     case.call_and_validate(
         base_url=stack.api_url,

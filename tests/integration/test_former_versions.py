@@ -241,7 +241,7 @@ def test_who_looks_while_later_values_are_being_brought_in(
     ask = loader._later_sightings
     asked = 0
 
-    def ask_and_wait(*args: Any) -> dict[bytes, list[Document]]:
+    def ask_and_wait(*args: Any) -> Any:
         nonlocal asked
         asked += 1
         found = ask(*args)
@@ -253,6 +253,24 @@ def test_who_looks_while_later_values_are_being_brought_in(
     between.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0, 9.0]
     assert store.market_data.count_documents({"revision": {"$gt": 1}}) == 1
+    # What it took for known is on record as a change: so what was before it is none again.
+    same = upload(store, MONDAY, 4, key="the same")
+    same.load()
+    assert line_of(store, "C5") == [1.0, 9.0, 1.0, 9.0, 1.0]
+
+
+def test_files_without_versions_are_not_one_file(store: Store) -> None:
+    """Both are of version "null" and of one second: which row comes later is told by its number."""
+    upload(store, MONDAY, 0).load()
+    first = upload(store, [*TUESDAY, *on("2025-05-07"), *MONDAY], 1, key="a", name="a")
+    second = upload(store, [*TUESDAY, *on("2025-05-05", ["C5"], C5=9.0)], 1, key="b", name="b")
+    for number, file in enumerate((first, second)):
+        store.batches.update_many(
+            {"run_id": file.run_id},
+            {"$set": {"object.version_id": "null", "first_row": 10 * number}},
+        )
+        file.load()
+    assert line_of(store, "C5") == [1.0, 9.0, 1.0]
 
 
 def test_ranges_of_the_former_version_may_have_contradicted_each_other(store: Store) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from marketdata import clock
 from marketdata.csv_files import parsing
+from marketdata.load import loader
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import digest_of
 from marketdata.load.replay import Replay, replay
@@ -105,6 +106,29 @@ def test_a_row_too_far_ahead_loads_when_its_time_has_come(store: Store) -> None:
     assert latest.keys() == {"now", "ahead"}
     record = documents(store)[1]
     assert (record["row"], record["inserted_by"], record["revision"]) == (1, key.id, 1)
+
+
+def test_rows_that_are_being_replayed_are_judged_alike_by_whoever_asks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minute, price in enumerate((1.0, 2.0, 1.0)):
+        rows = [coin("ahead", last_updated=AHEAD, current_price=price)]
+        load_batch(store, put_rows(store, rows, run_id=f"run{minute}", minute=minute, page=minute))
+    replay_all(store, Selection(run_id="run0"))
+    write = loader.write_records
+
+    def write_and_replay(*args: Any, **options: Any) -> None:
+        write(*args, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(loader, "write_records", write)
+            replay_all(store, Selection(run_id="run1"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "write_records", write_and_replay)
+        replay_all(store, Selection(run_id="run2"))
+    (record,) = documents(store)
+    assert line(record) == [1.0, 2.0, 1.0]
+    assert documents(store, "quarantine") == []
 
 
 @pytest.mark.parametrize("hours", [-12, 12])

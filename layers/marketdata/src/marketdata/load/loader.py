@@ -262,7 +262,7 @@ def write_records(
         groups,
         counts,
         memory=_memory(store, batch) if remember else writing.Memory(),
-        later=lambda ids: _later_sightings(store, batch, ids),
+        later=lambda ids, known: _later_sightings(store, batch, ids, known),
     )
     records.raise_latest(store, current)
 
@@ -305,7 +305,7 @@ def _write_part(
         part,
         counts,
         memory=memory,
-        later=lambda ids: _later_sightings(store, batch, ids),
+        later=lambda ids, known: _later_sightings(store, batch, ids, known),
     )
 
 
@@ -441,22 +441,33 @@ def _as_known(known: Document) -> Document:
 
 
 def _later_sightings(
-    store: Store, batch: Document, ids: AbstractSet[bytes]
-) -> dict[bytes, list[Document]]:
+    store: Store, batch: Document, ids: AbstractSet[bytes], known: AbstractSet[str]
+) -> dict[str, dict[bytes, list[Document]] | None]:
     """What batches that were received later, yet loaded earlier, say of these records.
 
     They may have said again what the record said then, which leaves no trace in it; now that
     another value comes in between, it matters. Raw batches that have expired can't be asked.
+
+    Args:
+        store: the database.
+        batch: the batch that has changed the records.
+        ids: the records.
+        known: the names of batches that have been asked already.
+
+    Returns:
+        By batch, what it says by identity; None for those whose rows are not to be had.
     """
-    found: dict[bytes, list[Document]] = {}
+    found: dict[str, dict[bytes, list[Document]] | None] = {}
     for other in checkpoints.received_later(store, batch, ids):
-        raw = find_raw(store, other["raw_id"])
-        if raw is None and (raw_id := checkpoints.note_outdated(store, other["_id"])):
-            raw = find_raw(store, raw_id)
-        if raw is None:
+        name, raw_id = other["_id"], other["raw_id"]
+        if name in known:
             continue
-        for id_, documents in read_records(raw, other).documents_of(ids).items():
-            found.setdefault(id_, []).extend(documents)
+        if other["state"] != "loaded":
+            # Before its rows are read: if they are not there yet, it is to look again, and if they
+            # are, they have to stay its own.
+            raw_id = checkpoints.note_outdated(store, name)
+        raw = raw_id and find_raw(store, raw_id)
+        found[name] = read_records(raw, other).documents_of(ids) if raw else None
     return found
 
 

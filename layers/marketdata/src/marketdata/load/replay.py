@@ -350,10 +350,13 @@ class _Attempt:
         """Write a batch's records; what another attempt has written is found and counted alike."""
         ids = [*share.groups, *share.further]
         # Before the first is written: from then on, whoever changes one of them asks this batch.
-        covers = {
+        covers: Document = {
             "$min": {"covers.first": Binary(min(ids))},
             "$max": {"covers.last": Binary(max(ids))},
         }
+        if self._lies_ahead(share):
+            # Whoever asks it is to judge its rows as they are judged now.
+            covers["$max"]["judged_at"] = self._now
         with store_errors(f"noting what batch {share.batch['_id']} covers"):
             self._store.batches.update_one({"_id": share.batch["_id"]}, covers)
         counts = share.counts

@@ -10,7 +10,7 @@ that was faster - is settled afterwards by merging.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,7 +42,11 @@ _THREADS = 2
 type Places = Mapping[bytes, Sequence[tuple[Piece, int]]]
 """Where the records of some identities are: in which piece, at which index."""
 type Groups = Mapping[bytes, Sequence[Document]]
-type Later = Callable[[AbstractSet[bytes]], Groups]
+type Later = Callable[[AbstractSet[bytes], AbstractSet[str]], Mapping[str, Groups | None]]
+"""Tells what batches that were received later say of some records, but for those named.
+
+By batch; None for one whose rows are not to be had, or not yet.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +270,31 @@ def merge_in(
 ) -> list[Document]:
     """Bring records in by merging; see `write`.
 
-    What later batches say is a change like any other: who looked at a record before that was
-    written has to be asked as well, until nothing changes any more.
+    What later batches say is a change like any other, whoever writes it first: who looked at a
+    record before that has to be asked as well. So they are asked until nobody is new among them.
+    Whoever comes after that sees the record as it is.
     """
     settled, changed = _settle(store, groups, counts, memory)
-    while changed and (sightings := later(changed)):
-        again, changed = _settle(store, sightings, Counts(), None)
-        settled += again
+    said: dict[str, Groups] = {}
+    met: set[str] = set()
+    while changed:
+        found = later(changed, said.keys())
+        read = {name: groups for name, groups in found.items() if groups is not None}
+        if not read and found.keys() <= met:
+            break
+        said |= read
+        met |= found.keys()
+        settled += _settle(store, _together(said.values()), Counts(), Memory())[0]
     return settled
+
+
+def _together(many: Iterable[Groups]) -> Groups:
+    """The documents of several batches by identity."""
+    documents: dict[bytes, list[Document]] = {}
+    for groups in many:
+        for id_, group in groups.items():
+            documents.setdefault(id_, []).extend(group)
+    return documents
 
 
 def _insert(store: Store, part: Part) -> Iterator[tuple[list[Document], Places]]:
@@ -313,24 +334,18 @@ def _documents(places: Places) -> dict[bytes, list[Document]]:
 
 
 def _settle(
-    store: Store, groups: Groups, counts: Counts, memory: Memory | None
+    store: Store, groups: Groups, counts: Counts, memory: Memory
 ) -> tuple[list[Document], set[bytes]]:
     """Bring in what needs merging.
 
     Whatever another loader does at the same time is seen as either an existing record or a
     lost update, and the merge starts again from what is there.
 
-    Args:
-        store: the database.
-        groups: the documents of each identity, in the order of rows.
-        counts: inserted, updated and unchanged are added to.
-        memory: of earlier attempts at the batch; None for what other batches say.
-
     Returns:
-        The records as they are now, and the ids of those that existed and were changed, now or,
-        as far as this batch goes, before a crash.
+        The records as they are now, and the ids of those that existed and were changed, now or
+        before a crash.
     """
-    mine, memory = memory is not None, memory or Memory()
+    noted = memory.moved | memory.updated
     current: list[Document] = []
     changed: set[bytes] = set()
     open_ids = list(groups)
@@ -352,7 +367,7 @@ def _settle(
             if _same_line(old, merged):
                 _count_known(counts, old, groups[id_][0], memory, noted_moved)
                 current.append(old)
-                if mine and _is_in_between(old, groups[id_]):
+                if id_ in noted or _is_in_between(old, groups[id_]):
                     # Whoever wrote it, an attempt that died for one, may not have got to ask.
                     changed.add(id_)
             else:
@@ -364,6 +379,8 @@ def _settle(
         lost = set(records.replace_if_unchanged(store, replacements))
         for old, merged in replacements:
             id_ = bytes(old["_id"])
+            # One that counts as lost may have been written, and replaced by somebody else since.
+            changed.add(id_)
             if id_ in lost:
                 continue
             if id_ in moved:
@@ -371,7 +388,6 @@ def _settle(
             else:
                 counts.updated += 1
             current.append(merged)
-            changed.add(id_)
         open_ids = [*taken, *lost]
     return current, changed
 

@@ -381,7 +381,8 @@ def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[
         query["$nor"] = [
             {
                 "received_at": batch["received_at"],
-                "object.version_id": batch["object"]["version_id"],
+                # Files without versions have the same one, all of them.
+                **{f"object.{n}": batch["object"][n] for n in ("bucket", "key", "version_id")},
                 "first_row": {"$lt": batch["first_row"]},
             }
         ]
@@ -393,6 +394,7 @@ def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[
         "judged_at",
         "first_row",
         "object.version_id",
+        "state",
     )
     with store_errors(f"looking for batches received after {batch['_id']}"):
         found = store.batches.find(query, dict.fromkeys(needed, 1))

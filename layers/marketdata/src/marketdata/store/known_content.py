@@ -4,11 +4,13 @@ A batch is skipped if the batch before it at the same place (an API's page, the 
 key's objects) had the same content in the same context and is loaded, and if it and everything
 that was received between the two was *plain*: each of its rows either brought a record that was
 not there, or said what the record said then. Of plain batches, any two agree in what they share,
-whichever was loaded first. So A, then B, then A again leaves A, whichever places they came from.
+whichever was loaded first, unless what came late has changed a record: so none of the records may
+have become another one since. A, then B, then A again leaves A, whichever places they came from.
 """
 
 from __future__ import annotations
 
+from marketdata.store import records
 from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.quarantine import root_of
 
@@ -41,7 +43,9 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
             noted["covers"] = before["covers"]
         # Without a cover it had no records at all, only rows that were set aside.
         store.batches.update_one({"_id": batch["_id"]}, {"$set": noted})
-        return None if "covers" in before and _disturbed(store, before, batch) else before
+    if "covers" in before and (_disturbed(store, before, batch) or _revised(store, before)):
+        return None
+    return before
 
 
 def former(store: Store, batch: Document, context: str) -> Document | None:
@@ -109,3 +113,16 @@ def _disturbed(store: Store, before: Document, batch: Document) -> bool:
     }
     found = store.batches.find_one(query, {"_id": 1}, hint="source_received")
     return found is not None
+
+
+def _revised(store: Store, before: Document) -> bool:
+    """Whether a record that a batch covers has become another one since.
+
+    A batch may have been plain because it looked at a record before all that had been said of it
+    was brought in: what it said then was known, and by now is a change.
+    """
+    first, last = bytes(before["covers"]["first"]), bytes(before["covers"]["last"])
+    found = records.revised_after(
+        store, first, last, before["received_at"], before["raw_id"], most=1
+    )
+    return bool(found)
