@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Tell what was done to the system: how often, and from which seeds it can be done again."""
     told = [
-        f"  {report.nodeid.rpartition('::')[2]}: "
+        f"  {report.nodeid.rpartition('::')[2].partition('@')[0]}: "
         + ", ".join(f"{name} {value}" for name, value in report.user_properties)
         for reports in terminalreporter.stats.values()
         for report in reports

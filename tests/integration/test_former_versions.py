@@ -230,6 +230,31 @@ def test_what_comes_late_while_a_file_is_being_skipped(
     assert record["raw_id"] == batch["raw_id"] != record["history"][0]["raw_id"]
 
 
+def test_an_attempt_that_wakes_up_when_another_one_has_skipped_the_batch(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By these names the raw rows of the second one come first, where nothing else decides.
+    former = upload(store, MONDAY, 0, name="v1")
+    between = upload(store, on("2025-05-05", C5=9.0), 1, key="other")
+    again = upload(store, MONDAY, 2, name="v2")
+    fetch = loader._fetch
+
+    def fetch_and_sleep(*args: Any) -> bytes:
+        data = fetch(*args)
+        monkeypatch.setattr(loader, "_fetch", fetch)
+        for file in (former, again, between):
+            file.load()
+        return data
+
+    monkeypatch.setattr(loader, "_fetch", fetch_and_sleep)
+    again.load()
+    (first,), (batch,) = batches_of(store, former), batches_of(store, again)
+    assert (batch["known_as"], batch["raw_id"]) == (first["_id"], first["raw_id"])
+    assert line_of(store, "C5") == [1.0, 9.0, 1.0]
+    (record,) = store.market_data.find({"symbol": "C5"})
+    assert record["raw_id"] == batch["raw_id"]
+
+
 def test_who_looks_while_later_values_are_being_brought_in(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,11 +121,8 @@ class _Load:
             found = self._read_others(raw, payload, lookups)
             if found is None:
                 found = self._read(raw, payload, lookups)
-            if kept() and checkpoints.is_outdated(store, batch["_id"]):
-                if found.passed_over:
-                    found = self._read(raw, payload, lookups)
-                else:
-                    lookups.repeat()
+            if kept():
+                found = self._found_still(found, raw, payload, lookups)
             if found.rows != batch["rows"]:
                 raise ConservationBroken(
                     f"Batch {self._key.id} was cut with {batch['rows']} rows, and {found.rows} "
@@ -192,6 +189,23 @@ class _Load:
             return None
         found = self._read(raw, payload, lookups, former.same)
         return found if former.is_apart(self._store, found) else None
+
+    def _found_still(
+        self, found: Records, raw: Document, payload: bytes, lookups: writing.Lookups
+    ) -> Records:
+        """What is to be written, now that the batch's rows are kept for the first time."""
+        store, batch = self._store, self._batch
+        if checkpoints.is_outdated(store, batch["_id"]):
+            if found.passed_over:
+                found = self._read(raw, payload, lookups)
+            else:
+                lookups.repeat()
+        for piece in found.pieces[:1]:
+            lookups.known(piece)
+        # The cover is noted by now: whoever begins the batch later on loads it as well. Who has
+        # begun it before that may have skipped it, and then these rows are not its own.
+        checkpoints.require_attempt(store, batch["_id"], batch["attempts"])
+        return found
 
     def _cover(self, first: bytes, last: bytes) -> None:
         checkpoints.note_cover(self._store, self._key, first, last)
@@ -452,20 +466,22 @@ def _later_sightings(
         store: the database.
         batch: the batch that has changed the records.
         ids: the records.
-        known: the names of batches that have been asked already.
+        known: what was asked already, by the keys of the answers.
 
     Returns:
-        By batch, what it says by identity; None for those whose rows are not to be had.
+        By batch and the time that its rows are judged by, what it says by identity; None for
+        those whose rows are not to be had.
     """
     found: dict[str, dict[bytes, list[Document]] | None] = {}
     for other in checkpoints.received_later(store, batch, ids):
-        name, raw_id = other["_id"], other["raw_id"]
+        # Judged by another time, as by a replay, a batch may say more than it did.
+        name, raw_id = f"{other['_id']} {other.get('judged_at')}", other["raw_id"]
         if name in known:
             continue
         if other["state"] != "loaded":
             # Before its rows are read: if they are not there yet, it is to look again, and if they
             # are, they have to stay its own.
-            raw_id = checkpoints.note_outdated(store, name)
+            raw_id = checkpoints.note_outdated(store, other["_id"])
         raw = raw_id and find_raw(store, raw_id)
         found[name] = read_records(raw, other).documents_of(ids) if raw else None
     return found

@@ -426,6 +426,19 @@ def is_outdated(store: Store, batch_id: str) -> bool:
         return store.batches.find_one({"_id": batch_id, "outdated": True}, {"_id": 1}) is not None
 
 
+def require_attempt(store: Store, batch_id: str, attempt: int) -> None:
+    """Make sure that a batch is still being loaded by an attempt.
+
+    Raises:
+        StateConflict: it was taken from this attempt.
+    """
+    mine = {"_id": batch_id, "state": "loading", "attempts": attempt}
+    with store_errors(f"reading batch {batch_id}"):
+        found = store.batches.find_one(mine, {"_id": 1})
+    if found is None:
+        raise _overtaken(batch_id, attempt)
+
+
 def note_progress(store: Store, batch_id: str, attempt: int, progress: Document) -> None:
     """Note how far an attempt has got, for the one that goes on from there.
 

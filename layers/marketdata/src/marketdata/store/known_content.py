@@ -32,10 +32,7 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
         seen = {"$currentDate": {"seen_at": True}}
         if not store.raw_batches.update_one({"_id": before["raw_id"]}, seen).matched_count:
             return None
-        if before["raw_id"] != batch["raw_id"] and store.raw_batches.find_one(
-            {"_id": batch["raw_id"]}, {"_id": 1}
-        ):
-            # An attempt that died had kept the batch's own rows, where anybody may have read them.
+        if batch["attempts"] > 1 and _has_own_rows(store, before, batch):
             return None
         # Whose rows in quarantine a batch counts that is skipped, without a walk down the line.
         noted: Document = {"known_root": root_of(before)}
@@ -93,6 +90,12 @@ def _same(before: Document, batch: Document, context: str) -> bool:
         # A row's number is part of where its record came from.
         and before["first_row"] == batch["first_row"]
     )
+
+
+def _has_own_rows(store: Store, before: Document, batch: Document) -> bool:
+    """Whether an attempt that died had kept the batch's own rows, which somebody may have read."""
+    own = {"_id": batch["raw_id"]}
+    return before["raw_id"] != batch["raw_id"] and bool(store.raw_batches.find_one(own, {"_id": 1}))
 
 
 def _disturbed(store: Store, before: Document, batch: Document) -> bool:
