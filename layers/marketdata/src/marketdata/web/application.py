@@ -170,7 +170,7 @@ def _body(event: Event, headers: Mapping[str, str]) -> str:
             text = b64decode(text, validate=True).decode("utf-8")
         except ValueError:
             raise _bad_body("The body is not UTF-8 text.") from None
-    if not text.strip():
+    if not text:
         return "{}"
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BODY_BYTES:
