@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect
 
+from marketdata.errors import StoreUnavailable
 from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.store import batches as checkpoints
+from marketdata.store import known_content
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, put_rows
@@ -105,6 +108,20 @@ def test_another_context_is_other_content(store: Store, monkeypatch: pytest.Monk
     monkeypatch.setattr("marketdata.load.context.NORMALISER_VERSION", 2)
     assert "skipped" not in load(store, [coin()], 1)
     assert load(store, [coin()], 2)["skipped"]
+
+
+@pytest.mark.parametrize("step", ["_before", "_disturbed", "_revised"])
+def test_an_outage_in_the_middle_of_the_question_may_pass(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def lost(*_args: object) -> None:
+        raise AutoReconnect("gone")
+
+    load(store, [coin()], 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(known_content, step, lost)
+        with pytest.raises(StoreUnavailable):
+            load(store, [coin()], 1)
 
 
 def test_a_run_may_be_told_to_load_what_is_known(store: Store) -> None:

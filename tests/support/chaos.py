@@ -68,7 +68,8 @@ def state_of(store: Store, *, sources: Iterable[str] | None = None) -> State:
     found = (_plain(document, {}) for document in store.quarantine.find(query))
     state["quarantine"] = {_key(document): document for document in found}
     kept = ({name: document[name] for name in document if name != "_id"} for document in raw)
-    state["raw_batches"] = {f"{d['digest']} from row {d['first_row']}": d for d in kept}
+    # Two sources may have said the same, as that they had nothing.
+    state["raw_batches"] = {f"{d['source']} {d['digest']} {d['first_row']}": d for d in kept}
     return state
 
 

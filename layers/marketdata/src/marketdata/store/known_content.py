@@ -40,9 +40,9 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
             noted["covers"] = before["covers"]
         # Without a cover it had no records at all, only rows that were set aside.
         store.batches.update_one({"_id": batch["_id"]}, {"$set": noted})
-    if "covers" in before and (_disturbed(store, before, batch) or _revised(store, before)):
-        return None
-    return before
+        if "covers" in before and (_disturbed(store, before, batch) or _revised(store, before)):
+            return None
+        return before
 
 
 def former(store: Store, batch: Document, context: str) -> Document | None:
