@@ -26,6 +26,16 @@ def pytest_configure() -> None:
         os.environ["LOCAL_STATE_DIR"] = f"{folder}-{worker}"
 
 
+LONGEST_NAME = 80  # characters
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long value by its length: a test's name is for people, and is printed whole."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_NAME:
+        return f"{argname} of {len(val)}"
+    return None
+
+
 # Before xdist's own, which reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
