@@ -20,7 +20,6 @@ from marketdata.runs import alerts, lifecycle
 from marketdata.runs.alerts import AlertSettings
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import read_settings
-from marketdata.store import runs
 
 ALERTS = read_settings(AlertSettings)
 RESUMPTION = read_settings(ResumptionSettings)
@@ -33,13 +32,14 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
 
     `{run_id, results}` in, with one result per input; the run's status and totals out. After
     opening the run failed, `{execution, event, results}`: whether there is a run is seen here.
-    With `{run_id, input, caught}` the run goes on: why one of its inputs failed is noted.
+    With `{run_id, input, caught}` the run goes on: why one of its inputs failed is noted, and
+    `{numbers}` are the batches of it that are to be loaded yet.
     """
     store = bootstrap.store()
     if "input" in event:
         (error,) = _errors([event])
-        runs.note_error(store, event["run_id"], error.pop("input"), error)
-        return {}
+        numbers = lifecycle.note_failure(store, event["run_id"], error.pop("input"), error)
+        return {"numbers": numbers}
     errors = list(_errors(event["results"]))
     most = RESUMPTION.batch_max_resumptions
     run: dict[str, Any] | None

@@ -13,17 +13,21 @@ from local.mongod import Mongod
 from tests.support.mongod import running_mongod
 from tests.support.simulator import Simulator, running_simulator
 
+_LONGEST = {
+    name: place
+    for place, name in enumerate(("test_stack.py", "test_functions.py", "test_database.py"))
+}
 _SEED = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 
 
 # Before the suite's own hook, whose groups are files: what shares the stack goes to one worker.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all of it, so that `-m "not chaos"` leaves it out; the file that takes longest first."""
+    """Mark all of it, so that `-m "not chaos"` leaves it out; the files that take longest first."""
     for item in items:
         if "chaos" in item.path.parts:
             item.add_marker(pytest.mark.chaos)
-    items.sort(key=lambda item: item.path.name != "test_stack.py")
+    items.sort(key=lambda item: _LONGEST.get(item.path.name, len(_LONGEST)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -107,6 +107,79 @@ def test_an_answer_in_between_begins_the_count_anew(server: Server, coingecko: P
         assert breaker(coingecko)["failures"] == 0
 
 
+def second_page(server: Server, reply: Reply | None) -> None:
+    """Let the first page be a good one, and the second what is told, or none at all."""
+    full = Reply([coin(f"c{n}") for n in range(250)])
+    short = Reply([coin("short")])
+
+    def answer(seen: Seen) -> Reply:
+        if seen.query.get("page") == "1":
+            return short if reply is None else full
+        assert reply is not None
+        return reply
+
+    server.replies[COINS] = answer
+
+
+def asked(server: Server) -> list[str]:
+    """The pages that were asked for since the last time."""
+    pages = [seen.query["page"] for seen in server.seen]
+    server.seen.clear()
+    return pages
+
+
+@pytest.mark.parametrize("healed", [Reply([coin("late")]), None])
+def test_a_good_page_before_the_one_that_failed_closes_nothing(
+    server: Server, coingecko: Pipeline, healed: Reply | None
+) -> None:
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "2"}
+    second_page(server, DOWN)
+    for failures in (1, 2, 3):
+        assert line(coingecko.run(), "coingecko")["status"] == "partial_success"
+        assert breaker(coingecko)["failures"] == failures
+    assert breaker(coingecko)["state"] == "open"
+    asked(server)
+    assert note(coingecko, coingecko.run())["error"]["code"] == "circuit_open"
+    assert asked(server) == []
+
+    # The probe goes as far as the page that failed, and asks for each page once.
+    let_pass(coingecko.store, "coingecko", REST)
+    assert line(coingecko.run(), "coingecko")["error"]["code"] == "upstream_unavailable"
+    assert asked(server) == ["1", "2"]
+    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("open", 4)
+
+    # With that page answered, or none any more, it is closed.
+    let_pass(coingecko.store, "coingecko", REST)
+    second_page(server, healed)
+    assert line(coingecko.run(), "coingecko")["error"] is None
+    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("closed", 0)
+    assert {"page", "probe", "reason"} & breaker(coingecko).keys() == set()
+
+
+def test_a_probe_that_runs_out_of_time_is_given_back(server: Server, coingecko: Pipeline) -> None:
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "3"}
+    second_page(server, DOWN)
+    for _ in range(3):
+        coingecko.run()
+    let_pass(coingecko.store, "coingecko", REST)
+    second_page(server, Reply([coin("late")]))
+    run_id = coingecko.open()["run_id"]
+    coingecko.seconds = 12
+    calls = 0
+
+    def slowly(seen: Seen) -> Reply:
+        nonlocal calls
+        calls += 1
+        coingecko.seconds = 0
+        return Reply([coin(f"c{n}") for n in range(250)])
+
+    server.replies[COINS] = slowly
+    assert coingecko.extract(run_id, "coingecko").state == "again"
+    assert calls == 1
+    assert breaker(coingecko)["state"] == "open"
+    assert breaker(coingecko)["next_probe_at"] <= clock.now()
+
+
 def test_a_probe_that_succeeds_closes_it(server: Server, coingecko: Pipeline) -> None:
     break_it(server, coingecko)
     let_pass(coingecko.store, "coingecko", REST)

@@ -603,6 +603,14 @@ def test_a_failed_start_is_told_as_lambda_does(
     assert localstack.function_log().count("before the failure") == 2
 
 
+def test_a_kill_at_the_start_is_told_once(client: "LambdaClient") -> None:
+    create_function(client, "killed", "killed", TIMEOUT_SECONDS)
+    for _ in range(2):  # the second time, the start is a part of the call
+        answer = invoke(client, "killed", "say")
+        assert answer.payload["errorType"] == "Runtime.ExitError"
+        assert answer.log.count("signal: killed") == 1
+
+
 def test_the_report_tells_time_and_memory(client: "LambdaClient") -> None:
     cold = invoke(client, "test", "leave", code=0)  # the next one is cold
     assert cold.error == "Unhandled"

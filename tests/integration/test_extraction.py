@@ -16,8 +16,9 @@ from marketdata import clock
 from marketdata.errors import StateConflict, UpstreamMalformed, UpstreamUnavailable
 from marketdata.load.raw import unpack
 from marketdata.runs import extraction, lifecycle
+from marketdata.runs.asking import PATIENCE
 from marketdata.runs.outcome import Extracted
-from marketdata.store import batches, runs
+from marketdata.store import batches, runs, sources
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import QUICK, Pipeline, coin, counts, line
 from tests.support.upstream import Reply, Seen, Upstream, upstream
@@ -137,6 +138,29 @@ def test_one_large_answer_becomes_several_batches(server: Upstream, coinpaprika:
     assert last is not None
     assert last["row"] == 1049
     assert raw_rows(coinpaprika.store) == tickers(1050)
+
+
+def test_a_run_that_could_load_not_one_row_is_a_failure(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    """As when a source renames a field that every record needs."""
+    renamed = [{**coin(f"c{n}"), "price": 1.5} for n in range(3)]
+    for row in renamed:
+        del row["current_price"]
+    server.replies[COINS] = Reply(renamed)
+    run = coingecko.run()
+    result = line(run, "coingecko")
+    assert (run["status"], result["status"]) == ("failed", "failed")
+    assert result["error"]["code"] == "all_quarantined"
+    assert "3 of 3" in result["error"]["message"]
+    assert counts(result) == {"quarantined": 3}
+    failures = sources.get(coingecko.store, "coingecko")["failures"]
+    assert failures["consecutive"] == 1
+
+    server.replies[COINS] = Reply([*renamed, coin("c4")])
+    run = coingecko.run()
+    assert (run["status"], line(run, "coingecko")["error"]) == ("success", None)
+    assert counts(line(run, "coingecko")) == {"inserted": 1, "quarantined": 3}
 
 
 def test_a_limit_by_rank_asks_for_these_rows_alone(server: Upstream, coinpaprika: Pipeline) -> None:
@@ -358,6 +382,31 @@ def test_a_short_fault_is_tried_again_within_the_call(
     assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0])
     assert len(server.seen) == 2
     assert note(coingecko, run_id)["error"] is None
+
+
+def test_pauses_between_attempts_are_random_within_a_time_that_doubles(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    """So many pauses are looked at that chance alone breaks this once in three million times."""
+    server.replies[COINS] = Reply(status=503)
+    coingecko.environment = {**coingecko.environment, "CIRCUIT_BREAKER_FAILURES": "1000"}
+    pauses: list[float] = []
+    coingecko.patience = replace(
+        QUICK,
+        attempts=6,
+        longest_pause_seconds=PATIENCE.longest_pause_seconds,
+        sleep=pauses.append,
+    )
+    run_id = coingecko.open()["run_id"]
+    calls = 25
+    for _ in range(calls):
+        with pytest.raises(UpstreamUnavailable):
+            coingecko.extract(run_id, "coingecko")
+    assert len(pauses) == calls * 5
+    for attempt, longest in enumerate([0.5, 1, 2, 4, 5]):
+        drawn = pauses[attempt::5]
+        assert 0 <= min(drawn) < longest / 2 < max(drawn) <= longest, attempt
+        assert len(set(drawn)) > calls / 2, attempt
 
 
 def test_a_lasting_fault_is_noted_and_left_to_the_state_machine(

@@ -209,6 +209,28 @@ def test_a_batch_that_fails_again_and_again_is_parked_and_blocks_nothing(store: 
     assert (run["status"], run["totals"]["inserted"]) == ("success", 1)
 
 
+def test_what_is_parked_can_be_retried_though_a_later_run_took_the_rest(store: Store) -> None:
+    first = open_run(store)["run_id"]
+    for number, name in enumerate(("bad", "good")):
+        put_rows(store, [coin(name)], run_id=first, number=number)
+    fail_all(store, first, "coingecko")
+    lifecycle.close(store, first)
+    store.batches.update_one({"run_id": first, "number": 0}, {"$set": {"parked": True}})
+    second = open_run(store, Asked(resume=first))["run_id"]
+    assert numbers(store, second, "coingecko") == [0]
+    load_batch(store, BatchKey(second, "coingecko", 0))
+    extracted(store, second, *SOURCES)
+    assert lifecycle.close(store, second)["status"] == "success"
+
+    with pytest.raises(StateConflict, match=r"1 parked batches .*/retry"):
+        open_run(store, Asked(resume=first))
+    third = open_run(store, Asked(resume=first, retry=True))["run_id"]
+    load_batch(store, BatchKey(third, "coingecko", 0))
+    extracted(store, third, "coingecko")
+    assert lifecycle.close(store, third)["status"] == "success"
+    assert store.market_data.count_documents({}) == 2
+
+
 def test_what_is_interrupted_is_tried_more_often_and_not_for_ever(store: Store) -> None:
     run_id = open_run(store)["run_id"]
     put_rows(store, [coin("deadly")], run_id=run_id)
@@ -224,7 +246,7 @@ def test_what_is_interrupted_is_tried_more_often_and_not_for_ever(store: Store) 
         assert told["parked"] is (turn == 9)
         last, run_id = run_id, open_run(store)["run_id"]
     assert numbers(store, run_id, "coingecko") == []
-    assert batches.unpark(store, last, "coingecko") == 1
+    assert batches.unpark(store, [last], "coingecko") == 1
     assert batches.take_over(store, "coingecko", run_id) == [{"run_id": last, "batches": 1}]
 
 
@@ -275,7 +297,7 @@ def test_who_asks_for_a_run_ends_orphans_by_the_setting(store: Store) -> None:
     fail_all(store, orphan, "coingecko")
     store.runs.update_one({"_id": orphan}, {"$set": {"expires_at": clock.EPOCH}})
     lifecycle.request(store, Engine(), SOURCES, most_resumptions=0)
-    assert batches.parked(store, orphan) == 1
+    assert batches.parked(store, [orphan]) == 1
 
 
 def test_a_run_keeps_the_first_failures_and_how_many_there_are(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""A database that does not let this service in, and what that must not be mistaken for."""
+"""A database that does not let this service in, or forgets it; what neither is mistaken for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from marketdata.errors import StoreRefused
+from marketdata.errors import StoreRefused, StoreUnavailable
 from marketdata.runs import lifecycle
 from marketdata.store import batches, runs
-from marketdata.store.connection import Store, connect
+from marketdata.store.connection import Store, connect, store_errors
 from tests.support.pipeline import Pipeline, coin
 from tests.support.upstream import Reply, upstream
 
@@ -45,3 +45,16 @@ def test_it_is_not_taken_for_a_fault_of_the_source(
         assert runs.get(store, run_id)["inputs"]["coingecko"]["status"] == "extracting"
         assert lifecycle.close(store, run_id)["status"] == "failed"
         assert pipeline.run()["status"] == "success"
+
+
+def test_a_cursor_that_the_server_has_lost_may_be_opened_again(store: Store) -> None:
+    """As after a restart of mongod between two batches of one cursor."""
+    store.runs.insert_many([{"_id": str(number)} for number in range(5)])
+    with store.runs.find(batch_size=2) as cursor:
+        next(cursor)
+        store.database.command("killCursors", store.runs.name, cursors=[cursor.cursor_id])
+        with (
+            pytest.raises(StoreUnavailable, match="lost the cursor while reading the runs"),
+            store_errors("reading the runs"),
+        ):
+            list(cursor)

@@ -24,7 +24,7 @@ from marketdata.store import alerts, sources
 from marketdata.store.connection import Store
 from marketdata.store.server_time import ServerClock
 from tests.support.gateway import Engine, Gateway, event, make_gateway
-from tests.support.pipeline import let_pass
+from tests.support.pipeline import Pipeline, coin, let_pass
 from tests.support.records import (
     NOW,
     make_batch,
@@ -33,6 +33,8 @@ from tests.support.records import (
     make_run,
     put_records,
 )
+from tests.support.upstream import Reply
+from tests.support.upstream import Upstream as Server
 
 
 @pytest.fixture
@@ -229,6 +231,60 @@ def test_a_run_that_ended(gateway: Gateway, store: Store) -> None:
     for name in ("applied_mappings", "quarantined_mappings", "skipped_mappings"):
         assert body[name] == []
     assert body["resume_from"] is None
+
+
+def test_what_was_new_updated_and_unchanged_in_each_run(
+    gateway: Gateway, store: Store, server: Server
+) -> None:
+    pipeline = Pipeline(store, {"COINGECKO_API_URL": server.url + "/coins"}, ["coingecko"])
+
+    def told(*rows: dict[str, Any]) -> dict[str, Any]:
+        """A run of these rows, as the API tells of it by itself and in the list."""
+        server.replies["/coins"] = Reply(list(rows))
+        run = ok(gateway.get(f"/runs/{pipeline.run()['_id']}"))
+        listed = ok(gateway.get("/runs"))["data"]
+        (again,) = [one for one in listed if one["run_id"] == run["run_id"]]
+        (source,) = run["sources"]
+        for shown in (run, source, again, again["sources"][0]):
+            assert shown["incremental"] == run["incremental"]
+        for name in ("rows_in", "inserted", "updated", "unchanged", "duplicate", "quarantined"):
+            assert source[name] == run["totals"][name], name
+        assert run["status"] == "success"
+        return run
+
+    def incremental(new: int, updated: int, unchanged: int) -> dict[str, int]:
+        return {"new": new, "updated": updated, "unchanged": unchanged}
+
+    a, b, c, d = (coin(name) for name in "abcd")
+    first = told(a, b, c, d)
+    assert first["incremental"] == incremental(4, 0, 0)
+    assert (first["sources"][0]["status"], first["sources"][0]["skipped_batches"]) == ("success", 0)
+
+    same = told(a, b, c, d)
+    assert same["incremental"] == incremental(0, 0, 4)
+    assert (same["sources"][0]["status"], same["sources"][0]["skipped_batches"]) == ("skipped", 1)
+    assert "Nothing had changed" in same["sources"][0]["reason"]
+
+    changed = told(
+        a,
+        b | {"current_price": 2.5},
+        c | {"current_price": 2.5},
+        # Quoted anew is a record of its own, beside the former one.
+        d | {"last_updated": "2025-05-09T07:00:00.000Z"},
+        coin("e"),
+        coin("e"),
+        coin("f", current_price=-1),
+    )
+    assert changed["incremental"] == incremental(2, 2, 1)
+    totals = changed["totals"]
+    assert (totals["rows_in"], totals["duplicate"], totals["quarantined"]) == (7, 1, 1)
+    assert changed["sources"][0]["status"] == "success"
+    # Each run goes on telling what it did, whatever came after it.
+    for run in (first, same):
+        assert ok(gateway.get(f"/runs/{run['run_id']}"))["incremental"] == run["incremental"]
+    total = ok(gateway.get("/stats"))["incremental"]["total"]
+    assert total == incremental(6, 2, 5)
+    assert store.market_data.count_documents({}) == 6
 
 
 def test_what_is_pending_in_a_running_run_has_not_failed(gateway: Gateway, store: Store) -> None:
@@ -435,6 +491,21 @@ def test_tokens_that_a_minute_has_no_room_for_are_not_told(gateway: Gateway, sto
     while sources.take(store, UPSTREAM, quota).granted:
         let_pass(store, "coingecko", 10.5)
     assert source(gateway)["throttling"]["tokens_left"] < 1
+
+
+def test_how_far_the_data_of_a_source_reaches_is_told(gateway: Gateway, store: Store) -> None:
+    assert sources.take(store, UPSTREAM, QUOTA).granted
+    assert source(gateway)["watermark"] is None
+    moment = datetime(2025, 5, 9, 7, 15, tzinfo=UTC)
+    mark = {"timestamp": moment, "received_at": moment, "run_id": "run", "moved_at": moment}
+    store.sources.update_one({"_id": "coingecko"}, {"$set": {"watermarks": mark}})
+    told = "2025-05-09T07:15:00.000Z"
+    assert source(gateway)["watermark"] == {
+        "timestamp": told,
+        "received_at": told,
+        "run_id": "run",
+        "moved_at": told,
+    }
 
 
 def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, store: Store) -> None:

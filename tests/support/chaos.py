@@ -49,7 +49,7 @@ def _plain(value: Any, content: Mapping[str, str]) -> Any:
 
 
 def state_of(store: Store, *, sources: Iterable[str] | None = None) -> State:
-    """Records with their histories, newest prices, quarantine, and which raw rows are kept.
+    """Records with histories, newest prices, quarantine, watermarks, and which raw rows are kept.
 
     The raw rows behind a sighting are told by their content: whether rows that come again are
     kept again, or are the former ones, depends on what else is being loaded at that moment.
@@ -70,6 +70,11 @@ def state_of(store: Store, *, sources: Iterable[str] | None = None) -> State:
     kept = ({name: document[name] for name in document if name != "_id"} for document in raw)
     # Two sources may have said the same, as that they had nothing.
     state["raw_batches"] = {f"{d['source']} {d['digest']} {d['first_row']}": d for d in kept}
+    named = {"_id": query["source"]} if query else {}
+    state["watermarks"] = {
+        document["_id"]: {"timestamp": document["watermarks"]["timestamp"]}
+        for document in store.sources.find({**named, "watermarks": {"$exists": True}})
+    }
     return state
 
 

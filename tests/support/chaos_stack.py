@@ -12,6 +12,7 @@ import json
 import random
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -54,9 +55,13 @@ SETTINGS = {
 }
 COINS = {COINGECKO: 1400, COINPAPRIKA: 1600}
 CSV_ROWS = 2_500
+LONGEST_LOOK = 0.25  # seconds from a victim's being seen to its end, so that any moment is hit
 
 _LINE = re.compile(r"\[\S+-(?P<function>[a-z_]+) (?P<environment>[0-9a-f]{8})\] (?P<text>.*)")
-_KILLED = "Runtime exited with error: signal: killed"
+_START = re.compile(r"START RequestId: (?P<request>\S+)")
+_KILLED = re.compile(
+    r"RequestId: (?P<request>\S+) Error: Runtime exited with error: signal: killed"
+)
 
 
 def csv_of(number: int, rows: int = CSV_ROWS) -> bytes:
@@ -70,42 +75,61 @@ def csv_of(number: int, rows: int = CSV_ROWS) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of a function: its request and the function's name."""
+
+    request_id: str
+    function: str
+
+
 @dataclass
 class Log:
     """The console log of the functions, read as it grows."""
 
     path: Path
-    busy: dict[str, str] = field(default_factory=dict)
-    """Environments that have a call under way, with their function."""
-    killed: int = 0
-    """Calls that ended by a kill."""
+    busy: dict[str, Call] = field(default_factory=dict)
+    """What is under way, by execution environment."""
+    killed: set[Call] = field(default_factory=set)
+    """What ended by a kill."""
     _position: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         if self.path.exists():
             self._position = self.path.stat().st_size
 
-    def read(self) -> None:
-        """Take in what was added since the last time."""
+    def read(self) -> dict[str, Call]:
+        """Take in what was added since the last time; what is under way now."""
+        with self._lock:
+            for line in self._added().splitlines():
+                if match := _LINE.match(line):
+                    self._take(match["function"], match["environment"], match["text"])
+            return dict(self.busy)
+
+    def forget(self) -> None:
+        """Nothing is under way any more: all environments are gone."""
+        self.read()
+        self.busy.clear()
+
+    def _added(self) -> str:
         try:
             with self.path.open("rb") as file:
                 file.seek(self._position)
                 data = file.read()
         except FileNotFoundError:
-            return
+            return ""
         whole = data[: data.rfind(b"\n") + 1]
         self._position += len(whole)
-        for line in whole.decode("utf-8", "replace").splitlines():
-            if match := _LINE.match(line):
-                self._take(match["function"], match["environment"], match["text"])
+        return whole.decode("utf-8", "replace")
 
     def _take(self, function: str, environment: str, text: str) -> None:
-        if text.startswith("START RequestId"):
-            self.busy[environment] = function
+        if match := _START.match(text):
+            self.busy[environment] = Call(match["request"], function)
         elif text.startswith("END RequestId"):
             self.busy.pop(environment, None)
-        elif _KILLED in text and function in STEPS:
-            self.killed += 1
+        elif match := _KILLED.match(text):
+            self.killed.add(Call(match["request"], function))
 
 
 @dataclass
@@ -121,10 +145,12 @@ class Chaos:
     control: World
     """Asked the same as the stack, and never disturbed."""
     log: Log
+    environments: dict[str, psutil.Process] = field(default_factory=dict)
+    """The process of each execution environment, as last seen."""
     hour: int = -1
     uploads: int = 0
-    sent: int = 0
-    """Kills of functions that were sent; some come just after the call's end."""
+    sent: set[Call] = field(default_factory=set)
+    """Calls that were to be killed; some of these kills come just after the call's end."""
     mongod_kills: int = 0
     stack_kills: int = 0
     runs: int = 0
@@ -230,28 +256,61 @@ class Chaos:
         """LocalStack's process."""
         return Part("localstack", self.stack.state)
 
-    def busy_functions(self) -> list[psutil.Process]:
-        """Processes of the pipeline's functions that have a call under way."""
-        self.log.read()
-        found = []
+    def busy_functions(self) -> dict[Call, psutil.Process]:
+        """The pipeline's calls that are under way, with their processes."""
+        busy = {
+            environment: call
+            for environment, call in self.log.read().items()
+            if call.function in STEPS
+        }
+        if any(not _runs(self.environments.get(environment)) for environment in busy):
+            self._find_environments()
+        return {
+            call: process
+            for environment, call in busy.items()
+            if (process := self.environments.get(environment)) is not None and _runs(process)
+        }
+
+    def _find_environments(self) -> None:
+        """Learn which process serves which execution environment; it takes a while."""
+        found = {}
         for process in self.localstack.descendants():
             with contextlib.suppress(psutil.Error):
-                variables = process.environ()
                 # The folder for temporary files is named after the environment.
-                environment = Path(variables.get("TMPDIR", "")).name[:8]
-                if self.log.busy.get(environment) in STEPS:
-                    found.append(process)
+                folder = Path(process.environ().get("TMPDIR", ""))
+                found[folder.name[:8]] = process
+        self.environments = found
+
+    def at_work(self) -> dict[Call, psutil.Process]:
+        """Those that are past their start: their processes have connected to MongoDB."""
+        found = {}
+        for call, process in self.busy_functions().items():
+            with contextlib.suppress(psutil.Error):
+                peers = {each.raddr.port for each in process.net_connections("tcp") if each.raddr}
+                if self.proxy.port in peers:
+                    found[call] = process
         return found
 
     def kill_function(self, chance: random.Random) -> bool:
-        """Kill -9 the process of a call under way; False if there is none."""
-        busy = self.busy_functions()
-        if not busy:
+        """Kill -9 the process of a call at work, some time after it is seen; False if none is."""
+        if not self.at_work():
             return False
+        self.pause(chance.uniform(0, LONGEST_LOOK))
+        still = self.at_work()
+        if not still:
+            return False
+        # Most calls are a loader's: each kind has the same chance.
+        function = chance.choice(sorted({call.function for call in still}))
+        call = chance.choice([call for call in still if call.function == function])
         with contextlib.suppress(psutil.NoSuchProcess):
-            chance.choice(busy).kill()
-            self.sent += 1
+            still[call].kill()
+            self.sent.add(call)
         return True
+
+    def killed_at_work(self) -> Counter[str]:
+        """How many calls have ended by a kill of these, by function."""
+        self.log.read()
+        return Counter(call.function for call in self.log.killed & self.sent)
 
     def kill_mongod(self) -> None:
         """Kill -9 mongod, and start it again."""
@@ -274,7 +333,7 @@ class Chaos:
             wait_for(lambda: self.mongod.part.process() is None, what="mongod is gone")
             self.mongod.start()
             self.mongod.wait_until_ready()
-        self.log.busy.clear()
+        self.log.forget()
         self.stack.up()
 
     # --- other ways to break it -----------------------------------------------------------
@@ -322,6 +381,10 @@ class Chaos:
             InvocationType="Event",
             Payload=json.dumps(payload),
         )
+
+
+def _runs(process: psutil.Process | None) -> bool:
+    return process is not None and process.is_running()
 
 
 @contextmanager

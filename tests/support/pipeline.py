@@ -114,8 +114,9 @@ class Pipeline:
             try:
                 numbers = self._extracted(item["run_id"], item["source"]).numbers
             except MarketDataError as error:
-                errors.append({"input": item["input"], "code": error.code, "message": str(error)})
-                continue
+                told = {"code": error.code, "message": str(error)}
+                errors.append({"input": item["input"], **told})
+                numbers = lifecycle.note_failure(self.store, item["run_id"], item["input"], told)
             self._load(item["run_id"], item["input"], numbers)
         return lifecycle.close(self.store, opened["run_id"], errors)
 

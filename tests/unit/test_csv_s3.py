@@ -8,11 +8,16 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ResponseStreamingError
+from botocore.exceptions import (
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ResponseStreamingError,
+)
 from botocore.stub import Stubber
 
 from marketdata.aws.s3_objects import S3Objects
-from marketdata.errors import FileRefused, StoreRefused, TransientError
+from marketdata.errors import FileRefused, SettingsError, StoreRefused, TransientError
 from marketdata.objects import ObjectVersion
 
 VERSION = ObjectVersion("uploads", "incoming/a.csv", "v1")
@@ -40,7 +45,20 @@ def stubbed() -> Iterator[tuple[S3Objects, Stubber]]:
         ("NoSuchKey", 404, FileRefused, "Upload the file again"),
         ("NoSuchVersion", 404, FileRefused, "Upload the file again"),
         ("AccessDenied", 403, StoreRefused, "s3:GetObjectVersion"),
+        ("NoSuchBucket", 404, FileRefused, "its bucket was deleted"),
+        ("InvalidAccessKeyId", 403, StoreRefused, "execution role"),
+        ("SignatureDoesNotMatch", 403, StoreRefused, "execution role"),
+        ("InvalidToken", 400, StoreRefused, "execution role"),
+        ("PermanentRedirect", 301, StoreRefused, "region and endpoint"),
+        ("AuthorizationHeaderMalformed", 400, StoreRefused, "region"),
+        ("AccountProblem", 403, StoreRefused, "billing"),
+        ("KMS.NotFoundException", 400, StoreRefused, "KMS key"),
+        ("KMS.DisabledException", 400, StoreRefused, "KMS key"),
+        ("KMS.KMSInvalidStateException", 400, StoreRefused, "cancel its deletion"),
         ("InvalidRange", 416, FileRefused, "shorter"),
+        # Lambda renews its credentials.
+        ("ExpiredToken", 400, TransientError, "tried again"),
+        ("KMS.ThrottlingException", 400, TransientError, "tried again"),
         ("SlowDown", 503, TransientError, "tried again"),
         ("InternalError", 500, TransientError, "tried again"),
         ("RequestTimeout", 400, TransientError, "tried again"),
@@ -58,6 +76,56 @@ def test_an_error_says_whether_trying_again_helps(
     assert VERSION.place in str(raised.value)
     with pytest.raises(error), objects.open(VERSION):
         pass
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NoCredentialsError(),
+        PartialCredentialsError(provider="env", cred_var="aws_secret_access_key"),
+        ParamValidationError(report='Invalid bucket name "up/loads"'),
+    ],
+)
+def test_what_is_refused_before_it_is_sent_gives_up_no_file(
+    stubbed: tuple[S3Objects, Stubber], monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    objects, _ = stubbed
+
+    def refuse(**_: Any) -> None:
+        raise refusal
+
+    for method in ("get_object", "head_object"):
+        monkeypatch.setattr(objects._client, method, refuse)
+    with pytest.raises(StoreRefused, match=f"{type(refusal).__name__}.*Check"):
+        objects.read(VERSION, 0, 10)
+    with pytest.raises(StoreRefused):
+        objects.locate(VERSION)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error", "says"),
+    [
+        ("NoSuchBucket", 404, SettingsError, "UPLOADS_BUCKET"),
+        ("PermanentRedirect", 301, SettingsError, "UPLOADS_BUCKET"),
+        ("AccessDenied", 403, SettingsError, "s3:ListBucketVersions"),
+        ("InvalidAccessKeyId", 403, SettingsError, "execution role"),
+        ("AccountProblem", 403, SettingsError, "billing"),
+        ("ExpiredToken", 400, TransientError, "tried again"),
+        ("SlowDown", 503, TransientError, "tried again"),
+    ],
+)
+def test_a_bucket_that_can_not_be_listed_is_told_apart_from_a_file_and_from_the_database(
+    stubbed: tuple[S3Objects, Stubber], code: str, status: int, error: type[Exception], says: str
+) -> None:
+    """Of the database's refusals a run dies; without its uploads it goes on."""
+    objects, stubber = stubbed
+    stubber.add_client_error("list_object_versions", code, http_status_code=status)
+
+    with pytest.raises(error, match=says) as raised:
+        list(objects.versions())
+    assert type(raised.value) is error
+    assert "s3://uploads/incoming/" in str(raised.value)
+    assert "deleted, by hand" not in str(raised.value)
 
 
 class Body:

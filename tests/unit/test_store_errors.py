@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pymongo import helpers_shared
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
+    ConfigurationError,
+    CursorNotFound,
     DuplicateKeyError,
     ExecutionTimeout,
     OperationFailure,
@@ -26,7 +29,7 @@ from marketdata.errors import (
     TransientError,
 )
 from marketdata.runs.lifecycle import _OUTAGES
-from marketdata.store.connection import store_errors
+from marketdata.store.connection import _PASSING, store_errors
 from marketdata.web.problems import problem
 
 SPACE = (
@@ -37,6 +40,10 @@ SPACE = (
 
 def bulk(**faults: Any) -> BulkWriteError:
     return BulkWriteError({"writeErrors": [], "writeConcernErrors": [], **faults})
+
+
+def labelled(text: str, code: int, *labels: str) -> OperationFailure:
+    return OperationFailure(text, code, {"errorLabels": list(labels)})
 
 
 def met(error: PyMongoError) -> MarketDataError:
@@ -55,6 +62,14 @@ def met(error: PyMongoError) -> MarketDataError:
         (AutoReconnect("connection closed"), StoreUnavailable, "tried again"),
         (ExecutionTimeout("exceeded time limit", 50), StoreUnavailable, "tried again"),
         (WTimeoutError("waiting for replication", 64), StoreUnavailable, "tried again"),
+        (CursorNotFound("cursor id 7 not found", 43), StoreUnavailable, "lost the cursor"),
+        (OperationFailure("operation was interrupted", 237), StoreUnavailable, "lost the cursor"),
+        (OperationFailure("Please retry your operation", 112), StoreUnavailable, "tried again"),
+        (labelled("rate limit exceeded", 462, "RetryableError"), StoreUnavailable, "tried again"),
+        (bulk(writeConcernErrors=[{"code": 91, "errmsg": "shutdown in progress"}]),
+         StoreUnavailable, "shutdown in progress (code 91). It is tried again"),
+        (bulk(writeErrors=[{"index": 0, "code": 11602, "errmsg": "repl state change"}]),
+         StoreUnavailable, "tried again"),
         (OperationFailure("Authentication failed.", 18), StoreRefused, "`mongodb_uri`"),
         (OperationFailure("bad auth : authentication failed", 8000), StoreRefused, "password"),
         (OperationFailure("Command find requires authentication", 13), StoreRefused, "password"),
@@ -78,9 +93,19 @@ def test_what_an_error_of_the_driver_becomes(
     assert remedy in named.message
 
 
+def test_whatever_the_driver_itself_would_try_again_is_tried_again() -> None:
+    """Its own list is a private name, so the copy is compared with it."""
+    assert helpers_shared._RETRYABLE_ERROR_CODES <= _PASSING
+    for code in _PASSING:
+        named = met(OperationFailure("not now", code))
+        assert type(named) is StoreUnavailable
+        assert f"not now (code {code}). It is tried again" in named.message
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        ConfigurationError("Sessions are not supported by this MongoDB deployment"),
         DuplicateKeyError("E11000 duplicate key", 11000),
         WriteError("Document failed validation", 121),
         OperationFailure("unknown operator: $nothing", 2),

@@ -240,6 +240,7 @@ def test_alerts_are_mailed_if_there_is_an_address(resources: Resources) -> None:
 FUNCTION_OF = {
     "OpenRun": "OpenRunFunction",
     "CloseUnopened": "CloseRunFunction",
+    "ExtractionFailed": "CloseRunFunction",
     "InputFailed": "CloseRunFunction",
     "CloseRun": "CloseRunFunction",
     "NormalizeLoad": "NormalizeLoadFunction",
@@ -283,6 +284,18 @@ def test_every_step_gives_up_after_its_function_would_have(
     assert machine["TimeoutSeconds"] == 24 * 3600
 
 
+def test_retries_of_many_steps_never_come_in_step(machine: dict[str, Any]) -> None:
+    """What failed for all of them at once is not met by all of them at once again."""
+    retried = {name: one["Retry"] for name, one in states(machine).items() if "Retry" in one}
+    assert retried.keys() == FUNCTION_OF.keys() | {"Extract"}
+    for name, retries in retried.items():
+        for retry in retries:
+            assert retry["JitterStrategy"] == "FULL", name
+            assert retry["BackoffRate"] > 1, name
+            assert 1 <= retry["IntervalSeconds"] < retry["MaxDelaySeconds"] <= 60, name
+            assert 2 <= retry["MaxAttempts"] <= 6, name
+
+
 def test_whatever_fails_the_run_is_closed(machine: dict[str, Any]) -> None:
     outer = machine["States"]
     (caught,) = outer["OpenRun"]["Catch"]
@@ -290,12 +303,14 @@ def test_whatever_fails_the_run_is_closed(machine: dict[str, Any]) -> None:
     (caught,) = outer["Inputs"]["Catch"]
     assert outer[caught["Next"]]["Next"] == "CloseRun"
     inner = outer["Inputs"]["ItemProcessor"]["States"]
-    for name in ("Extract", "Batches"):
+    for name, noted in (("Extract", "ExtractionFailed"), ("Batches", "InputFailed")):
         (caught,) = inner[name]["Catch"]
-        assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], "InputFailed")
-    assert inner["InputFailed"]["Parameters"]["Payload"]["caught.$"] == "$.caught"
-    (caught,) = inner["InputFailed"]["Catch"]
-    assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], "InputGivenUp")
+        assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], noted)
+        assert inner[noted]["Parameters"]["Payload"]["caught.$"] == "$.caught"
+        (caught,) = inner[noted]["Catch"]
+        assert (caught["ErrorEquals"], caught["Next"]) == (["States.ALL"], "InputGivenUp")
+    # Which comes but once: the batches that are loaded then have the other way out.
+    assert inner["ExtractionFailed"]["Next"] == "Batches"
     # A cause has up to 32 KB, and the results of all inputs together have to stay under 256.
     given_up = inner["InputGivenUp"]
     assert given_up["Parameters"]["caught"] == {"Error.$": "$.caught.Error"}

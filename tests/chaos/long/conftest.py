@@ -9,8 +9,8 @@ import pytest
 from tests.support.chaos_stack import Chaos, running_chaos
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chaos() -> Iterator[Chaos]:
-    """The whole system with a control beside it that nothing disturbs."""
+    """The whole system with a control beside it that nothing disturbs; one for each worker."""
     with running_chaos() as running:
         yield running

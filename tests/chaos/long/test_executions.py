@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from marketdata.runs.triggers import refresh_envelope
 from marketdata.store.connection import Document
 from tests.support.chaos import assert_undisturbed, disturbing, expire
 from tests.support.chaos_stack import COINGECKO, COINPAPRIKA, STEPS, Chaos
-from tests.support.proxy import Manners
 from tests.support.simulator import FAULTS
 from tests.support.waiting import wait_for
 
@@ -159,53 +157,42 @@ def test_functions_whose_clocks_are_minutes_apart(chaos: Chaos, sign: int) -> No
         for name, by in zip(STEPS, (-MINUTES, MINUTES) * 3, strict=True)
     }
     chaos.next_hour(upload=False)
+    former = chaos.store.batches.distinct("run_id")
     with chaos.variables(off):
         chaos.put_csv()
         assert chaos.run() == "SUCCEEDED"
         chaos.wait_until_quiet()
+    cut = {
+        batch["source"]: batch["created_at"]
+        for batch in chaos.store.batches.find({"run_id": {"$nin": former}, "number": 0})
+    }
+    apart = sign * (cut["coingecko"] - cut["coinpaprika"]).total_seconds()
+    assert 2 * MINUTES - 60 < apart < 2 * MINUTES + 60
     chaos.learn()
     chaos.recover()
     assert_undisturbed(chaos.store, chaos.expected)
 
 
-def lose_for_a_moment(chaos: Chaos) -> Callable[[random.Random], bool]:
-    """Faults of the network before MongoDB, one after the other."""
-
-    def lose(chance: random.Random) -> bool:
-        manners = chance.choice(
-            [
-                Manners(delay=0.05),
-                Manners(refuse=True),
-                Manners(drop=True),
-                Manners(cut_after=chance.randrange(1_000, 300_000)),
-            ]
-        )
-        with chaos.proxy.behaving(manners):
-            chaos.proxy.cut()
-            chaos.pause(chance.uniform(0.2, 2))
-        return True
-
-    return lose
-
-
-def test_a_network_before_mongodb_that_delays_loses_and_cuts(
-    chaos: Chaos, seed: int, record_property: Any
-) -> None:
-    before = chaos.proxy.resets
-    for hour in range(3):
-        chaos.next_hour()
-        with disturbing(lose_for_a_moment(chaos), seed=seed + hour, between=(0.2, 2)):
-            chaos.run()
-            chaos.wait_until_quiet()
-        chaos.recover()
-        assert_undisturbed(chaos.store, chaos.expected)
-    assert chaos.proxy.resets > before
-    record_property("connections reset", chaos.proxy.resets - before)
+def test_every_fault_of_a_source(chaos: Chaos, record_property: Any) -> None:
+    before = chaos.upstream.outcomes()
+    chaos.next_hour()
+    # Spread over both: some end a source's part of a run at once.
+    for route, first in ((COINGECKO, 0), (COINPAPRIKA, 1)):
+        chaos.upstream.set(route, faults=list(FAULTS)[first::2])
+    runs = 0
+    while not set(FAULTS) <= (met := chaos.upstream.outcomes() - before).keys():
+        assert runs < len(FAULTS), met
+        chaos.run()
+        runs += 1
+    chaos.recover()
+    assert_undisturbed(chaos.store, chaos.expected)
+    record_property("kinds of faults", len(FAULTS))
+    record_property("runs", runs)
 
 
 def test_sources_that_misbehave_at_random(chaos: Chaos, seed: int, record_property: Any) -> None:
     before = chaos.upstream.outcomes()
-    for hour in range(3):
+    for hour in range(2):
         chaos.next_hour()
         for route in (COINGECKO, COINPAPRIKA):
             chaos.upstream.set(route, often=0.5, any_of=list(FAULTS), seed=seed + hour)

@@ -22,7 +22,7 @@ def test_eight_extractors_together_stay_within_the_quota_of_a_minute(
         simulator,
         tmp_path / "functions.log",
         route="/quota-of-a-minute",
-        pages=30,
+        pages=20,
         rate=rate,
         burst=burst,
         quota={"requests": rate, "seconds": 60},

@@ -4,12 +4,12 @@
     ├── TransientError            the same call may succeed later: retry
     │   ├── Throttled             a source refused for its quota, and may have named a pause
     │   ├── UpstreamUnavailable   no answer, a broken answer, or a 5xx from a source
-    │   ├── StoreUnavailable      MongoDB cannot be reached or has no primary
+    │   ├── StoreUnavailable      MongoDB cannot be reached, has no primary, or forgot a cursor
     │   ├── StoreFull             MongoDB has no room left for what is written
     │   └── QueryTimeout          a read took longer than it may: narrow it
     └── TerminalError             the same call fails again: do not retry
-        ├── SettingsError         a setting is missing or malformed
-        ├── StoreRefused          MongoDB does not let this user in, or not do this
+        ├── SettingsError         a setting is missing, malformed, or names what is not there
+        ├── StoreRefused          MongoDB or S3 does not let this user in, or not do this
         ├── UpstreamRefused       a source answered 4xx: the request or the key is wrong
         ├── UpstreamMalformed     a source answered something that is not its documented format
         ├── FileRefused           a file is not understood as a whole, or is gone
@@ -85,7 +85,7 @@ class TerminalError(MarketDataError):
 
 
 class SettingsError(TerminalError):
-    """A setting is missing or malformed."""
+    """A setting is missing or malformed, or names what is not there or may not be used."""
 
     code = "settings"
 

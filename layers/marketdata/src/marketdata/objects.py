@@ -68,7 +68,8 @@ class ObjectReader(Protocol):
     """Reads object versions.
 
     Every method raises:
-        FileRefused: that version is not there (any more), or may not be read.
+        FileRefused: that version is not there (any more).
+        StoreRefused: it may not be read, or S3 does not know who asks; no fault of the file.
         TransientError: S3 did not answer, or broke off.
     """
 
@@ -85,7 +86,12 @@ class Uploads(Protocol):
     bucket: str
 
     def versions(self) -> Iterator[ObjectVersion]:
-        """Every version of every upload; no delete markers, no folders."""
+        """Every version of every upload; no delete markers, no folders.
+
+        Raises:
+            SettingsError: the bucket is not there, or may not be listed.
+            TransientError: S3 did not answer.
+        """
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:
         """The version that an event tells of, under its true key and with its attributes.

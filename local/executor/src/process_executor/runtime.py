@@ -132,17 +132,15 @@ class RuntimeProcess:
 
     async def call(self, call: Call) -> Outcome:
         """Hand over a call and wait for its end."""
+        await self._settled.wait()
+        if self._start_error is not None:
+            return Outcome(self._start_error, failed=True, broken=_error_type(self._start_error))
+        if self._ended.is_set():
+            return self._exit_outcome(call.request_id)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        # Not before: an end during the start is told above, and would be told twice.
         self._current = (call.request_id, future)
         try:
-            if not self._settled.is_set():
-                await self._settled.wait()
-            if self._start_error is not None:
-                return Outcome(
-                    self._start_error, failed=True, broken=_error_type(self._start_error)
-                )
-            if self._ended.is_set():
-                return self._exit_outcome(call.request_id)
             self._calls.put_nowait(call)
             return await future
         finally:

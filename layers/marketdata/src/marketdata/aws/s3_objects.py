@@ -14,7 +14,14 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
-from marketdata.errors import FileRefused, MarketDataError, StoreRefused, TransientError
+from marketdata.aws import refusals
+from marketdata.errors import (
+    FileRefused,
+    MarketDataError,
+    SettingsError,
+    StoreRefused,
+    TransientError,
+)
 from marketdata.objects import INCOMING, NO_VERSION, ObjectVersion, OpenObject, is_upload
 
 if TYPE_CHECKING:
@@ -29,7 +36,26 @@ _GONE = frozenset(
     {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "MethodNotAllowed", "405", "400"}
 )
 """An unknown version has no code of its own in an answer without a body (HEAD): 400 or 404."""
-_FORBIDDEN = frozenset({"AccessDenied", "403", "KMS.DisabledException"})
+_PERMISSIONS = (
+    "Check the function's permissions s3:GetObjectVersion and s3:ListBucketVersions, and the "
+    "object's encryption key."
+)
+_KEY = "Check the KMS key that it is encrypted with: enable it, or cancel its deletion."
+_BUCKET = "Check the bucket's name in UPLOADS_BUCKET, and the region and endpoint of the function."
+_REFUSALS = refusals.ANYWHERE | {
+    "AccessDenied": _PERMISSIONS,
+    "403": _PERMISSIONS,
+    "KMS.DisabledException": _KEY,
+    "KMS.InvalidStateException": _KEY,
+    "KMS.KMSInvalidStateException": _KEY,
+    "KMS.NotFoundException": _KEY,
+    "PermanentRedirect": _BUCKET,
+    "301": _BUCKET,
+    "ParamValidationError": _BUCKET,
+}
+"""What says nothing of a file, but of who asks and where, with the remedy."""
+_UNTOLD = _GONE | {"AccessDenied", "403"}
+"""Answers to a HEAD that may be about the key: without permission to list, 403 stands for 404."""
 _ARCHIVED = "InvalidObjectState"
 _NOT_SATISFIABLE = frozenset({"InvalidRange", "416"})
 
@@ -63,7 +89,7 @@ class S3Objects:
                             last_modified=_whole_seconds(item["LastModified"]),
                         )
         except (BotoCoreError, ClientError) as error:
-            raise _named(error, f"The uploads in s3://{self.bucket}/{INCOMING}") from error
+            raise _unlisted(error, self.bucket) from error
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:
         """See `objects.Uploads`.
@@ -77,9 +103,8 @@ class S3Objects:
                     Bucket=version.bucket, Key=key, VersionId=version.version_id
                 )
             except (BotoCoreError, ClientError) as error:
-                named = _named(error, version.place)
-                if isinstance(named, TransientError):
-                    raise named from error
+                if refusals.code_of(error) not in _UNTOLD:
+                    raise _named(error, version.place) from error
                 continue
             return replace(
                 version,
@@ -143,20 +168,18 @@ def _chunks(body: Any, place: str) -> Iterator[bytes]:
 
 def _named(error: BotoCoreError | ClientError, what: str) -> MarketDataError:
     """An error of S3 as one of ours: final where trying again gives the same."""
-    code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
+    code = refusals.code_of(error)
     if code in _GONE:
+        # So is a bucket only when all of its versions are.
+        lost = "its bucket" if code == "NoSuchBucket" else "this version"
         return FileRefused(
-            f"{what} is not there ({code}): this version was deleted, by hand or by a lifecycle "
+            f"{what} is not there ({code}): {lost} was deleted, by hand or by a lifecycle "
             "rule. Upload the file again if it is still wanted.",
             aws_code=code,
         )
-    if code in _FORBIDDEN:
+    if remedy := _REFUSALS.get(code):
         # It says nothing of the file, which is read as soon as that is mended.
-        return StoreRefused(
-            f"{what} may not be read ({code}). Check the function's permissions "
-            "s3:GetObjectVersion and s3:ListBucketVersions, and the object's encryption key.",
-            aws_code=code,
-        )
+        return StoreRefused(f"{what} may not be read ({code}). {remedy}", aws_code=code)
     if code == _ARCHIVED:
         return FileRefused(
             f"{what} is in an archive ({code}). Restore it and upload it again.", aws_code=code
@@ -164,6 +187,18 @@ def _named(error: BotoCoreError | ClientError, what: str) -> MarketDataError:
     if code in _NOT_SATISFIABLE:
         return FileRefused(f"{what} is shorter than it was said to be ({code}).", aws_code=code)
     return TransientError(f"S3 did not answer for {what}: {error}. It is tried again.")
+
+
+def _unlisted(error: BotoCoreError | ClientError, bucket: str) -> MarketDataError:
+    """An error of listing a bucket: there is no file that it could be about.
+
+    Nor is it `StoreRefused`, as whoever lists the uploads can do all else without them.
+    """
+    code, what = refusals.code_of(error), f"s3://{bucket}/{INCOMING}"
+    remedy = _BUCKET if code == "NoSuchBucket" else _REFUSALS.get(code)
+    if remedy is None:
+        return TransientError(f"S3 did not list the uploads in {what}: {error}. It is tried again.")
+    return SettingsError(f"The uploads in {what} can't be listed ({code}). {remedy}", aws_code=code)
 
 
 def _whole_seconds(time: datetime) -> datetime:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-import pymongo
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata.errors import MarketDataError, TerminalError, TransientError
+from marketdata.store.deadline import within
 
 type Event = dict[str, Any]
 type Handler = Callable[[Event, LambdaContext], Any]
@@ -33,9 +33,8 @@ def task(service: str) -> Callable[[Callable[[Event, LambdaContext], Any]], Hand
         def handler(event: Event, context: LambdaContext) -> Any:
             logger.clear_state()
             logger.append_keys(request_id=context.aws_request_id, **_keys(event))
-            left = context.get_remaining_time_in_millis() / 1000 - _TO_TELL_SECONDS
             try:
-                with pymongo.timeout(max(1.0, left)):
+                with within(context, to_tell=_TO_TELL_SECONDS):
                     result = function(event, context)
             except MarketDataError as error:
                 transient = isinstance(error, TransientError)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -24,6 +23,7 @@ from marketdata.store import batches as checkpoints
 from marketdata.store import known_content, quarantine, records, runs
 from marketdata.store.batches import BatchKey, Counts
 from marketdata.store.connection import Document, Store
+from marketdata.store.deadline import Threads
 from marketdata.store.raw import find_raw, get_raw, save_raw
 
 _MAX_ROW_CHARACTERS = 1_000_000
@@ -380,7 +380,7 @@ def _raw(
         return
     data = _fetch(batch, objects)
     raw = csv_raw(batch, Payload(batch["rows"], len(data), batch["digest"], b""))
-    with ThreadPoolExecutor(1) as pool:
+    with Threads(1) as pool:
 
         def keep() -> bool:
             save_raw(store, [csv_raw(batch, pack_csv(data, batch["rows"], batch["digest"]))])

@@ -20,7 +20,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -37,6 +36,7 @@ from marketdata.store import quarantine, records, retention
 from marketdata.store.batches import UNFINISHED, Counts
 from marketdata.store.command_line import read_place
 from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.deadline import Threads
 from marketdata.store.raw import find_raw
 from marketdata.store.server_time import server_clock
 
@@ -362,7 +362,7 @@ class _Rebuild:
                 batch = self._store.batches.find_one({"_id": id_, "state": "loaded"})
             return None if batch is None else (batch, find_raw(self._store, batch["raw_id"]))
 
-        with ThreadPoolExecutor(1) as pool:
+        with Threads(1) as pool:
             coming = None
             for id_ in ids:
                 ahead = pool.submit(fetch, id_)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -26,6 +26,7 @@ from marketdata.load.incoming import Piece, Records
 from marketdata.store import records
 from marketdata.store.batches import Counts
 from marketdata.store.connection import Document, Store
+from marketdata.store.deadline import Threads
 from marketdata.store.records import Known
 
 CHUNK = 2_500
@@ -133,7 +134,7 @@ class Lookups:
         self._received_at = received_at
         self._mine = mine
         self._covering = covering
-        self._pool = ThreadPoolExecutor(_THREADS)
+        self._pool = Threads(_THREADS)
         self._found: dict[Piece, Future[Known]] = {}
         self._lock = Lock()
         self._span: list[bytes] = []
@@ -316,7 +317,7 @@ def _insert(store: Store, part: Part) -> Iterator[tuple[list[Document], Places]]
     if len(chunks) <= 1:
         yield from (insert(*chunk) for chunk in chunks)
         return
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with Threads(_THREADS) as pool:
         yield from pool.map(lambda chunk: insert(*chunk), chunks)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from tenacity import (
 from marketdata import clock
 from marketdata.errors import (
     MarketDataError,
+    StoreUnavailable,
     Throttled,
     UpstreamMalformed,
     UpstreamRefused,
@@ -175,6 +177,7 @@ class Asker:
         self._patience = patience
         self._known: Document | None = None
         self._probe: str | None = None
+        self._upstream: Upstream | None = None
         self._strained = False
         self._rested = 0.0
         self.throttling = throttling
@@ -206,7 +209,7 @@ class Asker:
             TerminalError: it answered, and would do so again, what can't be used.
             StoreUnavailable: MongoDB is out of reach.
         """
-        upstream = Upstream.of(self._source.name, request)
+        upstream = self._upstream = Upstream.of(self._source.name, request)
         self._require_closed_circuit(upstream)
         attempts = 1 if self._probe else self._patience.attempts
         left = max(0.0, self._left())
@@ -239,9 +242,9 @@ class Asker:
             self._give_up_probe(upstream)
             raise Held(grant.wait_seconds, error.message) from error
         except (UpstreamUnavailable, UpstreamRefused, UpstreamMalformed) as error:
-            self._note_failure(upstream, error)
+            self._note_failure(upstream, request.page, error)
             raise
-        self._note_answer(upstream)
+        self._note_answer(upstream, request.page)
         return found
 
     # --- the request itself ---------------------------------------------------------------
@@ -328,12 +331,29 @@ class Asker:
             raise CircuitOpen(admission)
         self._probe = admission.probe
 
+    def all_answered(self) -> None:
+        """The source has answered for all its pages, which may be fewer than when it failed."""
+        if self._upstream is not None and self._unsound():
+            sources.close_circuit(self._store, self._upstream)
+            self._probe = None
+
+    def leave(self) -> None:
+        """Let somebody else probe, if this call's probe has come to no result."""
+        if self._upstream is not None:
+            # Else another one may in a while: a probe has an end.
+            with suppress(StoreUnavailable):
+                self._give_up_probe(self._upstream)
+
+    def _unsound(self) -> bool:
+        breaker = self._document().get("breaker", {})
+        return bool(breaker.get("state", "closed") != "closed" or breaker.get("failures"))
+
     def _give_up_probe(self, upstream: Upstream) -> None:
         if self._probe is not None:
             sources.release_probe(self._store, upstream, self._probe)
             self._probe = None
 
-    def _note_failure(self, upstream: Upstream, error: MarketDataError) -> None:
+    def _note_failure(self, upstream: Upstream, page: int, error: MarketDataError) -> None:
         sources.failed(
             self._store,
             upstream,
@@ -341,18 +361,18 @@ class Asker:
             {"code": error.code, "message": error.message},
             most_failures=self._settings.circuit_breaker_failures,
             rest=timedelta(minutes=self._settings.circuit_breaker_minutes),
+            page=page,
             probe=self._probe,
         )
         self._probe = None
 
-    def _note_answer(self, upstream: Upstream) -> None:
+    def _note_answer(self, upstream: Upstream, page: int) -> None:
         latency = self.throttling.resume(self._server.now())
-        breaker = self._document().get("breaker", {})
-        unsound = breaker.get("state", "closed") != "closed" or breaker.get("failures", 0)
-        if unsound or self._strained or latency is not None:
-            sources.answered(self._store, upstream, retry_latency=latency)
+        if self._unsound() or self._strained or latency is not None:
+            sources.answered(self._store, upstream, page, retry_latency=latency)
+        if page >= self._document().get("breaker", {}).get("page", 0):
             self._known = {**self._document(), "breaker": {}}
-        self._probe = None
+            self._probe = None
         self._strained = False
 
 

@@ -183,16 +183,22 @@ class _Extraction:
         if "started_at" not in self._note:
             self._set(status="extracting", started_at=self._server.now())
         first = self._at.page
-        with http.Session() as session:
-            while True:
-                try:
-                    return self._rest(session, first)
-                except _Overtaken:
-                    require_running(self._store, self._run_id, self._name)
-                    self._note = runs.get(self._store, self._run_id)["inputs"][self._name]
-                    self._at = _Position.of(self._note)
-                    if (status := self._note["status"]) in runs.INPUT_ENDED:
-                        return Extracted(status, self._numbers())
+        try:
+            with http.Session() as session:
+                return self._fetch(session, first)
+        finally:
+            self._asker.leave()
+
+    def _fetch(self, session: http.Session, first: int) -> Extracted:
+        while True:
+            try:
+                return self._rest(session, first)
+            except _Overtaken:
+                require_running(self._store, self._run_id, self._name)
+                self._note = runs.get(self._store, self._run_id)["inputs"][self._name]
+                self._at = _Position.of(self._note)
+                if (status := self._note["status"]) in runs.INPUT_ENDED:
+                    return Extracted(status, self._numbers())
 
     def _rest(self, session: http.Session, first: int) -> Extracted:
         """Fetch the pages that are missing, in a call that began with `first` of them.
@@ -223,6 +229,7 @@ class _Extraction:
                 # Kept in case that the last of the state machine's retries fails as well.
                 self._set(error=describe(error), throttling=self._throttling.document())
                 raise
+        self._asker.all_answered()
         if self._at.page and self._at.unchanged == self._at.page:
             pages = "The page is" if self._at.page == 1 else f"All {self._at.page} pages are"
             reason = f"{pages} as when last loaded: {self._name} says that nothing has changed."

@@ -511,7 +511,10 @@ def _in_vain(note: Document, result: Document) -> bool:
 def _status(inputs: Sequence[Document], *, failed: bool) -> str:
     if not failed and all(map(alerts.succeeded, inputs)):
         return SUCCESS
-    if any(alerts.succeeded(i) or i["batches"] > i["failed_batches"] for i in inputs):
+    if any(
+        alerts.succeeded(i) or (i["status"] != FAILED and i["batches"] > i["failed_batches"])
+        for i in inputs
+    ):
         return PARTIAL
     return FAILED
 
@@ -546,7 +549,14 @@ def _summarise_input(
     reason = note.get("reason")
     if status == SKIPPED and error is None and reason is None:
         reason = "Nothing had changed: all of it had been loaded before, with the same content."
-    if error is None and closing and status not in (SUCCESS, SKIPPED):
+    if error is None and status == FAILED and _all_set_aside(sums):
+        error = {
+            "code": "all_quarantined",
+            "message": f"Every row was set aside, {sums['rows_in']} of {sums['rows_in']}: "
+            "GET /quarantine tells why of each. If the format has changed, POST "
+            "/quarantine/replay loads them once the program or the mapping knows the new one.",
+        }
+    elif error is None and closing and status not in (SUCCESS, SKIPPED):
         error = (
             {
                 "code": "batches_failed",
@@ -584,12 +594,20 @@ def _summarise_input(
     }
 
 
+def _all_set_aside(sums: Document) -> bool:
+    """Whether there were rows, and not one that could be loaded: then it is for somebody to see."""
+    rows: int = sums.get("rows_in", 0)
+    return rows > 0 and sums["quarantined"] == rows
+
+
 def _input_status(note: Document, sums: Document, *, closing: bool) -> str:
     batches, loaded = sums.get("batches", 0), sums.get("loaded", 0)
     told, refused = note["status"], note.get("error") is not None
     if told == SKIPPED and (refused or batches == loaded):
         return SKIPPED
     if told == "extracted" and batches == loaded:
+        if _all_set_aside(sums):
+            return FAILED
         known = batches > 0 and sums.get("skipped") == batches
         return SKIPPED if known and not refused else SUCCESS
     if told == THROTTLED:
@@ -597,6 +615,17 @@ def _input_status(note: Document, sums: Document, *, closing: bool) -> str:
     if not closing and told != FAILED:
         return RUNNING
     return PARTIAL if loaded else FAILED
+
+
+def note_failure(store: Store, run_id: str, input_id: str, error: Document) -> list[int]:
+    """Note why a step of an input failed.
+
+    Returns:
+        The numbers of the batches that had been received by then and are to be loaded yet.
+    """
+    runs.note_error(store, run_id, input_id, error)
+    note = runs.get(store, run_id)["inputs"].get(input_id, {})
+    return checkpoints.numbers(store, run_id, input_id, note.get("batches", 0))
 
 
 def require_running(store: Store, run_id: str, input_id: str | None = None) -> None:

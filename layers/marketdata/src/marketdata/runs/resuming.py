@@ -7,7 +7,7 @@ from the page or the byte after the last that is kept; an uploaded object is alw
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -80,30 +80,37 @@ def leftovers(store: Store, asked: Asked) -> Leftovers:
         check_sources(asked.sources, list(named), f"in run {run_id}")
     inputs: Document = {}
     given_up = []
+    had_it: set[str] = set()
     for input_id, first_note in run["inputs"].items():
         if asked.sources is not None and first_note["source"] not in asked.sources:
             continue
-        last, note = _last_of_chain(store, run, input_id)
+        chain = _chain(store, run, input_id)
+        last, run_ids = chain[-1], [one["_id"] for one in chain]
+        note = last["inputs"][input_id]
         if last["status"] == "running":
             return Leftovers({}, last)
         if asked.retry:
-            _release(store, last["_id"], input_id)
+            _release(store, run_ids, input_id)
+        had_it |= set(run_ids)
         if note["source"] == CSV and not asked.retry and objects.refused(store, input_id):
             given_up.append(input_id)
-        elif not _whole(store, last["_id"], input_id, note):
+        elif not _whole(store, run_ids, input_id, note):
             inputs[input_id] = _resuming(note, last["_id"])
     if not inputs:
-        raise StateConflict(_nothing_left(store, run_id, given_up), run_id=run_id)
+        raise StateConflict(_nothing_left(store, run_id, had_it, given_up), run_id=run_id)
     return Leftovers(inputs)
 
 
-def _last_of_chain(store: Store, run: Document, input_id: str) -> tuple[Document, Document]:
-    """The run that went on with an input last, beginning with a run; with its note on it."""
-    note = run["inputs"][input_id]
-    while by := note.get("resumed_by") or _later_owner(store, run, input_id):
-        later = runs.get(store, by)
-        run, note = later, later["inputs"][input_id]
-    return run, note
+def _chain(store: Store, run: Document, input_id: str) -> list[Document]:
+    """A run and those that went on with an input of it, one after the other.
+
+    What was parked stays with the run that it failed in: each of them may have such batches.
+    """
+    chain = [run]
+    while by := run["inputs"][input_id].get("resumed_by") or _later_owner(store, run, input_id):
+        run = runs.get(store, by)
+        chain.append(run)
+    return chain
 
 
 def _later_owner(store: Store, run: Document, input_id: str) -> str | None:
@@ -117,21 +124,21 @@ def _never_began(note: Document) -> bool:
     return "resumes" in note and "lease" not in note
 
 
-def _release(store: Store, run_id: str, input_id: str) -> None:
-    freed = checkpoints.unpark(store, run_id, input_id)
+def _release(store: Store, run_ids: Sequence[str], input_id: str) -> None:
+    freed = checkpoints.unpark(store, run_ids, input_id)
     if leases.is_object(input_id):
         # One that is done is left so, unless batches of it were given up.
-        objects.release(store, input_id, run_id, done=freed > 0)
+        objects.release(store, input_id, run_ids[-1], done=freed > 0)
 
 
-def _whole(store: Store, run_id: str, input_id: str, note: Document) -> bool:
+def _whole(store: Store, run_ids: Sequence[str], input_id: str, note: Document) -> bool:
     if input_id == objects.LISTING:
         # That the uploads could not be listed is no work that was left.
         return True
     if _never_began(note):
         return False
     done = note["status"] in _WHOLE and not note.get("error")
-    return done and not checkpoints.any_unfinished(store, run_id, input_id)
+    return done and not checkpoints.any_unfinished(store, run_ids, input_id)
 
 
 def _resuming(note: Document, former: str) -> Document:
@@ -139,8 +146,10 @@ def _resuming(note: Document, former: str) -> Document:
     return {**kept, "status": "pending", "resumes": former}
 
 
-def _nothing_left(store: Store, run_id: str, given_up: list[str]) -> str:
-    parked = checkpoints.parked(store, run_id)
+def _nothing_left(
+    store: Store, run_id: str, had_it: Collection[str], given_up: Collection[str]
+) -> str:
+    parked = checkpoints.parked(store, [run_id, *had_it])
     if given_up or parked:
         return (
             f"What run {run_id} has left was given up after several tries: {parked} parked batches "

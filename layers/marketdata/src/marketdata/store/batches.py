@@ -595,24 +595,28 @@ def _at_least(counter: str, number: int) -> Document:
     return {counter: {"$gte": number}} if number else {}
 
 
-def unpark(store: Store, run_id: str, input_id: str) -> int:
-    """Let the next run take over a run's failed batches, as if they had never failed.
+def unpark(store: Store, run_ids: Sequence[str], input_id: str) -> int:
+    """Let the next run take over the failed batches of ended runs, as if they had never failed.
 
     Returns:
         How many there are.
     """
-    with store_errors(f"releasing the parked batches of {input_id} in run {run_id}"):
+    with store_errors(f"releasing the parked batches of {input_id} in run {_named(run_ids)}"):
         result = store.batches.update_many(
-            {"run_id": run_id, "input": input_id, "state": "failed"},
+            {"run_id": {"$in": list(run_ids)}, "input": input_id, "state": "failed"},
             {"$set": {"resumptions": 0}, "$unset": {"parked": "", "interruptions": ""}},
         )
     return result.matched_count
 
 
-def parked(store: Store, run_id: str) -> int:
-    """How many batches of a run are parked."""
-    with store_errors(f"counting the parked batches of run {run_id}"):
-        return store.batches.count_documents({"run_id": run_id, "parked": True})
+def parked(store: Store, run_ids: Sequence[str]) -> int:
+    """How many batches of these runs are parked."""
+    with store_errors(f"counting the parked batches of run {_named(run_ids)}"):
+        return store.batches.count_documents({"run_id": {"$in": list(run_ids)}, "parked": True})
+
+
+def _named(run_ids: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(run_ids))
 
 
 def parked_by_source(store: Store) -> dict[str, Parked]:
@@ -784,14 +788,13 @@ def _numbers(store: Store, run_id: str, input_id: str, which: Document) -> list[
         return [document["number"] for document in found]
 
 
-def any_unfinished(store: Store, run_id: str, input_id: str) -> bool:
-    """Whether a run has batches of an input that a later one would take over."""
-    with store_errors(f"looking for batches of {input_id} that run {run_id} left"):
-        query = {"state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}}
-        return (
-            store.batches.find_one({"run_id": run_id, "input": input_id, **query}, {"_id": 1})
-            is not None
+def any_unfinished(store: Store, run_ids: Sequence[str], input_id: str) -> bool:
+    """Whether runs have batches of an input that a later one would take over."""
+    with store_errors(f"looking for batches of {input_id} that run {_named(run_ids)} left"):
+        found = store.batches.find_one(
+            {**_left(input_id), "run_id": {"$in": list(run_ids)}}, {"_id": 1}
         )
+    return found is not None
 
 
 # --- told ------------------------------------------------------------------------------------

@@ -37,6 +37,36 @@ _MAJORITY_TIMEOUT_MS = 20_000
 _SOCKET_TIMEOUT_MS = 120_000
 _CURSOR_LOST = 175
 """The server's QueryPlanKilled: the collection that a cursor was on is there no more."""
+_CURSOR_FORGOTTEN = frozenset({43, 237})
+"""CursorNotFound and CursorKilled: the server was restarted, or somebody ended the cursor."""
+_PASSING = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        63,  # StaleShardVersion
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        112,  # WriteConflict
+        133,  # FailedToSatisfyReadPreference
+        134,  # ReadConcernMajorityNotAvailableYet
+        150,  # StaleEpoch
+        189,  # PrimarySteppedDown
+        262,  # ExceededTimeLimit
+        9001,  # SocketException
+        10058,  # LegacyNotPrimary
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13388,  # StaleConfig
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+    }
+)
+"""Of the server's codes those that pass: the driver specifications' retryable ones of reads and
+resumable ones of change streams, and WriteConflict, whose text says to retry. The driver labels
+none of them on a read, does not try a cursor's later batches again at all, and has its own list
+as a private name only."""
+_PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError", "RetryableError")
 _AUTHENTICATION_FAILED = 18
 _UNAUTHORIZED = 13
 _NO_CREDENTIALS = "requires authentication"
@@ -78,7 +108,7 @@ def connect(
     socket_ms: int | None = None,
     patient: bool = False,
 ) -> Store:
-    """A store on the database of that name. No I/O happens before its first use.
+    """A store on the database of that name. MongoDB is not asked before its first use.
 
     Args:
         uri: the connection string.
@@ -90,8 +120,10 @@ def connect(
             documents does. That the server is gone is then noticed by TCP's keepalive.
 
     Raises:
-        SettingsError: the URI is malformed; the message does not repeat it, as it may hold
-            a password.
+        SettingsError: the URI is malformed, or DNS does not know its host; the message does not
+            repeat it, as it may hold a password.
+        StoreUnavailable: DNS did not answer. Of a URI with `mongodb+srv` the driver asks DNS
+            here, or, in Lambda, at the first use, which `store_errors` sees.
     """
     if not uri:
         raise SettingsError(
@@ -113,6 +145,8 @@ def connect(
             retryReads=True,
         )
     except (InvalidURI, ConfigurationError, ValueError) as error:
+        if (named := _of_dns(error)) is not None:
+            raise named from None
         raise SettingsError(
             f"MONGODB_URI is not a usable MongoDB connection string ({type(error).__name__}). "
             "It should look like mongodb+srv://user:password@host/ or mongodb://host:27017/."
@@ -145,8 +179,8 @@ def store_errors(doing: str) -> Iterator[None]:
     """Turns the driver's errors about the connection into `StoreUnavailable`.
 
     So it does with those about the account: `StoreRefused` is for who configures the service,
-    `StoreFull` for who pays for the cluster. Others (a validator's refusal, a malformed command)
-    are defects and pass as they are.
+    `StoreFull` for who pays for the cluster, and `SettingsError` is for a host that DNS does not
+    know. Others (a validator's refusal, a malformed command) are defects and pass as they are.
 
     Args:
         doing: what was attempted, for the message: "saving batch 3 of run X".
@@ -168,27 +202,24 @@ def store_errors(doing: str) -> Iterator[None]:
             raise StoreUnavailable(
                 f"A rebuild exchanged a collection while {doing}. It is tried again."
             ) from error
-        if error.has_error_label("RetryableWriteError") or error.has_error_label(
-            "TransientTransactionError"
-        ):
+        if any(map(error.has_error_label, _PASSING_LABELS)):
             raise StoreUnavailable(
-                f"MongoDB changed its primary while {doing}: {_first_line(error)}. "
-                "It is tried again."
+                f"MongoDB changed its primary, or was too busy, while {doing}: "
+                f"{_first_line(error)}. It is tried again."
             ) from error
-        if isinstance(error, OperationFailure) and (named := _of_account(error, doing)):
+        if isinstance(error, OperationFailure) and (
+            named := _of_account(error, doing) or _of_the_moment(error, doing)
+        ):
             raise named from error
+        if (named := _of_dns(error)) is not None:
+            raise named from None
         raise
 
 
 def _of_account(error: OperationFailure, doing: str) -> MarketDataError | None:
     """An error that the user or the room of the account causes; None for any other."""
-    faults = [(error.code, str(error))]
-    if isinstance(error, BulkWriteError):
-        details: Any = error.details
-        told = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
-        faults = [(fault.get("code"), str(fault.get("errmsg", ""))) for fault in told]
-    for code, text in faults:
-        said = text.partition(", full error:")[0].splitlines()[0][:200] if text else ""
+    for code, text in _faults(error):
+        said = _said(text)
         atlas = text.lower() if code == _ATLAS else ""
         if code in _NO_ROOM or any(words in atlas for words in _ATLAS_NO_ROOM):
             return StoreFull(
@@ -212,6 +243,68 @@ def _of_account(error: OperationFailure, doing: str) -> MarketDataError | None:
                 "dbAdmin as well. Trying again does not help before."
             )
     return None
+
+
+def _of_the_moment(error: OperationFailure, doing: str) -> StoreUnavailable | None:
+    """An error that passes by itself, told by its code; None for any other."""
+    for code, text in _faults(error):
+        if code in _CURSOR_FORGOTTEN:
+            return StoreUnavailable(
+                f"MongoDB lost the cursor while {doing}: {_said(text)}. It was restarted, or the "
+                "cursor was ended. It is tried again."
+            )
+        if code in _PASSING:
+            return StoreUnavailable(
+                f"MongoDB could not finish {doing} at the moment: {_said(text)} (code {code}). "
+                "It is tried again; if this stays, check the cluster."
+            )
+    return None
+
+
+def _of_dns(error: Exception) -> MarketDataError | None:
+    """An error of looking up the hosts of a `mongodb+srv` URI; None for any other.
+
+    The driver tells of it by the text and the cause of a ConfigurationError. Neither is repeated
+    but for the cause's class: of a malformed URI they may hold a part of the password.
+    """
+    cause = error.__cause__
+    if not isinstance(error, ConfigurationError) or cause is None:
+        return None
+    # Imported here, as the driver does which brings it: it is slow, and seldom needed.
+    from dns import exception, resolver  # noqa: PLC0415
+
+    about = f"of the hosts in MONGODB_URI ({type(cause).__name__})"
+    if isinstance(cause, resolver.NXDOMAIN | resolver.NoAnswer):
+        return SettingsError(
+            f"DNS has no SRV record {about}. Check the host's name in `mongodb_uri` of the secret, "
+            "and that the cluster still exists; a host without SRV records is written as "
+            "mongodb://host:27017/."
+        )
+    passing = exception.Timeout | resolver.NoNameservers | resolver.NoResolverConfiguration
+    if isinstance(cause, passing):
+        return StoreUnavailable(
+            f"DNS did not answer when asked {about}. It is tried again; if this stays, check that "
+            "the function's network reaches a name server."
+        )
+    if isinstance(cause, exception.DNSException):
+        return SettingsError(
+            f"DNS can't be asked for the SRV records {about}. Check the host's name in "
+            "`mongodb_uri` of the secret, and that the password is percent-encoded."
+        )
+    return None
+
+
+def _faults(error: OperationFailure) -> list[tuple[int | None, str]]:
+    """What the server said went wrong, as codes and texts: of a bulk of writes that may be much."""
+    if not isinstance(error, BulkWriteError):
+        return [(error.code, str(error))]
+    details: Any = error.details
+    told = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+    return [(fault.get("code"), str(fault.get("errmsg", ""))) for fault in told]
+
+
+def _said(text: str) -> str:
+    return text.partition(", full error:")[0].splitlines()[0][:200] if text else ""
 
 
 def _first_line(error: Exception) -> str:

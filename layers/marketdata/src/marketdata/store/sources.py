@@ -298,12 +298,17 @@ def _grant(bucket: Document) -> Grant:
     )
 
 
-def answered(store: Store, upstream: Upstream, *, retry_latency: float | None = None) -> None:
+def answered(
+    store: Store, upstream: Upstream, page: int = 1, *, retry_latency: float | None = None
+) -> None:
     """Note that the source answered: the rate rises towards the quota, the circuit closes.
+
+    That of an earlier page than the one that failed says nothing of the failure.
 
     Args:
         store: the database.
         upstream: who answered.
+        page: which page it was.
         retry_latency: seconds since the request was first held back, if it was.
     """
     bucket: Document = {
@@ -322,16 +327,9 @@ def answered(store: Store, upstream: Upstream, *, retry_latency: float | None = 
     }
     if retry_latency is not None:
         bucket["retry_latency_seconds"] = round(retry_latency, 3)
-    breaker = {
-        "state": "closed",
-        "failures": 0,
-        "identity": {"$literal": upstream.identity},
-        "closed_at": "$$NOW",
-        **dict.fromkeys(
-            ("last_failed_run", "opened_by", "opened_at", "next_probe_at", "probe", "reason"),
-            "$$REMOVE",
-        ),
-    }
+    same = {"$eq": ["$breaker.identity", {"$literal": upstream.identity}]}
+    earlier = {"$gt": [{"$ifNull": ["$breaker.page", 0]}, page]}
+    breaker = {"$cond": [{"$and": [same, earlier]}, "$breaker", _closed(upstream)]}
     with store_errors(f"noting an answer of source {upstream.name}"):
         store.sources.update_one(
             {"_id": upstream.name, "bucket.identity": upstream.identity},
@@ -340,6 +338,25 @@ def answered(store: Store, upstream: Upstream, *, retry_latency: float | None = 
 
 
 # --- the circuit breaker ------------------------------------------------------------------
+
+
+def close_circuit(store: Store, upstream: Upstream) -> None:
+    """Close the circuit of a source that has answered for all the pages that it has."""
+    with store_errors(f"closing the circuit of source {upstream.name}"):
+        store.sources.update_one(
+            {"_id": upstream.name, "bucket.identity": upstream.identity},
+            [{"$set": {"breaker": {"$cond": [True, _closed(upstream), None]}}}],
+        )
+
+
+def _closed(upstream: Upstream) -> Document:
+    """A circuit breaker without failures."""
+    return {
+        "state": "closed",
+        "failures": 0,
+        "identity": {"$literal": upstream.identity},
+        "closed_at": "$$NOW",
+    }
 
 
 def admit(
@@ -419,6 +436,7 @@ def failed(
     *,
     most_failures: int,
     rest: timedelta,
+    page: int = 1,
     probe: str | None = None,
 ) -> None:
     """Note that the source failed a run; after so many in a row the circuit opens.
@@ -434,6 +452,7 @@ def failed(
         error: what happened, as `{code, message}`.
         most_failures: runs in a row that open the circuit.
         rest: how long it stays open before the next probe.
+        page: the page that was asked for.
         probe: the caller's probe; its failure opens the circuit again at once.
     """
     this_run = {"$literal": run_id}
@@ -469,6 +488,7 @@ def failed(
                             "failures": {"$add": [before, {"$cond": [counted, 0, 1]}]},
                             "identity": {"$literal": upstream.identity},
                             "last_failed_run": this_run,
+                            "page": page,
                             "reason": {"$literal": error},
                         }
                     }
@@ -602,6 +622,7 @@ def overview(store: Store) -> list[Document]:
                             "throttling": {"$cond": [asked, throttling, None]},
                             "breaker": {"$cond": [asked, breaker, None]},
                             "failures": {"$ifNull": ["$failures", {}]},
+                            "watermark": {"$ifNull": ["$watermarks", None]},
                             "lease": {"$ifNull": ["$lease", None]},
                         }
                     },

@@ -104,6 +104,17 @@ class SourceLease(Form):
     )
 
 
+class SourceWatermark(Form):
+    """How far the data of a source reaches."""
+
+    timestamp: Time | None = Field(
+        description="The newest time that a loaded record of it is about."
+    )
+    received_at: Time = Field(description="When the newest of its loaded batches was received.")
+    run_id: str = Field(examples=[RUN_ID])
+    moved_at: Time
+
+
 class SourceState(Form):
     """How a source is at the moment, by the database's clock."""
 
@@ -116,6 +127,9 @@ class SourceState(Form):
     last_failure_at: Time | None = Field(description="The end of its last run that was none.")
     last_error: SourceError | None = Field(
         description="What was wrong in its last run that was no success; it stays after a success."
+    )
+    watermark: SourceWatermark | None = Field(
+        description="Null until a run has loaded something of it, and of uploads."
     )
     parked_batches: int = Field(
         description="Batches of it that were given up as loading them failed too often, of all "

@@ -103,6 +103,7 @@ def _source(found: Document) -> Document:
             "message": error.get("message", ""),
             "run_id": error.get("run_id"),
         }
+    watermark = found["watermark"]
     return {
         "throttling": throttling,
         "breaker": breaker,
@@ -110,7 +111,12 @@ def _source(found: Document) -> Document:
         "last_success_at": _iso(failures.get("last_success_at")),
         "last_failure_at": _iso(failures.get("last_failure_at")),
         "last_error": error,
+        "watermark": None if watermark is None else watermark | _times(watermark),
     }
+
+
+def _times(watermark: Document) -> Document:
+    return {name: _iso(watermark[name]) for name in ("timestamp", "received_at", "moved_at")}
 
 
 def _parked(found: Parked | None) -> Document:
