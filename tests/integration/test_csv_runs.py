@@ -796,6 +796,29 @@ def test_loading_a_batch_again_keeps_its_counts_and_its_raw(store: Store, bucket
     assert store.raw_batches.count_documents({}) == 1
 
 
+def test_nothing_of_a_file_is_loaded_before_all_of_it_was_seen(
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its extraction fails half-way: the rest of the file may say that it is to be refused."""
+    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 2)
+    first = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
+    (item,) = first["inputs"]
+    error = {"code": "transient", "message": "S3 did not answer"}
+    left = iter([600.0, 1.0])
+    cut = extract(store, item["run_id"], item["input"], remaining=lambda: next(left))
+    assert cut.state == "again"
+    assert lifecycle.note_failure(store, item["run_id"], item["input"], error) == []
+    lifecycle.close(store, first["run_id"])
+
+    second = open_run(store, triggers.refresh_envelope())
+    (item,) = second["inputs"]
+    # Nor what an earlier run has left of it.
+    assert store.batches.count_documents({"run_id": second["run_id"]}) > 0
+    assert lifecycle.note_failure(store, item["run_id"], item["input"], error) == []
+    whole = extract(store, item["run_id"], item["input"])
+    assert lifecycle.note_failure(store, item["run_id"], item["input"], error) == whole.numbers
+
+
 def test_an_overtaken_call_takes_nothing_back_of_what_its_run_took_over(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -625,7 +625,11 @@ def note_failure(store: Store, run_id: str, input_id: str, error: Document) -> l
     """
     runs.note_error(store, run_id, input_id, error)
     note = runs.get(store, run_id)["inputs"].get(input_id, {})
-    return checkpoints.numbers(store, run_id, input_id, note.get("batches", 0))
+    if leases.is_object(input_id) and note.get("status") not in DONE:
+        # As long as not all of a file was seen it may be refused, which is as a whole.
+        return []
+    received = note.get("progress", note).get("batches", 0)
+    return checkpoints.numbers(store, run_id, input_id, received)
 
 
 def require_running(store: Store, run_id: str, input_id: str | None = None) -> None:
