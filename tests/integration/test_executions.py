@@ -169,6 +169,7 @@ def test_a_run_that_ended_as_throttled_is_resumed_behind_its_last_page(
     assert pauses.seconds == []
     (result,) = only_run(world)["results"]
     assert (result["status"], result["pages"]) == ("throttled", 1)
+    assert result["throttling"]["tokens_left"] == 0
     let_pass(world.store, "coingecko", 100_000)
 
     engine = Engine()

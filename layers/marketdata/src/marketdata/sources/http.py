@@ -437,7 +437,8 @@ def _body(
             if size > max_bytes:
                 raise UpstreamMalformed(
                     f"{where} answered more than {max_bytes} bytes, which no page of it should "
-                    "be. If that is right, raise Limits in marketdata/sources/http.py."
+                    "be; asking again gives the same. If it is right, raise Limits in "
+                    "marketdata/sources/http.py."
                 )
             if deadline.passed:
                 raise still_sending()

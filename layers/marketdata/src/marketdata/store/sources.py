@@ -292,7 +292,8 @@ def _grant(bucket: Document) -> Grant:
         granted=wait <= 0,
         wait_seconds=wait,
         blocked=bucket["blocked"],
-        tokens_left=round(bucket["tokens"], 2),
+        # The one that is kept for the end of a pause can't be used before.
+        tokens_left=0.0 if bucket["blocked"] else round(bucket["tokens"], 2),
         rate_per_minute=round(bucket["rate_per_minute"], 3),
         strikes=bucket["strikes"],
     )
