@@ -22,11 +22,13 @@ _SEED = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10**
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all of it, so that `-m "not chaos"` leaves it out, and put it in order."""
+    places: dict[str, int] = {}
     for item in items:
         if "chaos" in item.path.parts:
             item.add_marker(pytest.mark.chaos)
-    places = {name: place for place, name in enumerate(_ORDER)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+            if item.path.name in _ORDER:
+                places[item.nodeid] = _ORDER.index(item.path.name)
+    items.sort(key=lambda item: places.get(item.nodeid, len(_ORDER)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -156,6 +156,19 @@ def test_a_good_page_before_the_one_that_failed_closes_nothing(
     assert {"page", "probe", "reason"} & breaker(coingecko).keys() == set()
 
 
+def test_a_failure_of_an_earlier_page_does_not_hide_that_of_a_later_one(
+    server: Server, coingecko: Pipeline
+) -> None:
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "2"}
+    second_page(server, DOWN)
+    coingecko.run()
+    server.replies[COINS] = DOWN
+    coingecko.run()
+    second_page(server, DOWN)
+    coingecko.run()
+    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("open", 3)
+
+
 def test_a_probe_that_runs_out_of_time_is_given_back(server: Server, coingecko: Pipeline) -> None:
     coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "3"}
     second_page(server, DOWN)

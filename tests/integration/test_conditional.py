@@ -88,6 +88,19 @@ def test_a_run_over_unchanged_pages_inserts_nothing_and_says_why(
     assert coingecko.store.raw_batches.count_documents({}) == 3
 
 
+def test_rows_that_could_not_be_loaded_are_no_better_unchanged(
+    pages: Pages, coingecko: Pipeline
+) -> None:
+    pages.rows = [coin(f"c{n}", current_price=-1) for n in range(5)]
+    for status in (200, 304):
+        run = coingecko.run()
+        assert pages.told() == [("1", status)]
+        result = line(run, "coingecko")
+        assert (result["status"], result["error"]["code"]) == ("failed", "all_quarantined")
+        assert counts(result) == {"quarantined": 5}
+    assert sources.get(coingecko.store, "coingecko")["failures"]["consecutive"] == 2
+
+
 def test_one_page_that_changed_is_fetched_and_the_rest_is_not(
     pages: Pages, coingecko: Pipeline
 ) -> None:

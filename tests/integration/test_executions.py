@@ -226,3 +226,33 @@ def test_what_had_come_before_a_failure_is_loaded_in_the_same_run(
     assert second["status"] == "success"
     assert_settled(world.store)
     assert_conserved(world.store)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("shape", "upstream_malformed"), ("503", "upstream_unavailable")]
+)
+def test_one_source_that_fails_is_in_no_other_ones_way(
+    environment: dict[str, str],
+    simulator: Simulator,
+    mongodb_uri: str,
+    tmp_path: Path,
+    fault: str,
+    code: str,
+) -> None:
+    """At once, or as the circuit opens by what the very run has met."""
+    simulator.set("/tickers", kind="coinpaprika", coins=300)
+    simulator.set(COINS, often=1, any_of=[fault])
+    both = {
+        "SOURCES": "coingecko,coinpaprika",
+        "COINPAPRIKA_API_URL": simulator.url + "/tickers",
+        "CIRCUIT_BREAKER_FAILURES": "1",
+    }
+    with new_world(mongodb_uri, environment | both, tmp_path / "functions.log") as world:
+        assert world.run()["status"] == "partial_success"
+        run = only_run(world)
+        assert "error" not in run
+        told = {result["source"]: (result["status"], result["error"]) for result in run["results"]}
+        assert told["coinpaprika"] == ("success", None)
+        assert told["coingecko"][0] == "failed"
+        assert told["coingecko"][1]["code"] == code
+        assert_settled(world.store)

@@ -157,6 +157,10 @@ def test_a_run_that_could_load_not_one_row_is_a_failure(
     failures = sources.get(coingecko.store, "coingecko")["failures"]
     assert failures["consecutive"] == 1
 
+    # The same again is no better.
+    assert coingecko.run()["status"] == "failed"
+    assert sources.get(coingecko.store, "coingecko")["failures"]["consecutive"] == 2
+
     server.replies[COINS] = Reply([*renamed, coin("c4")])
     run = coingecko.run()
     assert (run["status"], line(run, "coingecko")["error"]) == ("success", None)

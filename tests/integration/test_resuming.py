@@ -297,7 +297,7 @@ def test_who_asks_for_a_run_ends_orphans_by_the_setting(store: Store) -> None:
     fail_all(store, orphan, "coingecko")
     store.runs.update_one({"_id": orphan}, {"$set": {"expires_at": clock.EPOCH}})
     lifecycle.request(store, Engine(), SOURCES, most_resumptions=0)
-    assert batches.parked(store, [orphan]) == 1
+    assert batches.parked(store, [orphan], "coingecko") == 1
 
 
 def test_a_run_keeps_the_first_failures_and_how_many_there_are(store: Store) -> None:

@@ -273,10 +273,17 @@ def _put(data: Json, path: str | None, value: Json) -> Json:
     return {**data, name: value}
 
 
+_UNCAUGHT = ("States.Runtime", "States.DataLimitExceeded")
+"""What States.ALL does not stand for.
+
+Source: AWS Step Functions Developer Guide, "Handling errors in Step Functions workflows".
+"""
+
+
 def _matching(rules: Sequence[Mapping[str, Json]], error: str) -> Mapping[str, Json] | None:
     for rule in rules:
         names = rule["ErrorEquals"]
-        if error in names or "States.ALL" in names:
+        if error in names or ("States.ALL" in names and error not in _UNCAUGHT):
             return rule
         if "States.TaskFailed" in names and error != "States.Timeout":
             return rule

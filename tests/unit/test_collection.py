@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ def test_every_process_collects_the_same_tests(request: pytest.FixtureRequest) -
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *files],
         cwd=request.config.rootpath,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
         capture_output=True,
         text=True,
         check=True,

@@ -549,7 +549,7 @@ def _summarise_input(
     reason = note.get("reason")
     if status == SKIPPED and error is None and reason is None:
         reason = "Nothing had changed: all of it had been loaded before, with the same content."
-    if error is None and status == FAILED and _all_set_aside(sums):
+    if error is None and status == FAILED and _all_set_aside(note, sums):
         error = {
             "code": "all_quarantined",
             "message": f"Every row was set aside, {sums['rows_in']} of {sums['rows_in']}: "
@@ -594,20 +594,23 @@ def _summarise_input(
     }
 
 
-def _all_set_aside(sums: Document) -> bool:
-    """Whether there were rows, and not one that could be loaded: then it is for somebody to see."""
+def _all_set_aside(note: Document, sums: Document) -> bool:
+    """Whether there were rows, and not one that could be loaded: then it is for somebody to see.
+
+    Also if they are known; but not of the rest that an earlier run has left, which may be short.
+    """
     rows: int = sums.get("rows_in", 0)
-    return rows > 0 and sums["quarantined"] == rows
+    return "resumes" not in note and rows > 0 and sums["quarantined"] == rows
 
 
 def _input_status(note: Document, sums: Document, *, closing: bool) -> str:
     batches, loaded = sums.get("batches", 0), sums.get("loaded", 0)
     told, refused = note["status"], note.get("error") is not None
+    if told in DONE and batches == loaded and _all_set_aside(note, sums):
+        return FAILED
     if told == SKIPPED and (refused or batches == loaded):
         return SKIPPED
     if told == "extracted" and batches == loaded:
-        if _all_set_aside(sums):
-            return FAILED
         known = batches > 0 and sums.get("skipped") == batches
         return SKIPPED if known and not refused else SUCCESS
     if told == THROTTLED:

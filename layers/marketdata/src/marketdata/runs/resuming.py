@@ -80,7 +80,7 @@ def leftovers(store: Store, asked: Asked) -> Leftovers:
         check_sources(asked.sources, list(named), f"in run {run_id}")
     inputs: Document = {}
     given_up = []
-    had_it: set[str] = set()
+    parked = 0
     for input_id, first_note in run["inputs"].items():
         if asked.sources is not None and first_note["source"] not in asked.sources:
             continue
@@ -91,13 +91,13 @@ def leftovers(store: Store, asked: Asked) -> Leftovers:
             return Leftovers({}, last)
         if asked.retry:
             _release(store, run_ids, input_id)
-        had_it |= set(run_ids)
+        parked += checkpoints.parked(store, run_ids, input_id)
         if note["source"] == CSV and not asked.retry and objects.refused(store, input_id):
             given_up.append(input_id)
         elif not _whole(store, run_ids, input_id, note):
             inputs[input_id] = _resuming(note, last["_id"])
     if not inputs:
-        raise StateConflict(_nothing_left(store, run_id, had_it, given_up), run_id=run_id)
+        raise StateConflict(_nothing_left(run_id, parked, len(given_up)), run_id=run_id)
     return Leftovers(inputs)
 
 
@@ -146,14 +146,11 @@ def _resuming(note: Document, former: str) -> Document:
     return {**kept, "status": "pending", "resumes": former}
 
 
-def _nothing_left(
-    store: Store, run_id: str, had_it: Collection[str], given_up: Collection[str]
-) -> str:
-    parked = checkpoints.parked(store, [run_id, *had_it])
-    if given_up or parked:
+def _nothing_left(run_id: str, parked: int, refused: int) -> str:
+    if refused or parked:
         return (
             f"What run {run_id} has left was given up after several tries: {parked} parked batches "
-            f"and {len(given_up)} refused files. Remove the cause and ask for "
+            f"and {refused} refused files. Remove the cause and ask for "
             f"POST /runs/{run_id}/retry."
         )
     return (

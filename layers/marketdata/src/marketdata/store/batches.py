@@ -609,10 +609,11 @@ def unpark(store: Store, run_ids: Sequence[str], input_id: str) -> int:
     return result.matched_count
 
 
-def parked(store: Store, run_ids: Sequence[str]) -> int:
-    """How many batches of these runs are parked."""
-    with store_errors(f"counting the parked batches of run {_named(run_ids)}"):
-        return store.batches.count_documents({"run_id": {"$in": list(run_ids)}, "parked": True})
+def parked(store: Store, run_ids: Sequence[str], input_id: str) -> int:
+    """How many batches of an input are parked in these runs."""
+    which = {"run_id": {"$in": list(run_ids)}, "input": input_id, "parked": True}
+    with store_errors(f"counting the parked batches of {input_id} in run {_named(run_ids)}"):
+        return store.batches.count_documents(which)
 
 
 def _named(run_ids: Sequence[str]) -> str:

@@ -459,6 +459,7 @@ def failed(
     this_run = {"$literal": run_id}
     same = {"$eq": ["$breaker.identity", upstream.identity]}
     before = {"$cond": [same, {"$ifNull": ["$breaker.failures", 0]}, 0]}
+    furthest = {"$cond": [same, {"$ifNull": ["$breaker.page", 0]}, 0]}
     counted = {"$and": [same, {"$eq": ["$breaker.last_failed_run", this_run]}]}
     state = {"$cond": [same, {"$ifNull": ["$breaker.state", "closed"]}, "closed"]}
     probed = {
@@ -489,7 +490,8 @@ def failed(
                             "failures": {"$add": [before, {"$cond": [counted, 0, 1]}]},
                             "identity": {"$literal": upstream.identity},
                             "last_failed_run": this_run,
-                            "page": page,
+                            # The furthest one: an earlier page's failure says nothing of it.
+                            "page": {"$max": [furthest, page]},
                             "reason": {"$literal": error},
                         }
                     }
