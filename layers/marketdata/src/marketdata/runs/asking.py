@@ -296,7 +296,7 @@ class Asker:
                 continue
             self.throttling.hold(self._server.now(), refusal=False)
             rest = grant.wait_seconds * (1 + random.uniform(0, _JITTER))  # noqa: S311 - no secret
-            if not self._may_rest(grant.wait_seconds):
+            if grant.wait_seconds > _LONGEST_REST_SECONDS or not self._may_rest(rest):
                 raise Held(grant.wait_seconds, _why(upstream, grant))
             self._patience.sleep(rest)
             self._rested += rest
@@ -304,9 +304,7 @@ class Asker:
 
     def _may_rest(self, seconds: float) -> bool:
         budget = self._settings.max_wait_minutes * 60 - self.throttling.waited_seconds
-        return seconds <= _LONGEST_REST_SECONDS and seconds < min(
-            self._left(), _RESTS_SECONDS - self._rested, budget
-        )
+        return seconds < min(self._left(), _RESTS_SECONDS - self._rested, budget)
 
     def _note(self, grant: Grant) -> None:
         self.throttling.tokens_left = grant.tokens_left
