@@ -117,6 +117,13 @@ def extract(
     )
 
 
+def cut_some(store: Store, item: dict[str, Any]) -> None:
+    """A call whose time is up after the first pieces of the file."""
+    left = iter([600.0, 1.0])
+    cut = extract(store, item["run_id"], item["input"], remaining=lambda: next(left))
+    assert cut.state == "again"
+
+
 def carry_out(store: Store, event: dict[str, Any], settings: CsvSettings = SMALL) -> Document:
     """What the state machine does for a run without API sources; the closed run."""
     opened = open_run(store, event)
@@ -804,9 +811,7 @@ def test_nothing_of_a_file_is_loaded_before_all_of_it_was_seen(
     first = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = first["inputs"]
     error = {"code": "transient", "message": "S3 did not answer"}
-    left = iter([600.0, 1.0])
-    cut = extract(store, item["run_id"], item["input"], remaining=lambda: next(left))
-    assert cut.state == "again"
+    cut_some(store, item)
     assert lifecycle.note_failure(store, item["run_id"], item["input"], error) == []
     lifecycle.close(store, first["run_id"])
 
@@ -826,9 +831,7 @@ def test_an_overtaken_call_takes_nothing_back_of_what_its_run_took_over(
     event = bucket.put("incoming/a.csv", HEADER + rows(20))
     first = open_run(store, event)
     (item,) = first["inputs"]
-    left = iter([600.0, 1.0])
-    cut = extract(store, item["run_id"], item["input"], remaining=lambda: next(left))
-    assert cut.state == "again"
+    cut_some(store, item)
     lifecycle.close(store, first["run_id"])
     inherited = store.batches.count_documents({})
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import (
     NoCredentialsError,
@@ -19,6 +18,7 @@ from botocore.stub import Stubber
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.errors import FileRefused, SettingsError, StoreRefused, TransientError
 from marketdata.objects import ObjectVersion
+from tests.support.stubs import stubbed_client
 
 VERSION = ObjectVersion("uploads", "incoming/a.csv", "v1")
 PARAMETERS = {"Bucket": "uploads", "Key": "incoming/a.csv", "VersionId": "v1"}
@@ -26,17 +26,9 @@ PARAMETERS = {"Bucket": "uploads", "Key": "incoming/a.csv", "VersionId": "v1"}
 
 @pytest.fixture
 def stubbed() -> Iterator[tuple[S3Objects, Stubber]]:
-    client = boto3.client(
-        "s3",
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
     objects = S3Objects("uploads")
-    objects.__dict__["_client"] = client
-    with Stubber(client) as stubber:
+    with stubbed_client(objects, "s3") as stubber:
         yield objects, stubber
-    client.close()
 
 
 @pytest.mark.parametrize(

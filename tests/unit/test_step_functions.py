@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import NoCredentialsError
 from botocore.stub import Stubber
@@ -13,23 +12,16 @@ from botocore.stub import Stubber
 from marketdata.aws.step_functions import StepFunctions
 from marketdata.errors import SettingsError, TransientError
 from marketdata.web.problems import problem
+from tests.support.stubs import stubbed_client
 
 ARN = "arn:aws:states:us-east-1:000000000000:stateMachine:ingest"
 
 
 @pytest.fixture
 def stubbed() -> Iterator[tuple[StepFunctions, Stubber]]:
-    client = boto3.client(
-        "stepfunctions",
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
     engine = StepFunctions(ARN)
-    engine.__dict__["_client"] = client
-    with Stubber(client) as stubber:
+    with stubbed_client(engine, "stepfunctions") as stubber:
         yield engine, stubber
-    client.close()
 
 
 @pytest.mark.parametrize(

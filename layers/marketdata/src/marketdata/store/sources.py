@@ -346,18 +346,19 @@ def close_circuit(store: Store, upstream: Upstream) -> None:
     with store_errors(f"closing the circuit of source {upstream.name}"):
         store.sources.update_one(
             {"_id": upstream.name, "bucket.identity": upstream.identity},
-            [{"$set": {"breaker": {"$cond": [True, _closed(upstream), None]}}}],
+            [{"$set": {"breaker": _closed(upstream)}}],
         )
 
 
 def _closed(upstream: Upstream) -> Document:
-    """A circuit breaker without failures."""
-    return {
+    """A circuit breaker without failures, as an expression: a plain document would be merged."""
+    closed = {
         "state": "closed",
         "failures": 0,
         "identity": {"$literal": upstream.identity},
         "closed_at": "$$NOW",
     }
+    return {"$mergeObjects": [closed]}
 
 
 def admit(
