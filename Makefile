@@ -76,6 +76,12 @@ compose-test: ## Run the end-to-end tests against the stack in containers
 sam-test: ## Run the end-to-end tests with the API and the sample events under `sam local`
 	@$(SETUP) dev sam && exec ./containers/test.sh sam
 
+# --- what is generated -----------------------------------------------------------------------
+
+.PHONY: openapi
+openapi: ## Write the OpenAPI document anew, from the routes
+	@$(SETUP) dev && exec $(PYTHON) -m marketdata.web.openapi
+
 # --- checks ----------------------------------------------------------------------------------
 
 .PHONY: test crash test-long chaos lint typecheck format validate bench

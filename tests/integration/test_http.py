@@ -28,6 +28,7 @@ from marketdata.sources import http
 from marketdata.sources.base import PageRequest, Validators
 from marketdata.sources.http import Action, Limits, retry_after_seconds
 from marketdata.sources.json_stream import elements
+from marketdata.version import VERSION
 from tests.support.upstream import Reply, Upstream, upstream
 
 QUICK = Limits(connect_seconds=1, read_seconds=0.2, total_seconds=0.6, max_bytes=100_000)
@@ -74,7 +75,7 @@ def test_parameters_and_headers_are_sent(server: Upstream, session: http.Session
     assert (seen.path, seen.query) == ("/coins", {"page": "1"})
     assert seen.headers["x-key"] == KEY
     assert seen.headers["Accept"] == "application/json"
-    assert seen.headers["User-Agent"].startswith("kasparro-etl/")
+    assert seen.headers["User-Agent"] == f"kasparro-etl/{VERSION}"
 
 
 def test_a_compressed_body_is_unpacked(server: Upstream, session: http.Session) -> None:

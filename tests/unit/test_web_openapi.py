@@ -26,7 +26,7 @@ def shipped() -> dict[str, Any]:
 
 
 def test_the_document_is_what_the_routes_make() -> None:
-    assert document.text() == openapi.render(), "run: python -m marketdata.web.openapi"
+    assert document.text() == openapi.render(), "run: make openapi"
     assert openapi.main(["--check"]) == 0
 
 

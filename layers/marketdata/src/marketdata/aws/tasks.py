@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata.errors import MarketDataError, TerminalError, TransientError
+from marketdata.logs import make_logger
 from marketdata.store.deadline import within
 
 type Event = dict[str, Any]
@@ -26,7 +26,7 @@ def task(service: str) -> Callable[[Callable[[Event, LambdaContext], Any]], Hand
     as `TransientError` (retried) or `TerminalError` (not retried), with the message and code
     of the one that was raised. No operation of MongoDB lasts longer than the function may.
     """
-    logger = Logger(service=service)
+    logger = make_logger(service)
 
     def decorate(function: Callable[[Event, LambdaContext], Any]) -> Handler:
         @wraps(function)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from aws_lambda_powertools import Logger
 from pydantic import Field
 
 from marketdata.errors import TerminalError, TransientError
+from marketdata.logs import make_logger
 from marketdata.settings import Settings
 from marketdata.store import alerts
 from marketdata.store import batches as checkpoints
 from marketdata.store.batches import Parked
 from marketdata.store.connection import Document, Store
 
-_LOG = Logger()
+_LOG = make_logger()
 
 _MESSAGE_CHARACTERS = 1_000
 _MOST_FAILURES = 2

@@ -12,8 +12,6 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from aws_lambda_powertools import Logger
-
 from marketdata.csv_files import cutting, encoding, parsing
 from marketdata.csv_files.columns import DEFAULT_DATASET
 from marketdata.csv_files.cutting import Piece
@@ -27,6 +25,7 @@ from marketdata.errors import (
 from marketdata.load.context import context_of
 from marketdata.load.loader import csv_raw
 from marketdata.load.raw import digest_of, pack_csv, raw_id
+from marketdata.logs import make_logger
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
 from marketdata.runs.lifecycle import require_running
 from marketdata.runs.outcome import Extracted
@@ -39,7 +38,7 @@ from marketdata.store.connection import Document, Store
 from marketdata.store.raw import save_raw
 from marketdata.store.server_time import server_clock
 
-_LOG = Logger(service="extract_csv")
+_LOG = make_logger("extract_csv")
 """The function's own, which adds the request and the run to every line."""
 
 MAX_COLUMNS = 500

@@ -8,8 +8,6 @@ from heapq import nsmallest
 from itertools import batched
 from typing import Any, Protocol
 
-from aws_lambda_powertools import Logger
-
 from marketdata.errors import (
     InvalidInput,
     MarketDataError,
@@ -18,6 +16,7 @@ from marketdata.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from marketdata.logs import make_logger
 from marketdata.objects import ObjectVersion, Uploads, is_upload
 from marketdata.runs import alerts, resuming, triggers
 from marketdata.runs.resuming import CSV
@@ -28,7 +27,7 @@ from marketdata.store.batches import COUNTS
 from marketdata.store.connection import Document, Store
 from marketdata.store.sources import move_watermark
 
-_LOG = Logger()
+_LOG = make_logger()
 
 MAX_UPLOADS = 200
 """Object versions that one run takes at most: its document and its execution have limits."""

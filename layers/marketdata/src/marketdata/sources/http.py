@@ -31,6 +31,7 @@ from marketdata.errors import (
     UpstreamUnavailable,
 )
 from marketdata.sources.base import PageRequest, Validators
+from marketdata.version import VERSION
 
 _CHUNK = 64 * 1024
 HEAD_BYTES = 2_048
@@ -39,7 +40,7 @@ _SHOWN = 200
 """Characters of it that a message shows."""
 _SECRET = 4
 """Characters from which a header's value is taken for a key that must not be shown."""
-_USER_AGENT = "kasparro-etl/0.1"
+_USER_AGENT = f"kasparro-etl/{VERSION}"
 _LONGEST_PAUSE = 366 * 86_400.0
 _NOT_MODIFIED = 304
 _AGAIN = "Asking again later may help."

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from aws_lambda_powertools import Logger
-
 from marketdata.errors import InvalidInput
+from marketdata.logs import make_logger
 from marketdata.web import document
 from marketdata.web.problems import MethodNotAllowed, UnknownRoute
 from marketdata.web.resolver import problem_response
@@ -66,7 +65,7 @@ class Application:
         self._services = services
         self._authorise = authorise
         self._allow_origin = allow_origin
-        self._log = Logger()
+        self._log = make_logger()
 
     def __call__(self, event: Event, context: LambdaContext) -> Answer:
         """Answer one request; nothing is ever raised."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from aws_lambda_powertools.event_handler.openapi.models import (
     Tag,
 )
 
+from marketdata.version import VERSION
 from marketdata.web import api, control
 from marketdata.web.document import DOCUMENT
 from marketdata.web.resolver import make_resolver
@@ -57,7 +57,7 @@ def build() -> dict[str, Any]:
     resolver = make_resolver((*api.ROUTERS, *control.ROUTERS))
     text = resolver.get_openapi_json_schema(
         title="Kasparro ETL: market data",
-        version=version("marketdata"),
+        version=VERSION,
         openapi_version="3.1.0",
         description=_DESCRIPTION,
         servers=[Server(url="./", description="Where this document was served from.")],
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         fresh = path.exists() and path.read_text("utf-8") == made
         if not fresh:
-            sys.stderr.write(f"{path} is stale: run python -m marketdata.web.openapi\n")
+            sys.stderr.write(f"{path} is stale: run make openapi\n")
         return 0 if fresh else 1
     path.write_text(made, "utf-8")
     return 0
