@@ -78,9 +78,12 @@ sam-test: ## Run the end-to-end tests with the API and the sample events under `
 
 # --- what is generated -----------------------------------------------------------------------
 
-.PHONY: openapi
+.PHONY: openapi diagrams
 openapi: ## Write the OpenAPI document anew, from the routes
 	@$(SETUP) dev && exec $(PYTHON) -m marketdata.web.openapi
+
+diagrams: ## Draw the state machine anew in docs/architecture.md
+	@$(SETUP) dev && exec $(PYTHON) -m local.diagrams
 
 # --- checks ----------------------------------------------------------------------------------
 
