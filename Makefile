@@ -12,6 +12,7 @@ PART ?= lambda
 TESTS ?=
 KILLS ?= 3000
 SEED ?=
+UPGRADE ?=
 FN ?=
 EVENT ?=
 
@@ -78,16 +79,25 @@ sam-test: ## Run the end-to-end tests with the API and the sample events under `
 
 # --- what is generated -----------------------------------------------------------------------
 
-.PHONY: openapi diagrams
+.PHONY: openapi diagrams requirements
 openapi: ## Write the OpenAPI document anew, from the routes
 	@$(SETUP) dev && exec $(PYTHON) -m marketdata.web.openapi
 
 diagrams: ## Draw the state machine anew in docs/architecture.md
 	@$(SETUP) dev && exec $(PYTHON) -m local.diagrams
 
+# Not requirements/localstack.txt: LocalStack 4.14.0 works only with what there was at its release.
+COMPILE := .local/envs/uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
+	--universal --python-version 3.13 $(UPGRADE)
+requirements: ## Pin the packages that *.in files name; UPGRADE=--upgrade takes newer versions
+	@$(SETUP) dev && $(COMPILE) layers/dependencies/requirements.in -o layers/dependencies/requirements.txt && \
+	$(COMPILE) -c layers/dependencies/requirements.txt requirements/dev.in -o requirements/dev.txt && \
+	for name in bootstrap mongod runtime sam; do \
+	$(COMPILE) requirements/$$name.in -o requirements/$$name.txt || exit; done
+
 # --- checks ----------------------------------------------------------------------------------
 
-.PHONY: test crash test-long chaos lint typecheck format validate bench
+.PHONY: test crash test-long chaos lint typecheck format validate bench hooks
 test: ## Run all tests; TESTS=tests/unit for some of them
 	@$(SETUP) && exec ./local/test.sh $(TESTS)
 
@@ -110,6 +120,9 @@ typecheck: ## Check types
 
 format: ## Format the code and mend what can be mended
 	@$(SETUP) dev && .venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+hooks: ## Have git check each commit: style, types, its subject
+	@$(SETUP) dev && exec .venv/bin/pre-commit install
 
 validate: ## Check the template
 	@$(SETUP) dev sam && exec $(LOCAL) validate
