@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from marketdata import clock
 from marketdata.aws.sns import Topic
+from marketdata.documents.sources import Failures
 from marketdata.errors import ConservationBroken, TerminalError, TransientError
 from marketdata.runs import alerts, lifecycle, triggers
 from marketdata.store import alerts as kept
@@ -66,7 +67,7 @@ def tell(store: Store, mail: Mail, after: int = 3) -> None:
         alerts.send(store, mail)
 
 
-def failures(store: Store) -> Document:
+def failures(store: Store) -> Failures:
     ((_, found),) = kept.failures(store)
     return found
 

@@ -17,6 +17,7 @@ from moto import mock_aws
 from marketdata import clock
 from marketdata.aws.s3 import Uploads
 from marketdata.aws.schedule import Rate, Rule, RuleState, timetable
+from marketdata.documents.errors import FailedInput
 from marketdata.errors import TransientError
 from marketdata.runs import lifecycle, triggers
 from marketdata.sources.base import Quota, Upstream
@@ -510,19 +511,20 @@ def test_how_far_the_data_of_a_source_reaches_is_told(gateway: Gateway, store: S
 
 def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, store: Store) -> None:
     error = {"code": "upstream_unavailable", "message": "no answer"}
+    counted: FailedInput = {"code": error["code"], "message": error["message"], "run_id": "run"}
     rest = timedelta(minutes=15)
     assert sources.take(store, UPSTREAM, QUOTA).granted
     assert source(gateway)["breaker"] == {"state": "closed", "until": None, "failures": 0}
     for number in range(2):
         sources.failed(store, UPSTREAM, f"run {number}", error, most_failures=2, rest=rest)
-        alerts.count_outcome(store, "coingecko", f"run {number}", error | {"run_id": "run"})
+        alerts.count_outcome(store, "coingecko", f"run {number}", counted)
     told = source(gateway)
     until = datetime.fromisoformat(told["breaker"].pop("until")) - clock.now()
     assert timedelta(minutes=14) < until <= rest
     assert told["breaker"] == {"state": "open", "failures": 2}
     assert (told["consecutive_failures"], told["last_success_at"]) == (2, None)
     assert told["last_failure_at"] is not None
-    assert told["last_error"] == error | {"run_id": "run"}
+    assert told["last_error"] == counted
 
     let_pass(store, "coingecko", 901)
     known = sources.get(store, "coingecko")
@@ -535,7 +537,7 @@ def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, sto
     assert told["breaker"] == {"state": "closed", "until": None, "failures": 0}
     assert told["consecutive_failures"] == 0
     assert told["last_success_at"] > told["last_failure_at"]
-    assert told["last_error"] == error | {"run_id": "run"}
+    assert told["last_error"] == counted
 
 
 def test_what_is_parked_is_told_until_it_is_loaded(gateway: Gateway, store: Store) -> None:

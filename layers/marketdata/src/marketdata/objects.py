@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
+
+from marketdata.documents.objects import StoredVersion
 
 INCOMING = "incoming/"
 """Where uploads are looked for."""
@@ -39,14 +41,28 @@ class ObjectVersion:
         """For messages and as a part of identities."""
         return f"s3://{self.bucket}/{self.key} (version {self.version_id})"
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> StoredVersion:
         """As it is stored."""
-        return asdict(self)
+        return {
+            "bucket": self.bucket,
+            "key": self.key,
+            "version_id": self.version_id,
+            "size": self.size,
+            "etag": self.etag,
+            "last_modified": self.last_modified,
+        }
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Self:
+    def of(cls, document: StoredVersion) -> Self:
         """Back from what is stored."""
-        return cls(**{name: document.get(name) for name in cls.__slots__})  # type: ignore[arg-type]
+        return cls(
+            bucket=document["bucket"],
+            key=document["key"],
+            version_id=document["version_id"],
+            size=document.get("size"),
+            etag=document.get("etag"),
+            last_modified=document.get("last_modified"),
+        )
 
 
 def is_upload(key: str) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TypedDict
 
 
-class RuleState(TypedDict):
+class KnownRule(TypedDict):
     """The rule that starts runs, as every look at it has found it since a time."""
 
     _id: str

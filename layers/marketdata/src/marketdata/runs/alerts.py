@@ -7,6 +7,9 @@ from typing import Protocol
 
 from pydantic import Field
 
+from marketdata.documents.alerts import NewAlert
+from marketdata.documents.errors import FailedInput, StoredError
+from marketdata.documents.sources import Failures
 from marketdata.errors import TerminalError, TransientError
 from marketdata.logs import make_logger
 from marketdata.settings import Settings
@@ -48,12 +51,13 @@ def count_outcomes(store: Store, run_id: str, results: Sequence[Document]) -> No
 
     One that brought everything, or had nothing new, has not failed; anything else has.
     """
-    by_source: dict[str, Document | None] = {}
+    by_source: dict[str, FailedInput | None] = {}
     for result in results:
-        error = None
+        error: FailedInput | None = None
         if not succeeded(result):
-            error = result["error"] or {"code": result["status"], "message": result["status"]}
-            error = {**error, "run_id": run_id, "input": result["input"]}
+            status = result["status"]
+            why: StoredError = result["error"] or {"code": status, "message": status}
+            error = {**why, "run_id": run_id, "input": result["input"]}
         by_source[result["source"]] = by_source.get(result["source"]) or error
     for source, error in by_source.items():
         alerts.count_outcome(store, source, run_id, error)
@@ -113,7 +117,7 @@ def review(store: Store, after: int) -> None:
             alerts.set_alerted(store, source, None, series)
 
 
-def _failing(source: str, failures: Document) -> Document:
+def _failing(source: str, failures: Failures) -> NewAlert:
     error = failures["last_error"]
     message = str(error.get("message", ""))[:_MESSAGE_CHARACTERS]
     return {
@@ -129,7 +133,7 @@ def _failing(source: str, failures: Document) -> Document:
     }
 
 
-def _recovered(source: str, parked: Parked | None) -> Document:
+def _recovered(source: str, parked: Parked | None) -> NewAlert:
     subject = f"{source} works again"
     text = f"The source {source}, which had failed several times in a row, works again."
     if parked is not None:

@@ -9,13 +9,14 @@ again: at least once is what a standard topic can promise, and its messages carr
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from pymongo import ReturnDocument
-from pymongo.collection import Collection
 
 from marketdata.clock import EPOCH
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.documents.alerts import Alert, NewAlert
+from marketdata.documents.errors import FailedInput, StoredError
+from marketdata.documents.sources import Failures
+from marketdata.store.connection import Expression, Store, Update, store_errors
 from marketdata.store.leases import milliseconds
 
 _CLAIM = timedelta(minutes=1)
@@ -23,7 +24,7 @@ _RUNS_REMEMBERED = 50
 """Runs of a source whose end is known to have been counted."""
 
 
-def count_outcome(store: Store, source: str, run_id: str, error: Document | None) -> None:
+def count_outcome(store: Store, source: str, run_id: str, error: FailedInput | None) -> None:
     """Count the end of a run for one of its sources, once, however often it is told.
 
     Args:
@@ -36,7 +37,7 @@ def count_outcome(store: Store, source: str, run_id: str, error: Document | None
     before = {"$ifNull": ["$failures.consecutive", 0]}
     first = {"$cond": [{"$eq": [before, 0]}, {"$literal": run_id}, "$failures.first_run_id"]}
     counted = {"$concatArrays": [{"$ifNull": ["$failures.counted", []]}, [{"$literal": run_id}]]}
-    changes: Document = {
+    changes: Update = {
         "failures.consecutive": {"$add": [before, 1]} if failed else 0,
         "failures.counted": {"$slice": [counted, -_RUNS_REMEMBERED]},
         "failures.last_run_id": {"$literal": run_id},
@@ -54,8 +55,8 @@ def count_outcome(store: Store, source: str, run_id: str, error: Document | None
         )
 
 
-def failures(store: Store) -> list[tuple[str, Document]]:
-    """Each source's count of failures: `{consecutive, alerted, last_error, ...}`."""
+def failures(store: Store) -> list[tuple[str, Failures]]:
+    """Each source's count of failures, by name."""
     with store_errors("reading how often sources failed"):
         found = store.sources.find({"failures": {"$exists": True}}, {"failures": 1}).sort("_id")
         return [(document["_id"], document["failures"]) for document in found]
@@ -69,11 +70,11 @@ def set_alerted(store: Store, source: str, was: str | None, alert_id: str | None
         )
 
 
-def put(store: Store, alert_id: str, document: Document) -> None:
+def put(store: Store, alert_id: str, alert: NewAlert) -> None:
     """Write an alert down to be sent; one of that id is left as it is."""
-    made = {"$mergeObjects": [{"$literal": document}, {"made_at": "$$NOW", "sent_at": None}]}
+    made = {"$mergeObjects": [{"$literal": alert}, {"made_at": "$$NOW", "sent_at": None}]}
     with store_errors(f"writing alert {alert_id}"):
-        _alerts(store).update_one(
+        store.alerts.update_one(
             {"_id": alert_id},
             [
                 {
@@ -86,10 +87,10 @@ def put(store: Store, alert_id: str, document: Document) -> None:
         )
 
 
-def claim(store: Store) -> Document | None:
+def claim(store: Store) -> Alert | None:
     """The oldest alert that is to be sent, for a minute this caller's; None if there is none."""
     with store_errors("looking for alerts to send"):
-        return _alerts(store).find_one_and_update(
+        return store.alerts.find_one_and_update(
             {
                 "sent_at": None,
                 "set_aside": None,
@@ -111,16 +112,16 @@ def claim(store: Store) -> Document | None:
 def note_sent(store: Store, alert_id: str, message_id: str | None) -> None:
     """Note that an alert was sent, under which id of the topic."""
     with store_errors(f"noting that alert {alert_id} was sent"):
-        _alerts(store).update_one(
+        store.alerts.update_one(
             {"_id": alert_id},
             [{"$set": {"sent_at": "$$NOW", "message_id": {"$literal": message_id}}}],
         )
 
 
-def set_aside(store: Store, alert_id: str, error: Document) -> None:
+def set_aside(store: Store, alert_id: str, error: StoredError) -> None:
     """Keep an alert that can't be sent as it is, with the reason; nobody tries it again."""
     with store_errors(f"setting alert {alert_id} aside"):
-        _alerts(store).update_one(
+        store.alerts.update_one(
             {"_id": alert_id},
             [{"$set": {"set_aside": {"at": "$$NOW", "error": {"$literal": error}}}}],
         )
@@ -129,12 +130,8 @@ def set_aside(store: Store, alert_id: str, error: Document) -> None:
 def unclaim(store: Store, alert_id: str) -> None:
     """Give an alert back that could not be sent."""
     with store_errors(f"giving alert {alert_id} back"):
-        _alerts(store).update_one({"_id": alert_id}, {"$unset": {"claimed_until": ""}})
+        store.alerts.update_one({"_id": alert_id}, {"$unset": {"claimed_until": ""}})
 
 
-def _after(time: timedelta) -> Document:
+def _after(time: timedelta) -> Expression:
     return {"$add": ["$$NOW", milliseconds(time)]}
-
-
-def _alerts(store: Store) -> Collection[dict[str, Any]]:
-    return store.database["alerts"]

@@ -23,6 +23,11 @@ from pymongo.errors import (
 )
 from pymongo.read_concern import ReadConcern
 
+from marketdata.documents.alerts import Alert
+from marketdata.documents.migrations import AppliedMigration
+from marketdata.documents.objects import UploadedObject
+from marketdata.documents.rebuilds import Rebuild
+from marketdata.documents.schedule import KnownRule
 from marketdata.errors import (
     MarketDataError,
     SettingsError,
@@ -32,6 +37,14 @@ from marketdata.errors import (
 )
 
 type Document = dict[str, Any]
+type Filter = dict[str, Any]
+"""Which documents, in MongoDB's query language."""
+type Update = dict[str, Any]
+"""What an update does, in MongoDB's language: its operators, or a stage of a pipeline."""
+type Expression = Any
+"""A value that MongoDB computes, in its aggregation language."""
+type Pipeline = list[dict[str, Any]]
+"""Stages of an aggregation."""
 
 _MAJORITY_TIMEOUT_MS = 20_000
 _SOCKET_TIMEOUT_MS = 120_000
@@ -87,8 +100,9 @@ class Store:
     primary, so that what a step has seen or written survives a failover.
     """
 
-    client: MongoClient[Document]
-    database: Database[Document]
+    client: MongoClient[Any]
+    database: Database[Any]
+    """Untyped: what is here goes by names, or is no document of a collection."""
     raw_batches: Collection[Document]
     market_data: Collection[Document]
     latest_prices: Collection[Document]
@@ -96,8 +110,11 @@ class Store:
     batches: Collection[Document]
     quarantine: Collection[Document]
     sources: Collection[Document]
-    objects: Collection[Document]
-    migrations: Collection[Document]
+    objects: Collection[UploadedObject]
+    alerts: Collection[Alert]
+    schedule: Collection[KnownRule]
+    rebuilds: Collection[Rebuild]
+    migrations: Collection[AppliedMigration]
 
 
 def connect(
@@ -131,7 +148,7 @@ def connect(
             "secret. Put the connection string there."
         )
     try:
-        client: MongoClient[Document] = MongoClient(
+        client: MongoClient[Any] = MongoClient(
             uri,
             appname="kasparro-etl",
             tz_aware=True,
@@ -151,7 +168,7 @@ def connect(
             f"MONGODB_URI is not a usable MongoDB connection string ({type(error).__name__}). "
             "It should look like mongodb+srv://user:password@host/ or mongodb://host:27017/."
         ) from None
-    options: CodecOptions[Document] = CodecOptions(tz_aware=True)
+    options: CodecOptions[Any] = CodecOptions(tz_aware=True)
     db = client.get_database(
         database,
         codec_options=options,
@@ -170,6 +187,9 @@ def connect(
         quarantine=db["quarantine"],
         sources=db["sources"],
         objects=db["objects"],
+        alerts=db["alerts"],
+        schedule=db["schedule"],
+        rebuilds=db["rebuilds"],
         migrations=db["migrations"],
     )
 

@@ -17,8 +17,9 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from marketdata.documents.sources import Lease
 from marketdata.errors import StateConflict
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, store_errors
 
 LEASE = timedelta(minutes=20)
 """How long a run lives without a sign of life: above the longest time of a function."""
@@ -96,7 +97,7 @@ def require(store: Store, run_id: str, input_id: str, number: int | None = None)
     """
     with store_errors(f"looking up the lease of {input_id}"):
         found = _collection(store, input_id).find_one({"_id": input_id}, {"lease": 1})
-    lease: Document | None = (found or {}).get("lease")
+    lease: Lease | None = (found or {}).get("lease")
     if lease is None:
         return
     if lease["run_id"] != run_id or number not in (None, lease["number"]):
@@ -107,5 +108,5 @@ def require(store: Store, run_id: str, input_id: str, number: int | None = None)
         )
 
 
-def _collection(store: Store, input_id: str) -> Collection[dict[str, Any]]:
+def _collection(store: Store, input_id: str) -> Collection[Any]:
     return store.objects if is_object(input_id) else store.sources

@@ -14,15 +14,16 @@ that looks for uploads, and gone on with from where the former one stopped.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
 from marketdata import clock
+from marketdata.documents.objects import ObjectState, UploadedObject
+from marketdata.documents.runs import StoredInput
 from marketdata.objects import ObjectVersion
 from marketdata.store import runs
-from marketdata.store.connection import Document, Store, store_errors
-
-TAKEN, DONE, REFUSED = "taken", "done", "refused"
+from marketdata.store.connection import Filter, Store, store_errors
 
 LISTING = "uploads"
 """The input that stands for the uploads of a run that could not list them."""
@@ -44,11 +45,16 @@ def taken(store: Store, object_ids: Sequence[str]) -> set[str]:
 
 def claim(store: Store, version: ObjectVersion, run_id: str) -> str:
     """Take an object version for a run, unless one has it; returns the run that has it now."""
-    document: Document = {
+    document: UploadedObject = {
         "_id": version.id,
-        **version.document(),
+        "bucket": version.bucket,
+        "key": version.key,
+        "version_id": version.version_id,
+        "size": version.size,
+        "etag": version.etag,
+        "last_modified": version.last_modified,
         "run_id": run_id,
-        "state": TAKEN,
+        "state": ObjectState.TAKEN,
         "resumptions": 0,
         "taken_at": clock.now(),
     }
@@ -63,7 +69,10 @@ def claim(store: Store, version: ObjectVersion, run_id: str) -> str:
 def refused(store: Store, object_id: str) -> bool:
     """Whether an object version was refused or given up."""
     with store_errors(f"looking up object {object_id}"):
-        return store.objects.find_one({"_id": object_id, "state": REFUSED}, {"_id": 1}) is not None
+        return (
+            store.objects.find_one({"_id": object_id, "state": ObjectState.REFUSED}, {"_id": 1})
+            is not None
+        )
 
 
 def reclaim(store: Store, object_id: str, former: str, run_id: str) -> bool:
@@ -74,7 +83,7 @@ def reclaim(store: Store, object_id: str, former: str, run_id: str) -> bool:
     in_vain = {"$cond": [{"$eq": ["$in_vain", {"$literal": former}]}, 1, 0]}
     with store_errors(f"taking object {object_id} from run {former} for run {run_id}"):
         result = store.objects.update_one(
-            {"_id": object_id, "run_id": former, "state": TAKEN},
+            {"_id": object_id, "run_id": former, "state": ObjectState.TAKEN},
             [
                 {
                     "$set": {
@@ -93,7 +102,10 @@ def left(store: Store, limit: int) -> list[tuple[ObjectVersion, str]]:
     """Object versions that ended runs have left, the longest first, each with its run."""
     with store_errors("looking for objects that were not loaded to their end"):
         found = list(
-            store.objects.find({"state": TAKEN}).sort("taken_at").hint("state_taken").limit(limit)
+            store.objects.find({"state": ObjectState.TAKEN})
+            .sort("taken_at")
+            .hint("state_taken")
+            .limit(limit)
         )
     under_way = runs.running(store, [document["run_id"] for document in found])
     return [
@@ -118,8 +130,8 @@ def settle(
     Returns:
         Whether it is settled now; else a later run takes it again.
     """
-    which: Document = {"_id": object_id, "run_id": run_id, "state": TAKEN}
-    state = REFUSED if refused or most is not None else DONE
+    which: Filter = {"_id": object_id, "run_id": run_id, "state": ObjectState.TAKEN}
+    state = ObjectState.REFUSED if refused or most is not None else ObjectState.DONE
     with store_errors(f"settling object {object_id} in run {run_id}"):
         if most is not None:
             store.objects.update_one(which, {"$set": {"in_vain": run_id}})
@@ -131,7 +143,8 @@ def settle(
             return True
         return (
             store.objects.find_one(
-                {"_id": object_id, "run_id": run_id, "state": {"$ne": TAKEN}}, {"_id": 1}
+                {"_id": object_id, "run_id": run_id, "state": {"$ne": ObjectState.TAKEN}},
+                {"_id": 1},
             )
             is not None
         )
@@ -146,12 +159,12 @@ def release(store: Store, object_id: str, run_id: str, *, done: bool) -> None:
         run_id: the run that has it.
         done: also if it is done; else such a one is left as it is.
     """
-    states = [TAKEN, REFUSED, *([DONE] if done else [])]
+    states = [ObjectState.TAKEN, ObjectState.REFUSED, *([ObjectState.DONE] if done else [])]
     with store_errors(f"releasing object {object_id} of run {run_id}"):
         store.objects.update_one(
             {"_id": object_id, "run_id": run_id, "state": {"$in": states}},
             {
-                "$set": {"state": TAKEN, "resumptions": 0},
+                "$set": {"state": ObjectState.TAKEN, "resumptions": 0},
                 "$unset": {"settled_at": "", "in_vain": ""},
             },
         )
@@ -197,7 +210,7 @@ def add_to_run(
     return added
 
 
-def take_held(store: Store, run_id: str, inputs: Mapping[str, Document]) -> None:
+def take_held(store: Store, run_id: str, inputs: Mapping[str, StoredInput]) -> None:
     """Take those inputs of a run that are objects, which it holds, from the runs it resumes.
 
     An object that another run has taken meanwhile is no input any more.
@@ -222,14 +235,16 @@ def _let_go(store: Store, run_id: str, object_id: str) -> None:
     )
 
 
-def input_note(version: ObjectVersion, former: str | None = None) -> Document:
+def input_note(version: ObjectVersion, former: str | None = None) -> StoredInput:
     """An object version as the note of a run's input; `former` is the run that it resumes."""
-    note: Document = {"source": "csv", "status": "pending", "object": version.document()}
-    return note | {"resumes": former} if former else note
+    note: StoredInput = {"source": "csv", "status": "pending", "object": version.document()}
+    if former:
+        note["resumes"] = former
+    return note
 
 
 def note_mappings(
-    store: Store, run_id: str, input_id: str, mappings: Mapping[str, Sequence[Document]]
+    store: Store, run_id: str, input_id: str, mappings: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
     """Add an object's column mappings to those of its run, each with the input it is of.
 

@@ -16,7 +16,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from marketdata.settings import Settings
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Filter, Store, store_errors
 
 DAY_SECONDS = 86_400
 _MOST_DAYS = (2**31 - 1) // DAY_SECONDS
@@ -43,7 +43,7 @@ class Expiry:
     collection: str
     index: str
     field: str
-    only: Document
+    only: Filter
     """Which documents; empty for all."""
 
     def options(self) -> dict[str, Any]:
@@ -110,6 +110,6 @@ def in_force(store: Store) -> dict[str, float | None]:
         return {e.setting: _days(store.database[e.collection], e) for e in EXPIRIES}
 
 
-def _days(collection: Collection[Document], expiry: Expiry) -> float | None:
+def _days(collection: Collection[Any], expiry: Expiry) -> float | None:
     index = collection.index_information().get(expiry.index)
     return None if index is None else float(index["expireAfterSeconds"]) / DAY_SECONDS

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument
 
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, store_errors
 
 
 def seen_since(
@@ -37,12 +37,12 @@ def seen_since(
     Raises:
         StoreUnavailable: MongoDB cannot be reached.
     """
-    state: Document = {"enabled": enabled, "expression": {"$literal": expression}}
+    state = {"enabled": enabled, "expression": {"$literal": expression}}
     same = [{"$eq": [f"${name}", value]} for name, value in state.items()]
     looked_at = {"$gte": ["$seen_at", now - silence]}
     since = {"$cond": [{"$and": [*same, looked_at]}, "$since", now]}
     with store_errors("noting the state of the schedule"):
-        note = store.database["schedule"].find_one_and_update(
+        note = store.schedule.find_one_and_update(
             {"_id": {"$eq": deployment}},
             [{"$set": {**state, "since": since, "seen_at": now}}],
             upsert=True,

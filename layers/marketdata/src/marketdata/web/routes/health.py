@@ -13,6 +13,7 @@ from aws_lambda_powertools.event_handler import Request, Response, content_types
 
 from marketdata import clock
 from marketdata.aws.schedule import Rule, RuleState, Timetable, timetable
+from marketdata.documents.sources import Failures
 from marketdata.errors import MarketDataError, TransientError
 from marketdata.store import alerts, queries, schedule
 from marketdata.store.connection import Document, Store
@@ -93,7 +94,7 @@ class _Runs:
     success: Document | None = None
     """The last one of all sources that brought everything."""
     first: Document | None = None
-    failing: Sequence[tuple[str, Document]] = ()
+    failing: Sequence[tuple[str, Failures]] = ()
 
 
 def _mongodb(store: Any) -> tuple[Document, _Runs]:
