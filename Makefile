@@ -97,7 +97,7 @@ requirements: ## Pin the packages that *.in files name; UPGRADE=--upgrade takes 
 
 # --- checks ----------------------------------------------------------------------------------
 
-.PHONY: test crash test-long chaos lint typecheck format validate bench hooks
+.PHONY: test crash test-long chaos lint typecheck format validate bench hooks lint-workflows
 test: ## Run all tests; TESTS=tests/unit for some of them
 	@$(SETUP) && exec ./local/test.sh $(TESTS)
 
@@ -112,8 +112,15 @@ test-long: ## Kill loaders KILLS times and mongod a tenth as often, and cut a fi
 chaos: ## Break the whole stack again and again: kills, lost networks, stolen leases
 	@$(SETUP) && exec ./local/test.sh tests/chaos/long
 
-lint: ## Check style and formatting
-	@$(SETUP) dev && .venv/bin/ruff check . && .venv/bin/ruff format --check .
+lint: ## Check style and formatting, also of the workflows
+	@$(SETUP) dev && .venv/bin/ruff check . && .venv/bin/ruff format --check . && $(MAKE) lint-workflows
+
+SCHEMA := .venv/bin/check-jsonschema --quiet --builtin-schema vendor
+lint-workflows:
+	@$(SCHEMA).github-workflows .github/workflows/*.yml && \
+	$(SCHEMA).github-actions .github/actions/*/action.yml && \
+	$(SCHEMA).dependabot .github/dependabot.yml && \
+	.venv/bin/zizmor --offline --quiet --no-progress .github
 
 typecheck: ## Check types
 	@$(SETUP) dev && $(PYTHON) -m mypy $(SOURCES)
