@@ -58,3 +58,18 @@ def test_a_decision_record_has_a_status_and_a_date(path: Path) -> None:
 
 def test_decision_records_are_numbered_without_a_gap() -> None:
     assert [int(path.name[:4]) for path in RECORDS] == list(range(1, len(RECORDS) + 1))
+
+
+# A changelog names what there was.
+NEWEST = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("path", NEWEST, ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_targets_are_there(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    text = path.read_text("utf-8")
+    for code in re.findall(r"`(make [^`]+)`|^\$? *(make .+)$", text, re.MULTILINE):
+        words = re.sub(r"#.*", "", "".join(code)).split()[1:]
+        named = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)]
+        assert set(named) <= targets, f"`{''.join(code)}`: the Makefile has no such target"
