@@ -29,13 +29,13 @@ run: ## Start the local stack, run the pipeline once, show what was loaded
 up: ## Start the local stack without running the pipeline
 	@$(SETUP) && exec $(LOCAL) up
 
-down: ## End every process of the local stack; the data stays
+down: ## Stop every process of the local stack; the data stays
 	@if [ -x $(PYTHON) ]; then $(SETUP) dev || true; exec $(LOCAL) down; else echo "nothing is set up, so nothing runs"; fi
 
-clean: ## End the local stack and remove its data, logs and builds
+clean: ## Stop the local stack and remove its data, logs and builds
 	@if [ -x $(PYTHON) ]; then $(SETUP) dev && exec $(LOCAL) clean; else echo "nothing is set up, so there is no state"; fi
 
-status: ## Tell how each part is, what the last run did, and how the database grows
+status: ## Show the state of each part, the last run, and how the database grows
 	@$(SETUP) dev && exec $(LOCAL) status
 
 refresh: ## Run the pipeline on the stack that is up
@@ -44,7 +44,7 @@ refresh: ## Run the pipeline on the stack that is up
 logs: ## Follow the functions' log; PART=localstack, mongod, replay, deploy, build for another
 	@$(SETUP) dev && exec $(LOCAL) logs $(PART)
 
-migrate: ## Make collections and indexes in the local database, or in MONGODB_URI's
+migrate: ## Create collections and indexes in the local database, or in MONGODB_URI's
 	@$(SETUP) dev && exec $(LOCAL) migrate
 
 rebuild: ## Make records anew from the raw batches, in the local database or in MONGODB_URI's
@@ -59,10 +59,10 @@ build: ## Build functions and layers as for a deployment
 compose-up: ## Start the stack in containers, or deploy to it what has changed; needs Docker
 	@$(SETUP) dev && exec $(LOCAL) compose-up
 
-compose-down: ## End the containers; the database stays
+compose-down: ## Stop the containers; the database stays
 	@$(SETUP) dev && exec $(LOCAL) compose-down
 
-compose-clean: ## End the containers and remove their volumes
+compose-clean: ## Stop the containers and remove their volumes
 	@$(SETUP) dev && exec $(LOCAL) compose-clean
 
 sam-api: ## Serve the API by `sam local` on the stack in containers; follows edits

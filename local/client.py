@@ -68,7 +68,9 @@ class Client:
             except ApiError as error:
                 # A gateway that is busy may fail once; one that goes on failing has lost the run.
                 if error.status is not None and error.status < SERVER_ERROR:
-                    raise RunFailedError(f"run {run_id} cannot be followed: {error}") from error
+                    raise RunFailedError(
+                        f"the state of run {run_id} could not be read: {error}"
+                    ) from error
                 run = {"status": "running", "problem": str(error)}
             look(run)
             if run.get("status") != "running":
@@ -77,7 +79,7 @@ class Client:
                 problem = run.get("problem")
                 raise RunFailedError(
                     f"run {run_id} has not ended after {seconds:g} s"
-                    + (f"; the API says: {problem}" if problem else " (RUN_TIMEOUT)")
+                    + (f"; the API says: {problem}" if problem else " (set by RUN_TIMEOUT)")
                 )
             time.sleep(POLL_SECONDS)
 
@@ -99,5 +101,5 @@ class Client:
         except (OSError, ValueError) as error:
             raise ApiError(f"{method} {path}: {error}") from None
         if not isinstance(answer, dict):
-            raise ApiError(f"{method} {path} answered with no JSON object")
+            raise ApiError(f"{method} {path} did not answer with a JSON object")
         return answer

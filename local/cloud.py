@@ -38,8 +38,8 @@ def deploy_to_aws(settings: Settings, screen: Screen, environment: str) -> None:
     table = _table(environment)
     if settings.mongodb_uri is None:
         raise SettingError(
-            "MONGODB_URI is not set in the environment: the functions and the migrations need it"
-            " (.env is for the local stack and is not read)"
+            "MONGODB_URI is not set in the environment, and the functions and migrations need it."
+            " (`make deploy` does not read .env, which is for the local stack.)"
         )
     values = {"mongodb_uri": settings.mongodb_uri, **key_values(settings)}
     parameters = {
@@ -103,9 +103,9 @@ class AwsStack:
             # There is no code of its own for it.
             if fault.get("Code") == "ValidationError" and "not exist" in fault.get("Message", ""):
                 return {}
-            raise LocalError(f"the stack {self._name} could not be looked at: {error}") from error
+            raise LocalError(f"the stack {self._name} could not be read: {error}") from error
         except BotoCoreError as error:
-            raise LocalError(f"the stack {self._name} could not be looked at: {error}") from error
+            raise LocalError(f"the stack {self._name} could not be read: {error}") from error
         outputs = answer["Stacks"][0].get("Outputs", [])
         return {one["OutputKey"]: one["OutputValue"] for one in outputs}
 

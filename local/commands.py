@@ -65,9 +65,9 @@ def refresh(settings: Settings, screen: Screen) -> None:
 def down(settings: Settings, screen: Screen, *, nested: bool = False) -> None:
     """End every process of the stack; keep the data."""
     stack = Stack(settings, screen)
-    with screen.step("ending the local stack") as step:
+    with screen.step("stopping the local stack") as step:
         ended = stack.down(nested=nested)
-        step.done(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+        step.done(f"stopped: {', '.join(ended)}" if ended else "nothing was running")
     _say_what_goes_on(stack, screen)
 
 
@@ -89,7 +89,7 @@ def clean(settings: Settings, screen: Screen) -> None:
 
 def _say_what_goes_on(stack: Stack, screen: Screen) -> None:
     if stack.in_containers:
-        screen.say("  the stack in containers goes on: `make compose-down` ends it")
+        screen.say("  the stack in containers is still running; `make compose-down` stops it")
 
 
 def build(settings: Settings, screen: Screen) -> None:
@@ -129,7 +129,7 @@ def rebuild(settings: Settings, screen: Screen) -> None:
 
 def _require_database(settings: Settings, stack: Stack) -> None:
     if settings.mongodb_uri is None and stack.mongod.part.process() is None:
-        raise LocalError("mongod is not running: `make up` first, or set MONGODB_URI")
+        raise LocalError("mongod is not running; start it with `make up`, or set MONGODB_URI")
 
 
 def validate(settings: Settings, screen: Screen) -> None:
@@ -156,7 +156,7 @@ def logs(settings: Settings, screen: Screen, part: str) -> None:
     file = folder / f"{part}.log"
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
-        raise LocalError(f"there is no log of '{part}'. There are: {known}")
+        raise LocalError(f"there is no log named '{part}'; there are: {known}")
     screen.say(f"{file} (Ctrl-C ends this)")
     try:
         _follow(file)
@@ -186,7 +186,7 @@ def status(settings: Settings, screen: Screen) -> None:
     """
     stack = Stack(settings, screen)
     if stack.in_containers:
-        screen.say("  the stack is in containers: `docker compose ps` tells how each of them is")
+        screen.say("  the stack runs in containers; `docker compose ps` shows the state of each")
     parts = [] if stack.in_containers else stack.status()
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("part", "state", "pid", "port", "memory"):
@@ -201,7 +201,7 @@ def status(settings: Settings, screen: Screen) -> None:
             screen.say(f"  {part.name}: {part.detail}")
     description = stack.description()
     if description is None:
-        screen.say("  the stack is not up: `make up` or `make run`")
+        screen.say("  the stack is not running; start it with `make up` or `make run`")
     else:
         _show_last_run(screen, description)
         show_addresses(screen, description, stack.file)
@@ -234,8 +234,9 @@ def _show_last_run(screen: Screen, description: dict[str, Any]) -> None:
         )
     for source, found in parked.items():
         screen.say(
-            f"  {source}: {found.batches:,} batches are parked, as loading them failed too often;"
-            f" POST /runs/RUN/retry tries again those of {', '.join(found.runs)}"
+            f"  {source}: {found.batches:,} batches are dead-lettered: loading them failed too"
+            " often. Their rows are kept; POST /runs/RUN/retry tries them again, for RUN in"
+            f" {', '.join(found.runs)}"
         )
 
 
@@ -319,7 +320,7 @@ def _run_pipeline(
         reason = "; ".join(problems) or ended.get("error") or "no reason was recorded"
         raise RunFailedError(
             f"run {run_id} ended as {ended.get('status')}: {reason}."
-            f" The functions' log is {stack.localstack.console_log}"
+            f" See the functions' log: {stack.localstack.console_log}"
         )
     for problem in problems:
         screen.say(f"  not loaded: {problem}")
@@ -393,7 +394,10 @@ def show_addresses(screen: Screen, description: dict[str, Any], file: Path) -> N
     for name, value in rows:
         screen.say(f"  {name:<10} {value}")
     down = "make compose-down" if contained else "make down"
-    screen.say(f"  `make refresh` runs it again, `make status` tells how it is, `{down}` ends it")
+    screen.say(
+        "  `make refresh` runs the pipeline again, `make status` shows the state,"
+        f" `{down}` stops the stack"
+    )
 
 
 def _answers(client: Client, path: str) -> bool:

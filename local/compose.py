@@ -96,7 +96,9 @@ class Compose:
         while left := _docker("ps", "--all", "--quiet", *filters).stdout.split():
             removed = _docker("rm", "--force", *left, check=False)
             if time.monotonic() > deadline:
-                raise CommandError(f"containers of functions stay: {removed.stderr.strip()}")
+                raise CommandError(
+                    f"containers of functions could not be removed: {removed.stderr.strip()}"
+                )
             time.sleep(POLL_SECONDS)
 
     def network(self) -> str:
@@ -131,7 +133,7 @@ def require_docker() -> None:
     """
     if shutil.which("docker") is None:
         raise LocalError(
-            "there is no `docker` here: install Docker, or use the stack without it, `make run`"
+            "there is no `docker` here; install Docker, or use the stack without it: `make run`"
         )
     for command, missing in (
         (["docker", "info"], "the Docker engine does not answer"),
@@ -151,7 +153,7 @@ def require_stack(settings: Settings, screen: Screen) -> Mapping[str, Any]:
     stack = Stack(settings, screen)
     description = stack.description()
     if description is None or not stack.in_containers:
-        raise LocalError("the stack in containers is not up: `make compose-up` starts it")
+        raise LocalError("the stack in containers is not running; start it with `make compose-up`")
     return description
 
 

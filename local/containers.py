@@ -70,8 +70,8 @@ class ContainerStack(Stack):
             self._check_that_no_other_stack_is_up()
             with self.screen.step("building the template (sam build)") as step:
                 built, anew = build(self.runner("build", step))
-                step.done("template built" if anew else "template is built already")
-            with self.screen.step("putting the layers' content into the functions") as step:
+                step.done("built the template" if anew else "the template has not changed")
+            with self.screen.step("packing the layers into the functions") as step:
                 signing = {SIGNS_UPLOADS: {"AWS_ENDPOINT_URL_S3": self.localstack.address}}
                 self._vendored = vendor(built, signing)
                 step.done(f"{len(self._vendored.code)} functions packed")
@@ -89,15 +89,15 @@ class ContainerStack(Stack):
             other = json.loads(self.shared_file.read_text("utf-8"))
             if isinstance(other, dict) and other.get("runs_in") != RUNS_IN:
                 raise LocalError(
-                    f"{self.file.relative_to(ROOT)} is that of a stack without Docker: end it with"
-                    " `make down`, or choose another folder: LOCAL_STATE_DIR=.local/containers"
+                    f"{self.file.relative_to(ROOT)} belongs to a stack without Docker; stop that"
+                    " with `make down`, or use another folder: LOCAL_STATE_DIR=.local/containers"
                 )
 
     def _say_what_is_replayed(self, choices: Mapping[str, Choice]) -> None:
         for choice in choices.values():
             if choice.kind == "replay":
                 why = choice.reason or "UPSTREAM=replay is set"
-                self.screen.say(f"  {choice.instead_of}: {why}; sample data is served in its place")
+                self.screen.say(f"  {choice.instead_of}: {why}; sample data takes its place")
 
     # --- deploy -------------------------------------------------------------------------------
 
@@ -123,8 +123,8 @@ class ContainerStack(Stack):
         while self._session() in {before, None} or not self.localstack.healthy():
             if time.monotonic() > deadline:
                 raise NotReadyError(
-                    f"LocalStack did not start anew within {RESTART_SECONDS} s:"
-                    " `docker compose logs localstack` tells why"
+                    f"LocalStack did not restart within {RESTART_SECONDS} s;"
+                    " see `docker compose logs localstack`"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -174,12 +174,12 @@ def compose_deploy(settings: Settings, screen: Screen) -> None:
     """
     stack = ContainerStack(settings, screen)
     description = stack.up()
-    with screen.step("asking the API") as step:
+    with screen.step("checking that the API answers") as step:
         try:
             health = Client(description["api_url"], description["refresh_token"]).get("/health")
         except ApiError as error:
             raise LocalError(
-                f"the API does not answer: {error}. `docker compose logs localstack` may tell why"
+                f"the API does not answer: {error}. See `docker compose logs localstack`"
             ) from error
         step.done(f"the API answers: {health.get('status')}")
     show_addresses(screen, description, stack.file)

@@ -171,7 +171,7 @@ class Deployment:
         except client.exceptions.BucketAlreadyOwnedByYou:
             pass
         except (ClientError, BotoCoreError) as error:
-            raise LocalError(f"the bucket {name} could not be made: {error}") from error
+            raise LocalError(f"the bucket {name} could not be created: {error}") from error
         return name
 
     def put_secret(self, arn: str, secret: Mapping[str, str]) -> None:

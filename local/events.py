@@ -37,9 +37,9 @@ def read_event(file: Path) -> Event:
     except OSError as error:
         raise LocalError(f"the event {file} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise LocalError(f"the event {file} is no JSON: {error}") from None
+        raise LocalError(f"the event {file} is not valid JSON: {error}") from None
     if not isinstance(event, dict):
-        raise LocalError(f"the event {file} is no JSON object")
+        raise LocalError(f"the event {file} is not a JSON object")
     return event
 
 
@@ -92,7 +92,8 @@ def _new_version(detail: Event, stack: Mapping[str, Any]) -> Event:
         head = client.head_object(Bucket=bucket, Key=key)
     except (ClientError, BotoCoreError) as error:
         raise LocalError(
-            f"there is no s3://{bucket}/{key}, which the event tells of: put it there ({error})"
+            f"the event is about s3://{bucket}/{key}, which does not exist; upload it first"
+            f" ({error})"
         ) from error
     finally:
         client.close()

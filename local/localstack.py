@@ -129,7 +129,7 @@ class LocalStack:
         """
         python = self.envs / "localstack" / "bin" / "python"
         if not python.exists():
-            raise LocalError("LocalStack is not installed: run `make up`, which sets it up")
+            raise LocalError("LocalStack is not installed; `make up` installs it")
         environment = self._environment()
         fingerprint = self._fingerprint(environment)
         if self.part.process() is not None:

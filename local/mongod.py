@@ -37,7 +37,7 @@ def find_mongod(envs: Path) -> Path:
     if on_path is not None:
         return Path(on_path)
     raise LocalError(
-        f"there is no mongod for {platform.system()} on {platform.machine()} among the packages."
+        f"there is no package with mongod for {platform.system()} on {platform.machine()}."
         " Install MongoDB Community, so that mongod is on PATH,"
         " or set MONGODB_URI to a MongoDB of your own (a replica set, as Atlas is)"
     )
@@ -186,5 +186,5 @@ class Mongod:
         if result.returncode != 0:
             raise LocalError(
                 f"{mongod} does not run on this machine: {result.stderr.strip()[-300:]}."
-                " Install what it misses (such as libcurl4 and openssl 3), or set MONGODB_URI"
+                " Install what is missing (such as libcurl4 and OpenSSL 3), or set MONGODB_URI"
             )

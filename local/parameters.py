@@ -89,9 +89,9 @@ def read_parameters(template: Path) -> dict[str, Parameter]:
     except FileNotFoundError:
         raise SettingError(f"{template} is missing: run this inside a complete clone") from None
     except yaml.YAMLError as error:
-        raise SettingError(f"{template} is no valid YAML: {error}") from None
+        raise SettingError(f"{template} is not valid YAML: {error}") from None
     if not isinstance(document, dict):
-        raise SettingError(f"{template} is no CloudFormation template")
+        raise SettingError(f"{template} is not a CloudFormation template")
     return {
         name: Parameter(
             name=name,

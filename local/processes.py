@@ -386,7 +386,7 @@ def require_free_port(port: int, *, part: str, setting: str) -> None:
         return
     raise PortTakenError(
         f"port {port}, which {part} needs, is taken{listener}."
-        f" End that, or choose another port: {setting}={_next_free(port)} make up"
+        f" Stop that, or choose another port: {setting}={_next_free(port)} make up"
         f" (or put {setting} into .env)"
     )
 

@@ -86,7 +86,7 @@ def prepare(settings: Settings, screen: Screen, purpose: str) -> SamLocal:
     stack = require_stack(settings, screen)
     with screen.step("building the template (sam build)") as step:
         built, anew = build(Stack(settings, screen).runner("build", step))
-        step.done("template built" if anew else "template is built already")
+        step.done("built the template" if anew else "the template has not changed")
     folder = settings.local_state_dir / "sam-local" / purpose
     shutil.rmtree(folder, ignore_errors=True)
     template = read_built_template(built)
@@ -162,7 +162,8 @@ def _variables(settings: Settings, stack: Mapping[str, Any], function: str) -> d
         answer = client.get_function_configuration(FunctionName=function)
     except (ClientError, BotoCoreError) as error:
         raise LocalError(
-            f"the function {function} is not in LocalStack ({error}): `make compose-up` deploys it"
+            f"the function {function} is not in LocalStack ({error});"
+            " deploy it with `make compose-up`"
         ) from error
     finally:
         client.close()
@@ -213,7 +214,7 @@ def sam_api(settings: Settings, screen: Screen) -> None:
     """
     require_free_port(settings.sam_port, part="sam local", setting="SAM_PORT")
     prepared = prepare(settings, screen, "api")
-    screen.say(f"  API        http://127.0.0.1:{settings.sam_port} (Ctrl-C ends it)")
+    screen.say(f"  API        http://127.0.0.1:{settings.sam_port} (Ctrl-C stops it)")
     command = [
         *sam(),
         "local",
@@ -285,7 +286,7 @@ def sam_invoke(settings: Settings, screen: Screen, function: str, file: str) -> 
     sample = read_event(Path(file))
     known = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
     if function not in known:
-        raise LocalError(f"'{function}' is no function: FN is one of {', '.join(known)}")
+        raise LocalError(f"there is no function '{function}'; FN is one of {', '.join(known)}")
     prepared = prepare(settings, screen, "invoke")
 
     def invoke(name: str, payload: Event) -> Any:
@@ -330,7 +331,7 @@ def _invoke(prepared: SamLocal, function: str, payload: Event) -> Any:
     try:
         result = json.loads(lines[-1])
     except ValueError:
-        raise CommandError(f"{function} returned no JSON: {finished.stdout[-500:]}") from None
+        raise CommandError(f"{function} did not return JSON: {finished.stdout[-500:]}") from None
     if isinstance(result, dict) and "errorType" in result:
         raise CommandError(f"{function} failed: {result['errorType']}: {result['errorMessage']}")
     return result
@@ -349,7 +350,7 @@ def invoke_as_the_state_machine(function: str, event: Event, invoke: Invoke) -> 
     """
     opened = invoke("open_run", {"event": event, "execution": f"sam-local-{event['id']}"})
     if not opened["proceed"]:
-        raise LocalError(f"the event has nothing to do: run {opened['run_id']} has what it is for")
+        raise LocalError(f"the event starts nothing: run {opened['run_id']} already has its inputs")
     result = opened
     closed: Any = None
     try:

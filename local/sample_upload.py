@@ -28,7 +28,7 @@ def put_sample(description: dict[str, Any]) -> ObjectVersion:
     try:
         answer = s3.put_object(Bucket=bucket, Key=SAMPLE_KEY, Body=sample_csv())
     except (BotoCoreError, ClientError) as error:
-        raise LocalError(f"the sample CSV could not be put into {bucket}: {error}") from error
+        raise LocalError(f"the sample CSV could not be uploaded to {bucket}: {error}") from error
     return ObjectVersion(bucket, SAMPLE_KEY, answer["VersionId"])
 
 
@@ -51,6 +51,6 @@ def wait_until_taken(description: dict[str, Any], version: ObjectVersion) -> str
     except PyMongoError as error:
         raise LocalError(f"the database does not answer: {error}") from error
     raise LocalError(
-        f"no run has taken {version.place} within {_TAKEN_SECONDS} s of its upload; "
-        "the functions' log (make logs) may say why"
+        f"no run has started on {version.place} within {_TAKEN_SECONDS} s of its upload. It stays "
+        "in the bucket; the functions' log (`make logs`) may say why"
     )

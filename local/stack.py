@@ -153,7 +153,7 @@ class Stack:
             choosing = background.submit(choose, self.settings)
             with self.screen.step("building the template (sam build)") as step:
                 built, anew = build(self.runner("build", step))
-                step.done("template built" if anew else "template is built already")
+                step.done("built the template" if anew else "the template has not changed")
             self._await_mongodb()
             self._migrate()
             with self.screen.step("starting LocalStack") as step:
@@ -174,7 +174,7 @@ class Stack:
         part = service.part
         if part.started_once and part.process() is None:
             self.screen.say(
-                f"  {part.name} had ended by itself; starting it again (see {part.log})"
+                f"  {part.name} had stopped by itself; starting it again (its log: {part.log})"
             )
         if service.start():
             self._started.append(service)
@@ -188,7 +188,7 @@ class Stack:
                     f"mongod at 127.0.0.1:{self.mongod.port}, data in {_short(self.mongod.data)}"
                 )
             return
-        with self.screen.step("asking the MongoDB of MONGODB_URI") as step:
+        with self.screen.step("connecting to the MongoDB of MONGODB_URI") as step:
             hosts = _ping(self.settings.mongodb_uri)
             step.done(f"MongoDB of MONGODB_URI ({hosts})")
 
@@ -220,7 +220,7 @@ class Stack:
                 continue
             why = choice.reason or "UPSTREAM=replay is set"
             self.screen.say(
-                f"  {choice.instead_of}: {why}; sample data is served in its place by {choice.url}"
+                f"  {choice.instead_of}: {why}; sample data takes its place, from {choice.url}"
             )
 
     def _deploy(self, built: Path, choices: Mapping[str, Choice]) -> dict[str, str]:
@@ -232,7 +232,7 @@ class Stack:
         known = self._known()
         present = self.deployment.outputs()
         if present is not None and known == wanted:
-            self.screen.say("  stack is deployed already, nothing has changed")
+            self.screen.say("  the stack is deployed, and nothing has changed")
             return present
         if present is not None and known.get("shape") == shape:
             self._replace_code(contents, known["code"])
@@ -253,7 +253,10 @@ class Stack:
             shared=self.settings.mongodb_uri is not None,
         )
         for run_id in cut_off:
-            self.screen.say(f"  run {run_id} was cut off when LocalStack ended; closed it")
+            self.screen.say(
+                f"  run {run_id} was interrupted when LocalStack stopped; it is closed, and the"
+                " next run goes on with what it left"
+            )
         return outputs
 
     def _contents(self, built: Path) -> Contents:
@@ -263,9 +266,9 @@ class Stack:
     def _replace_code(self, contents: Contents, before: Mapping[str, str]) -> None:
         """Give the stack that is up the code that has changed, and leave all else as it is."""
         changed = [name for name, hashed in contents.code.items() if before.get(name) != hashed]
-        with self.screen.step("replacing the code that has changed") as step:
+        with self.screen.step("updating the code that has changed") as step:
             self.deployment.update_code({name: contents.archive(name) for name in changed})
-            step.done(f"code replaced: {', '.join(changed)}")
+            step.done(f"updated the code of {', '.join(changed)}")
 
     def _restart_localstack(self) -> None:
         """Begin with an empty LocalStack.
@@ -473,7 +476,7 @@ class Stack:
             LocalError: the stack is not up.
         """
         if self.description() is None:
-            raise LocalError("the stack is not up: `make up` starts it, `make run` also runs it")
+            raise LocalError("the stack is not running; start it with `make up` or `make run`")
         for service in (self.mongod, self.localstack, self.replay):
             if service.part.started_once:
                 service.part.check()
@@ -540,7 +543,7 @@ def _ping(uri: str) -> str:
         raise LocalError(f"the MongoDB of MONGODB_URI cannot be used: {error}") from None
     if not hello.get("setName") and hello.get("msg") != "isdbgrid":
         raise LocalError(
-            f"the MongoDB of MONGODB_URI ({hosts}) is no replica set, and the pipeline needs"
+            f"the MongoDB of MONGODB_URI ({hosts}) is not a replica set, and the pipeline needs"
             " transactions. Start it with --replSet, or use MongoDB Atlas"
         )
     return hosts

@@ -112,8 +112,8 @@ def _packages(layer: Path) -> Path:
     others = [path.name for path in layer.iterdir() if path.name != "python"]
     if others:
         raise LocalError(
-            f"{layer.name} holds {', '.join(others)} beside python/, which a function's own folder"
-            " has no place for"
+            f"{layer.name} holds {', '.join(others)} beside python/; only python/ can be"
+            " packed into a function"
         )
     return layer / "python"
 
@@ -178,7 +178,9 @@ def pack(folder: Path, base: Path | None, archive: Path) -> None:
         taken = set(file.namelist())
         for name, path in _files(folder):
             if name in taken:
-                raise LocalError(f"{folder.name} has {name}, which a layer has too")
+                raise LocalError(
+                    f"{folder.name} has {name}, which a layer has, too; rename one of them"
+                )
             entry = zipfile.ZipInfo(name)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o755 << 16 if os.access(path, os.X_OK) else 0o644 << 16

@@ -228,12 +228,12 @@ def test_status_shows_it(migrated: Store, mongodb_uri: str) -> None:
     assert re.search(rf"{clock.now().date()} +1 +1,234 +1,234 +0 +[0-9.]+ MiB", text)
     assert "raw batches: 1,234 rows" in text
     assert "kept: raw batches for 30 days, records of APIs for ever" in text
-    assert "parked" not in text
+    assert "dead-lettered" not in text
     migrated.batches.update_many({}, {"$set": {"state": "failed", "parked": True}})
     commands._show_last_run(screen, place)
     text = " ".join(shown.getvalue().split())
-    assert "coingecko: 1 batches are parked" in text
-    assert "POST /runs/RUN/retry tries again those of run" in text
+    assert "coingecko: 1 batches are dead-lettered" in text
+    assert "POST /runs/RUN/retry tries them again, for RUN in run" in text
     commands._show_last_run(screen, {**place, "mongodb_uri": "mongodb://127.0.0.1:9/"})
     assert "the database does not answer" in shown.getvalue()
 

@@ -98,7 +98,7 @@ def test_a_stack_that_does_not_exist_has_no_outputs(monkeypatch: pytest.MonkeyPa
         )
         assert stack.outputs() == {}
         answers.add_client_error("describe_stacks", "AccessDenied", "not authorized")
-        with pytest.raises(LocalError, match=r"marketdata-dev could not be looked at.*authorized"):
+        with pytest.raises(LocalError, match=r"marketdata-dev could not be read.*authorized"):
             stack.outputs()
 
 

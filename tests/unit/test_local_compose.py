@@ -31,7 +31,7 @@ def test_down_says_how_containers_are_ended(
 ) -> None:
     file = describe(settings, runs_in=RUNS_IN)
     commands.down(settings, Screen())
-    assert "`make compose-down` ends it" in capsys.readouterr().out
+    assert "`make compose-down` stops it" in capsys.readouterr().out
     assert file.exists()
 
 

@@ -147,7 +147,7 @@ def test_an_event_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match=r"none\.json cannot be read"):
         read_event(tmp_path / "none.json")
     (tmp_path / "odd.json").write_text("[]")
-    with pytest.raises(LocalError, match=r"odd\.json is no JSON object"):
+    with pytest.raises(LocalError, match=r"odd\.json is not a JSON object"):
         read_event(tmp_path / "odd.json")
 
 
