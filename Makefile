@@ -107,7 +107,7 @@ crash: ## Kill loaders 180 times and mongod 20 times, and compare what is left
 test-long: ## Kill loaders KILLS times and mongod a tenth as often, and cut a file of 1 GiB
 	@$(SETUP) && seed=$(or $(SEED),$$RANDOM$$RANDOM) && echo "SEED=$$seed" && \
 	CRASH_SEED=$$seed CRASH_KILLS=$(KILLS) CRASH_MONGOD_KILLS=$$(( ($(KILLS) + 9) / 10 )) \
-	MEMORY_STREAM_MIB=1024 exec ./local/test.sh -rP tests/crash tests/integration/test_memory.py
+	MEMORY_STREAM_MIB=1024 exec ./local/test.sh -rP tests/crash tests/integration/functions/test_memory.py
 
 chaos: ## Break the whole stack again and again: kills, lost networks, stolen leases
 	@$(SETUP) && exec ./local/test.sh tests/chaos/long

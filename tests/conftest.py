@@ -6,9 +6,11 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from moto import mock_aws
 
 from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
@@ -27,6 +29,7 @@ def pytest_configure() -> None:
 
 
 LONGEST_NAME = 80  # characters
+TESTS = Path(__file__).parent
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -41,9 +44,8 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spread over the workers by file; what shares the deployed stack goes to one, and first."""
     for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group("stack" if _is_end_to_end(item) else item.path.name)
-        )
+        file = item.path.relative_to(TESTS).as_posix()
+        item.add_marker(pytest.mark.xdist_group("stack" if _is_end_to_end(item) else file))
     # The longest group first, and in it, last, the tests that deploy other settings.
     items.sort(
         key=lambda item: (
@@ -93,6 +95,15 @@ def store(_migrated: Store) -> Store:
         if name != _migrated.migrations.name:
             _migrated.database[name].delete_many({})
     return _migrated
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An AWS that is moto's."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield
 
 
 @contextmanager

@@ -182,3 +182,23 @@ def make_gateway(
         ),
         token,
     )
+
+
+def ok(answer: Reply, status: int = 200) -> dict[str, Any]:
+    """The body of an answer that has this status."""
+    assert answer.status == status, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def walk(gateway: Gateway, path: str, *, only_cursor: bool = False, **query: Any) -> list[Any]:
+    """All entries of a list, along its cursors."""
+    body = ok(gateway.get(path, **query))
+    found: list[Any] = body["data"]
+    while body["pagination"]["has_more"]:
+        cursor = body["pagination"]["next_cursor"]
+        again = {"limit": query.get("limit")} if only_cursor else query
+        body = ok(gateway.get(path, **again, cursor=cursor))
+        found += body["data"]
+    assert body["pagination"]["next_cursor"] is None
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -157,3 +158,34 @@ def make_quarantined(
         "first_at": NOW,
         "last_at": NOW,
     }
+
+
+def some_records(count: int = 300) -> list[Document]:
+    """Records with many ties and many nulls."""
+    chance = random.Random(5)
+    return [
+        make_record(
+            f"coin{number}",
+            symbol=f"S{number % 7}",
+            minutes=number % 12,
+            price=float(chance.choice([1, 2, 3, 4])),
+            source=("coingecko", "coinpaprika")[number % 2],
+            market_cap=chance.choice([None, 0.0, 10.0, 20.0]),
+            volume_24h=chance.choice([None, 1.0, 2.0]),
+            percent_change_24h=chance.choice([None, -1.0, 0.0, 1.0]),
+            name=chance.choice([None, "A", "b", "é"]),
+        )
+        for number in range(count)
+    ]
+
+
+def some_assets(store: Store) -> None:
+    put_records(
+        store,
+        make_record("bitcoin", symbol="BTC", minutes=0, price=1.0),
+        make_record("bitcoin", symbol="BTC", minutes=5, price=2.0),
+        make_record("batcat", symbol="BTC", minutes=1, price=3.0),
+        make_record("btc-bitcoin", symbol="BTC", minutes=4, price=4.0, source="coinpaprika"),
+        make_record("ethereum", symbol="ETH", minutes=2, price=5.0),
+        make_record("aave", symbol="AAVE", minutes=2, price=6.0, name=None),
+    )

@@ -1,0 +1,182 @@
+"""Fetching pages of a source: retries, pauses and time limits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from marketdata import clock
+from marketdata.errors import UpstreamUnavailable
+from marketdata.load.raw import unpack
+from marketdata.runs.asking import PATIENCE
+from marketdata.runs.outcome import Extracted
+from marketdata.store import runs
+from marketdata.store.connection import Document, Store
+from tests.support.pipeline import QUICK, Pipeline, coin, line
+from tests.support.upstream import Reply, Seen, Upstream
+
+COINS = "/coins"
+
+
+@pytest.fixture
+def coingecko(store: Store, server: Upstream) -> Pipeline:
+    return Pipeline(
+        store,
+        {"COINGECKO_API_URL": server.url + COINS, "COINGECKO_PAGES": "3"},
+        ["coingecko"],
+    )
+
+
+def coins(number: int) -> list[dict[str, Any]]:
+    return [coin(f"coin {n}") for n in range(number)]
+
+
+def note(pipeline: Pipeline, run_id: str) -> Document:
+    inputs: Document = runs.get(pipeline.store, run_id)["inputs"]
+    return next(iter(inputs.values()))
+
+
+def raw_rows(store: Store) -> list[Any]:
+    """All rows in raw batches, by page and place."""
+    found = sorted(store.raw_batches.find({}), key=lambda d: (d["origin"]["page"], d["first_row"]))
+    return [row for document in found for row in json.loads(unpack(document))]
+
+
+def pages_asked(server: Upstream) -> list[str]:
+    return [seen.query["page"] for seen in server.seen]
+
+
+def test_a_call_whose_time_is_over_still_asks_within_a_second(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.pages(COINS, coins(1))
+    coingecko.seconds = 0
+    assert coingecko.extract(coingecko.open()["run_id"], "coingecko").state == "extracted"
+
+
+def test_a_throttled_source_is_waited_for_by_the_state_machine(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    rows, slow = coins(300), Reply(status=429, headers={"Retry-After": "7"})
+    told = 0
+
+    def answer(seen: Seen) -> Reply:
+        nonlocal told
+        if seen.query["page"] == "2" and told < 2:
+            told += 1
+            return slow
+        start = (int(seen.query["page"]) - 1) * 250
+        return Reply(rows[start : start + 250])
+
+    server.replies[COINS] = answer
+    run = coingecko.run()
+    assert coingecko.pauses == [7, 7]
+    assert pages_asked(server) == ["1", "2", "2", "2"]
+    result = line(run, "coingecko")
+    assert (result["status"], result["extracted"]) == ("success", 300)
+    throttling = note(coingecko, run["_id"])["throttling"]
+    assert (throttling["events"], throttling["refusals"], throttling["waited_seconds"]) == (
+        2,
+        2,
+        14,
+    )
+
+
+def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) -> None:
+    server.replies[COINS] = Reply(status=429, headers={"Retry-After": "1000"})
+    run_id = coingecko.open()["run_id"]
+    extracted = coingecko.extract(run_id, "coingecko")
+    assert (extracted.state, extracted.wait_seconds) == ("throttled", 1000)
+    left = runs.get(coingecko.store, run_id)["expires_at"] - clock.now()
+    assert left.total_seconds() > 1100
+    # Nor is it one later, whatever other steps of the run say meanwhile.
+    runs.renew(coingecko.store, run_id)
+    left = runs.get(coingecko.store, run_id)["expires_at"] - clock.now()
+    assert left.total_seconds() > 1000 + 19 * 60
+
+
+def test_a_short_fault_is_tried_again_within_the_call(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.replies[COINS] = [Reply(status=503), Reply(coins(3))]
+    run_id = coingecko.open()["run_id"]
+    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0])
+    assert len(server.seen) == 2
+    assert note(coingecko, run_id)["error"] is None
+
+
+def test_pauses_between_attempts_are_random_within_a_time_that_doubles(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    """So many pauses are looked at that chance alone breaks this once in three million times."""
+    server.replies[COINS] = Reply(status=503)
+    coingecko.environment = {**coingecko.environment, "CIRCUIT_BREAKER_FAILURES": "1000"}
+    pauses: list[float] = []
+    coingecko.patience = replace(
+        QUICK,
+        attempts=6,
+        longest_pause_seconds=PATIENCE.longest_pause_seconds,
+        sleep=pauses.append,
+    )
+    run_id = coingecko.open()["run_id"]
+    calls = 25
+    for _ in range(calls):
+        with pytest.raises(UpstreamUnavailable):
+            coingecko.extract(run_id, "coingecko")
+    assert len(pauses) == calls * 5
+    for attempt, longest in enumerate([0.5, 1, 2, 4, 5]):
+        drawn = pauses[attempt::5]
+        assert 0 <= min(drawn) < longest / 2 < max(drawn) <= longest, attempt
+        assert len(set(drawn)) > calls / 2, attempt
+
+
+def test_a_lasting_fault_is_noted_and_left_to_the_state_machine(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.replies[COINS] = Reply(b"Oops", status=503)
+    run_id = coingecko.open()["run_id"]
+    with pytest.raises(UpstreamUnavailable, match="503"):
+        coingecko.extract(run_id, "coingecko")
+    assert len(server.seen) == QUICK.attempts
+    error = note(coingecko, run_id)["error"]
+    assert error["code"] == "upstream_unavailable"
+    # The source comes back before the state machine's next try.
+    server.replies[COINS] = Reply(coins(3))
+    assert coingecko.extract(run_id, "coingecko").state == "extracted"
+    assert note(coingecko, run_id)["error"] is None
+
+
+def test_the_beginning_of_a_payload_that_is_none_is_kept_in_the_note(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    said = {"status": {"error_code": 1006, "error_message": "x" * 5000}}
+    server.replies[COINS] = Reply(said)
+    error = note(coingecko, coingecko.run()["_id"])["error"]
+    assert (error["code"], len(error["payload_head"])) == ("upstream_malformed", 2048)
+    assert error["payload_head"] == json.dumps(said)[:2048]
+    server.replies[COINS] = Reply(json.dumps(coins(3)).encode()[:-30])
+    error = note(coingecko, coingecko.run()["_id"])["error"]
+    assert (error["code"], error["payload_head"][:9]) == ("upstream_unavailable", '[{"id": "')
+
+
+def test_a_page_that_breaks_off_brings_nothing_until_it_is_whole(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    whole = json.dumps(coins(3)).encode()
+    server.replies[COINS] = [Reply(whole[:-20]), Reply(whole)]
+    run = coingecko.run()
+    assert line(run, "coingecko")["inserted"] == 3
+    assert raw_rows(coingecko.store) == coins(3)
+
+
+def test_a_slow_source_has_the_time_of_all_attempts_and_no_more(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    server.replies[COINS] = Reply(hang=True)
+    coingecko.patience = replace(QUICK, attempts=3)
+    with pytest.raises(UpstreamUnavailable, match=r"within 0\.3 s"):
+        coingecko.extract(coingecko.open()["run_id"], "coingecko")
+    assert len(server.seen) == 3

@@ -1,0 +1,148 @@
+"""A run is closed: what became of its inputs, and what comes too late."""
+
+from __future__ import annotations
+
+import pytest
+
+from marketdata.errors import NotFound, StateConflict
+from marketdata.runs import lifecycle
+from marketdata.store import runs
+from marketdata.store.connection import Store
+from tests.support.pipeline import coin, line, put_rows
+from tests.support.runs import (
+    SOURCES,
+    extracted,
+    loaded,
+    open_rule,
+)
+
+# --- closing -----------------------------------------------------------------------------
+
+
+def test_a_run_of_which_everything_is_loaded_is_a_success(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    loaded(store, run_id, "coingecko", [coin("a"), coin("b"), coin("b"), coin("bad", name=1)])
+    loaded(store, run_id, "coingecko", [coin("c")], number=1)
+    loaded(store, run_id, "coinpaprika", [])
+    for name in SOURCES:
+        extracted(store, run_id, name, pages=1)
+    run = lifecycle.close(store, run_id)
+    assert run["status"] == "success"
+    assert run["ended_at"] is not None
+    assert "error" not in run
+    assert run["totals"] == {
+        "extracted": 5,
+        "rows_in": 5,
+        "inserted": 3,
+        "updated": 0,
+        "unchanged": 0,
+        "duplicate": 1,
+        "quarantined": 1,
+    }
+    result = line(run, "coingecko")
+    assert (result["status"], result["batches"], result["failed_batches"]) == ("success", 2, 0)
+    assert (result["inserted"], result["error"]) == (3, None)
+    assert line(run, "coinpaprika")["extracted"] == 0
+
+
+def test_closing_twice_changes_nothing(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    for name in SOURCES:
+        extracted(store, run_id, name)
+    first = lifecycle.close(store, run_id)
+    second = lifecycle.close(store, run_id, errors=[{"code": "late", "message": "too late"}])
+    assert second == first
+    assert second["status"] == "success"
+
+
+def test_a_closed_run_lets_its_sources_go(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    assert set(runs.get(store, run_id)["holds"]) == set(SOURCES)
+    assert "holds" not in lifecycle.close(store, run_id)
+
+
+def test_one_source_that_fails_makes_it_a_partial_success(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    loaded(store, run_id, "coingecko", [coin()])
+    extracted(store, run_id, "coingecko")
+    error = {"input": "coinpaprika", "code": "TransientError", "message": "it did not answer"}
+    run = lifecycle.close(store, run_id, errors=[error])
+    assert run["status"] == "partial_success"
+    result = line(run, "coinpaprika")
+    assert result["status"] == "failed"
+    assert result["error"] == {"code": "TransientError", "message": "it did not answer"}
+    assert "error" not in run
+
+
+def test_all_sources_that_fail_make_it_failed(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    run = lifecycle.close(store, run_id)
+    assert run["status"] == "failed"
+    assert line(run, "coingecko")["error"]["code"] == "not_extracted"
+
+
+def test_an_error_after_good_pages_is_told(store: Store) -> None:
+    # What extraction noted after a page that came through is "no error": it hides nothing.
+    run_id = open_rule(store)["run_id"]
+    runs.set_input(store, run_id, "coingecko", {"status": "extracting", "pages": 1, "error": None})
+    error = {"input": "coingecko", "code": "Sandbox.Timedout", "message": "timed out"}
+    run = lifecycle.close(store, run_id, errors=[error])
+    assert line(run, "coingecko")["error"] == {"code": "Sandbox.Timedout", "message": "timed out"}
+
+
+def test_the_reason_that_the_source_gave_goes_before_the_engine_s(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    reason = {"code": "upstream_malformed", "type": "UpstreamMalformed", "message": "HTML came"}
+    runs.set_input(store, run_id, "coingecko", {"status": "failed", "error": reason})
+    error = {"input": "coingecko", "code": "TerminalError", "message": "stopped"}
+    run = lifecycle.close(store, run_id, errors=[error])
+    assert line(run, "coingecko")["error"] == reason
+
+
+def test_a_batch_that_was_not_loaded_makes_its_source_partial(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    loaded(store, run_id, "coingecko", [coin("a")])
+    put_rows(store, [coin("b")], run_id=run_id, number=1)
+    for name in SOURCES:
+        extracted(store, run_id, name)
+    run = lifecycle.close(store, run_id)
+    assert run["status"] == "partial_success"
+    result = line(run, "coingecko")
+    assert (result["status"], result["failed_batches"]) == ("partial_success", 1)
+    assert (result["extracted"], result["rows_in"], result["inserted"]) == (2, 1, 1)
+    assert result["error"] == {
+        "code": "batches_failed",
+        "message": "1 of 2 batches were not loaded.",
+    }
+
+
+def test_no_batch_loaded_is_failed(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    put_rows(store, [coin("b")], run_id=run_id)
+    extracted(store, run_id, "coingecko")
+    run = lifecycle.close(store, run_id)
+    assert (line(run, "coingecko")["status"], run["status"]) == ("failed", "failed")
+
+
+def test_an_error_of_no_source_in_particular_is_the_run_s(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    for name in SOURCES:
+        extracted(store, run_id, name)
+    run = lifecycle.close(store, run_id, errors=[{"code": "x", "message": "the engine died"}])
+    assert run["status"] == "partial_success"
+    assert run["error"] == {"code": "x", "message": "the engine died"}
+
+
+def test_what_comes_after_the_end_is_refused_or_ignored(store: Store) -> None:
+    run_id = open_rule(store)["run_id"]
+    ended = lifecycle.close(store, run_id)
+    with pytest.raises(StateConflict, match=run_id):
+        lifecycle.require_running(store, run_id)
+    runs.set_input(store, run_id, "coingecko", {"status": "extracted"})
+    assert not runs.end(store, run_id, {"status": "success"})
+    assert runs.get(store, run_id) == ended
+
+
+def test_a_run_that_is_not_there(store: Store) -> None:
+    with pytest.raises(NotFound, match="no-such-run"):
+        lifecycle.close(store, "no-such-run")

@@ -1,0 +1,429 @@
+"""Quotas of sources: shared by all who ask, on the server's clock, slower after a refusal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from marketdata.runs.asking import Patience
+from marketdata.runs.extraction import extract
+from marketdata.runs.outcome import Extracted
+from marketdata.sources.base import PageRequest, Quota, Upstream
+from marketdata.sources.coingecko import CoinGecko
+from marketdata.store import runs, sources
+from marketdata.store.connection import Document, Store, connect
+from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
+from tests.support.upstream import Reply, Seen
+from tests.support.upstream import Upstream as Server
+
+COINS = "/coins"
+HERE = Upstream("coingecko", "api.example", "one")
+QUOTA = Quota(per_minute=60, burst=20)
+
+
+@pytest.fixture
+def coingecko(store: Store, server: Server) -> Pipeline:
+    environment = {"COINGECKO_API_URL": server.url + COINS, "COINGECKO_PAGES": "20"}
+    return Pipeline(store, environment, ["coingecko"])
+
+
+def with_quota(pipeline: Pipeline, per_minute: float, burst: int, **more: str) -> None:
+    quota = {"COINGECKO_RATE_PER_MINUTE": str(per_minute), "COINGECKO_BURST": str(burst)}
+    pipeline.environment = {**pipeline.environment, **quota, **more}
+
+
+def bucket(store: Store) -> Document:
+    found: Document = sources.get(store, "coingecko")["bucket"]
+    return found
+
+
+def throttling(pipeline: Pipeline, run: Document) -> Document:
+    found: Document = runs.get(pipeline.store, run["_id"])["inputs"]["coingecko"]["throttling"]
+    return found
+
+
+@contextmanager
+def several(uri: str, store: Store, count: int) -> Iterator[list[Store]]:
+    """Clients of their own for as many functions."""
+    with ExitStack() as opened:
+        stores = [connect(uri, store.database.name) for _ in range(count)]
+        for own in stores:
+            opened.callback(own.client.close)
+        yield stores
+
+
+def take_all(store: Store, quota: Quota, here: Upstream = HERE) -> tuple[int, sources.Grant]:
+    """Take tokens until one is refused; how many, and the refusal."""
+    taken = 0
+    while (grant := sources.take(store, here, quota)).granted:
+        taken += 1
+    return taken, grant
+
+
+# --- the bucket ---------------------------------------------------------------------------
+
+
+def test_a_full_bucket_holds_the_burst_less_a_margin(store: Store) -> None:
+    taken, refusal = take_all(store, QUOTA)
+    # Sixty a minute are one a second, and the margin is of five seconds.
+    assert taken == 15
+    assert 0.5 < refusal.wait_seconds <= 1.02
+    assert refusal.blocked is False
+    assert bucket(store)["taken"] == 15
+
+
+def test_it_is_refilled_at_the_rate_and_no_further_than_full(store: Store) -> None:
+    take_all(store, QUOTA)
+    let_pass(store, "coingecko", 7.2)
+    assert take_all(store, QUOTA)[0] == 7
+    let_pass(store, "coingecko", 10_000)
+    assert take_all(store, QUOTA)[0] == 15
+
+
+def test_waiting_as_long_as_told_is_enough(store: Store) -> None:
+    for quota in (QUOTA, Quota(7, 3), Quota(0.5, 1), Quota(3, 5)):
+        store.sources.delete_many({})
+        _, refusal = take_all(store, quota)
+        let_pass(store, "coingecko", refusal.wait_seconds)
+        assert sources.take(store, HERE, quota).granted, quota
+
+
+@pytest.mark.parametrize("quota", [Quota(30, 30), Quota(30, 5), Quota(10, 15), Quota(3, 5)])
+def test_no_minute_has_more_requests_than_quota_or_burst(store: Store, quota: Quota) -> None:
+    moment, moments = 0.0, []
+    while moment < 400:
+        grant = sources.take(store, HERE, quota)
+        if grant.granted:
+            moments.append(moment)
+        else:
+            # Times are cut to milliseconds, and the database's go on meanwhile.
+            moment += grant.wait_seconds
+            let_pass(store, "coingecko", grant.wait_seconds)
+    most = max(quota.per_minute, quota.burst)
+    within = [sum(first <= m < first + 60 for m in moments) for first in moments]
+    assert most * 0.7 <= max(within) <= most
+    # In the long run it is nearly the quota, not less than it had to be.
+    assert len(moments) >= 0.85 * quota.per_minute * 400 / 60
+
+
+def test_eight_at_once_take_no_more_than_there_is(mongodb_uri: str, store: Store) -> None:
+    with several(mongodb_uri, store, 8) as stores, ThreadPoolExecutor(8) as pool:
+        barrier = threading.Barrier(8)
+
+        def take(own: Store) -> int:
+            barrier.wait()
+            return sum(sources.take(own, HERE, Quota(60, 35)).granted for _ in range(10))
+
+        # All make the document at once, too.
+        assert sum(pool.map(take, stores)) in (30, 31, 32, 33)
+
+
+def test_another_quota_takes_effect_at_once(store: Store) -> None:
+    take_all(store, QUOTA)
+    _, refusal = take_all(store, Quota(600, 60))
+    assert refusal.wait_seconds < 0.11
+    sources.refused(store, HERE, Quota(600, 60), 1)
+    assert bucket(store)["rate_per_minute"] == 300
+    let_pass(store, "coingecko", 1)
+    sources.take(store, HERE, Quota(100, 60))
+    assert bucket(store)["rate_per_minute"] == 100
+
+
+def test_another_key_or_host_has_refusals_of_its_own(store: Store) -> None:
+    take_all(store, QUOTA)
+    assert sources.refused(store, HERE, QUOTA, 3600).wait_seconds == 3600
+    assert sources.take(store, HERE, QUOTA).blocked
+    there = replace(HERE, identity="two")
+    sources.take(store, there, QUOTA)
+    assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (60, 0)
+    assert bucket(store)["blocked_until"] is None
+
+
+def test_an_upstream_is_its_host_and_its_key(store: Store) -> None:
+    plain = PageRequest(1, "https://user:password@api.example/coins", {"page": "1"})
+    found = Upstream.of("x", plain)
+    assert found.host == "api.example"
+    assert Upstream.of("x", replace(plain, page=2, params={"page": "2"})) == found
+    keyed = Upstream.of("x", replace(plain, headers={"x-key": "SECRET"}))
+    assert keyed != found
+    assert "SECRET" not in repr(keyed)
+
+
+# --- a source that refuses ----------------------------------------------------------------
+
+
+def test_a_refusal_halves_the_rate_and_answers_bring_it_back(store: Store) -> None:
+    take_all(store, QUOTA)
+    sources.refused(store, HERE, QUOTA, 7)
+    assert bucket(store)["rate_per_minute"] == 30
+    # Those that were under way are refused, too; that is the same refusal.
+    assert 7 < sources.refused(store, HERE, QUOTA, 9).wait_seconds <= 9
+    assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (30, 1)
+    let_pass(store, "coingecko", 9)
+    # One request may try at once, and the next has to wait as long as the lower rate says.
+    assert sources.take(store, HERE, QUOTA).granted
+    assert 1.9 < sources.take(store, HERE, QUOTA).wait_seconds <= 2.1
+    for _ in range(9):
+        sources.answered(store, HERE)
+    assert bucket(store)["rate_per_minute"] == 57
+    sources.answered(store, HERE)
+    sources.answered(store, HERE)
+    assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (60, 0)
+
+
+def test_a_source_that_keeps_refusing_is_asked_ever_less(store: Store) -> None:
+    sources.take(store, HERE, QUOTA)
+    pauses: list[float] = []
+    for named in [None, None, None, 1, 1, 1]:
+        if named and len(pauses) == 3:
+            sources.answered(store, HERE)
+        wait = sources.refused(store, HERE, QUOTA, named).wait_seconds
+        let_pass(store, "coingecko", wait)
+        pauses.append(wait)
+    assert pauses == [60, 120, 240, 1, 2, 4]
+    for _ in range(20):
+        let_pass(store, "coingecko", sources.refused(store, HERE, QUOTA, None).wait_seconds)
+    assert bucket(store)["rate_per_minute"] == pytest.approx(6)
+    assert sources.refused(store, HERE, QUOTA, None).wait_seconds == 3600
+
+
+@pytest.mark.parametrize("status", [429, 402])
+def test_a_pause_until_a_date_is_kept_by_the_run(
+    server: Server, coingecko: Pipeline, status: int
+) -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    server.replies[COINS] = [
+        Reply(status=status, headers={"Retry-After": until}),
+        Reply([coin("a")]),
+    ]
+    run = coingecko.run()
+    (pause,) = coingecko.pauses
+    assert 80 < pause <= 91
+    assert line(run, "coingecko")["inserted"] == 1
+    told = throttling(coingecko, run)
+    assert (told["events"], told["refusals"], told["waited_seconds"]) == (1, 1, pause)
+    assert told["quota_per_minute"] == 100_000
+    assert told["retry_latency_seconds"] is not None
+    assert bucket(coingecko.store)["events"] == 1
+
+
+def test_what_was_learnt_survives_the_run(server: Server, coingecko: Pipeline) -> None:
+    with_quota(coingecko, 60, 10)
+    server.replies[COINS] = [
+        Reply(status=429, headers={"Retry-After": "20"}),
+        Reply([coin("a")]),
+    ]
+    coingecko.run()
+    assert bucket(coingecko.store)["rate_per_minute"] == 33
+    run = coingecko.run()
+    assert throttling(coingecko, run)["rate_per_minute"] == 33
+    assert bucket(coingecko.store)["rate_per_minute"] == 36
+
+
+# --- a run that waits ---------------------------------------------------------------------
+
+
+def test_the_state_machine_waits_for_a_token_and_the_page_follows(
+    server: Server, coingecko: Pipeline
+) -> None:
+    with_quota(coingecko, 3, 5)
+    server.pages(COINS, [coin(f"c{n}") for n in range(1501)])
+    run = coingecko.run()
+    assert line(run, "coingecko")["inserted"] == 1501
+    assert [seen.query["page"] for seen in server.seen] == ["1", "2", "3", "4", "5", "6", "7"]
+    # Four and three quarters of a token are there at once, and five may go out within a minute.
+    assert coingecko.pauses == [5, 60]
+    told = throttling(coingecko, run)
+    assert told["events"] == 2
+    assert told["refusals"] == 0
+    assert told["waited_seconds"] == sum(coingecko.pauses)
+    assert (told["quota_per_minute"], told["rate_per_minute"]) == (3, 3)
+
+
+def test_a_short_wait_is_sat_out(server: Server, coingecko: Pipeline) -> None:
+    # Of one token at a time the next one comes after half a second.
+    with_quota(coingecko, 120, 1)
+    rests: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        let_pass(coingecko.store, "coingecko", seconds)
+
+    coingecko.patience = replace(QUICK, sleep=sleep)
+    server.pages(COINS, [coin(f"c{n}") for n in range(501)])
+    run = coingecko.run()
+    assert line(run, "coingecko")["pages"] == 3
+    assert coingecko.pauses == []
+    assert len(rests) == 2
+    assert all(0.3 < rest < 0.7 for rest in rests)
+    told = throttling(coingecko, run)
+    assert (told["events"], told["refusals"]) == (2, 0)
+    assert told["waited_seconds"] == pytest.approx(sum(rests), abs=0.01)
+
+
+@pytest.mark.parametrize("seconds", [11, 100])
+def test_a_call_sits_out_no_more_than_its_time_and_ten_seconds(
+    server: Server, coingecko: Pipeline, seconds: float
+) -> None:
+    with_quota(coingecko, 40, 1)
+    coingecko.seconds = seconds
+    rests: list[float] = []
+
+    def sleep(rest: float) -> None:
+        rests.append(rest)
+        let_pass(coingecko.store, "coingecko", rest)
+
+    coingecko.patience = replace(QUICK, sleep=sleep)
+    server.pages(COINS, [coin(f"c{n}") for n in range(20 * 250)])
+    run_id = coingecko.open()["run_id"]
+    while (extracted := coingecko.extract(run_id, "coingecko")).state == "again":
+        pass
+    assert extracted.state == "throttled"
+    assert 1 <= extracted.wait_seconds <= 2
+    assert sum(rests) <= (0 if seconds == 11 else 10)
+    assert (sum(rests) > 7) == (seconds == 100)
+
+
+@pytest.mark.parametrize("pause", ["100000", "9" * 400])
+def test_a_pause_beyond_what_a_run_waits_ends_it_as_throttled(
+    server: Server, coingecko: Pipeline, pause: str
+) -> None:
+    server.replies[COINS] = [
+        Reply([coin(f"c{n}") for n in range(250)]),
+        Reply(status=429, headers={"Retry-After": pause}),
+    ]
+    run = coingecko.run()
+    assert coingecko.pauses == []
+    note = runs.get(coingecko.store, run["_id"])["inputs"]["coingecko"]
+    assert (note["status"], note["pages"], note["error"]["code"]) == ("throttled", 1, "throttled")
+    assert "page 2" in note["error"]["message"]
+    assert "MAX_WAIT_MINUTES" in note["error"]["message"]
+    # What had come is loaded all the same.
+    assert coingecko.store.market_data.count_documents({}) == 250
+
+
+def test_a_source_that_throttles_for_ever_is_left_to_another_run(
+    server: Server, coingecko: Pipeline
+) -> None:
+    with_quota(coingecko, 60, 10, MAX_WAIT_MINUTES="2")
+    server.replies[COINS] = Reply(status=429, headers={"Retry-After": "10"})
+    run = coingecko.run()
+    assert coingecko.pauses == [10, 10, 10, 10, 16, 32]
+    note = runs.get(coingecko.store, run["_id"])["inputs"]["coingecko"]
+    assert (note["status"], note["throttling"]["refusals"]) == ("throttled", 7)
+    # Called once more, as Lambda may, nobody is asked.
+    asked = len(server.seen)
+    coingecko.store.runs.update_one(
+        {"_id": run["_id"]},
+        {"$set": {"status": "running"}, "$unset": {"closing": ""}},
+    )
+    assert coingecko.extract(run["_id"], "coingecko") == Extracted("throttled", [])
+    assert len(server.seen) == asked
+
+
+def test_what_was_throttled_is_gone_on_with_at_its_page(
+    server: Server, coingecko: Pipeline
+) -> None:
+    rows = [coin(f"c{n}") for n in range(600)]
+    server.pages(COINS, rows)
+    answer: Any = server.replies[COINS]
+    slow = Reply(status=429, headers={"Retry-After": "9999"})
+
+    def throttled(seen: Seen) -> Reply:
+        return slow if seen.query["page"] == "2" else answer(seen)
+
+    server.replies[COINS] = throttled
+    first = coingecko.run()
+    server.replies[COINS] = answer
+    let_pass(coingecko.store, "coingecko", 9999)
+    before = len(server.seen)
+    opened = coingecko.open()
+    note = runs.get(coingecko.store, first["_id"])["inputs"]["coingecko"]
+    kept = {name: note[name] for name in ("pages", "last_rows", "left_out")}
+    runs.set_input(coingecko.store, opened["run_id"], "coingecko", kept)
+    coingecko.extract(opened["run_id"], "coingecko")
+    assert [seen.query["page"] for seen in server.seen[before:]] == ["2", "3"]
+
+
+# --- many at once -------------------------------------------------------------------------
+
+
+class Counting:
+    """A source that counts requests, and refuses those beyond its quota."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self.per_second, self.burst = per_second, burst
+        self.tokens, self.at = burst, time.monotonic()
+        self.moments: deque[float] = deque()
+        self.refused = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, seen: Seen) -> Reply:
+        with self._lock:
+            now = time.monotonic()
+            self.tokens = min(self.burst, self.tokens + (now - self.at) * self.per_second)
+            self.at = now
+            self.moments.append(now)
+            if self.tokens < 1:
+                self.refused += 1
+                return Reply(status=429, headers={"Retry-After": "1"})
+            self.tokens -= 1
+        page = int(seen.query["page"])
+        return Reply([coin(f"{page}-{n}") for n in range(250 if page < 6 else 3)])
+
+
+@pytest.mark.timeout(120)
+def test_eight_extractors_never_exceed_the_quota_and_get_every_page(
+    mongodb_uri: str, store: Store, server: Server
+) -> None:
+    # The clock is the real one, and the quota so high that a minute's worth takes seconds.
+    quota = {"COINGECKO_RATE_PER_MINUTE": "240", "COINGECKO_BURST": "30"}
+    counting = Counting(per_second=4, burst=30)
+    server.replies[COINS] = counting
+    environment = {"COINGECKO_API_URL": server.url + COINS, "COINGECKO_PAGES": "6", **quota}
+    for number in range(8):
+        # One source has one run at a time; here the limit alone is on trial.
+        runs.create(
+            store,
+            {
+                "_id": f"run {number}",
+                "status": "running",
+                "holds": [f"nothing {number}"],
+                "inputs": {"coingecko": {"source": "coingecko", "status": "pending"}},
+            },
+        )
+
+    def whole(number: int) -> Extracted:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            extracted = extract(
+                stores[number],
+                f"run {number}",
+                CoinGecko.from_environment(environment, {}),
+                rows_per_batch=5000,
+                remaining_seconds=lambda: 60,
+                patience=Patience(),
+            )
+            if extracted.state == "throttled":
+                time.sleep(extracted.wait_seconds)
+            elif extracted.state != "again":
+                return extracted
+        raise AssertionError("the time is over")
+
+    began = time.monotonic()
+    with several(mongodb_uri, store, 8) as stores, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(whole, range(8))) == [Extracted("extracted", list(range(6)))] * 8
+    took = time.monotonic() - began
+    assert (len(counting.moments), counting.refused) == (48, 0)
+    # It was the quota that they waited for, and not much else.
+    assert 5 < took < 60
