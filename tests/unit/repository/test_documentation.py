@@ -73,3 +73,16 @@ def test_make_targets_are_there(path: Path) -> None:
         words = re.sub(r"#.*", "", "".join(code)).split()[1:]
         named = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)]
         assert set(named) <= targets, f"`{''.join(code)}`: the Makefile has no such target"
+
+
+_BASES = (ROOT, ROOT / "layers" / "marketdata" / "src", ROOT / "layers/marketdata/src/marketdata")
+_MADE = re.compile(r"\.local/|incoming/|~|/")
+"""Where paths begin that are not the repository's."""
+
+
+@pytest.mark.parametrize("path", NEWEST, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_are_there(path: Path) -> None:
+    named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|sh|json|ya?ml|toml|txt|md|in))`", _text(path))
+    for name in named:
+        if not _MADE.match(name):
+            assert any((base / name).exists() for base in _BASES), f"{name}: no such file"
