@@ -21,7 +21,7 @@ from local.sample_upload import put_sample, wait_until_taken
 from local.settings import ROOT, Settings
 from local.stack import RUNS_IN, Stack, run_in_foreground
 from marketdata.errors import MarketDataError
-from marketdata.store.batches import parked_by_source
+from marketdata.store.batches.reclaiming import dead_lettered_by_source
 from marketdata.store.connection import connect, store_errors
 from marketdata.store.growth import Growth, growth
 
@@ -223,7 +223,7 @@ def _show_last_run(screen: Screen, description: dict[str, Any]) -> None:
         )
         with store.client, store_errors("being asked for the last run"):
             last = store.runs.find_one({}, sort=[("started_at", -1)])
-            parked = parked_by_source(store)
+            parked = dead_lettered_by_source(store)
             _show_growth(screen, growth(store))
     except MarketDataError as error:
         screen.say(f"  the database does not answer: {error}")

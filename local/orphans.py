@@ -8,7 +8,7 @@ from typing import Any
 
 from local.errors import LocalError
 from marketdata.errors import MarketDataError
-from marketdata.runs.lifecycle import close
+from marketdata.runs.closing import close
 from marketdata.store.connection import connect
 
 LOCAL_ACCOUNT = "000000000000"

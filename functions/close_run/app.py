@@ -16,7 +16,7 @@ from marketdata import bootstrap
 from marketdata.aws.sns import Topic
 from marketdata.aws.tasks import task
 from marketdata.errors import TerminalError, TransientError
-from marketdata.runs import alerts, lifecycle
+from marketdata.runs import alerts, closing, failures
 from marketdata.runs.alerts import AlertSettings
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import read_settings
@@ -38,15 +38,15 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     store = bootstrap.store()
     if "input" in event:
         (error,) = _errors([event])
-        numbers = lifecycle.note_failure(store, event["run_id"], error.pop("input"), error)
+        numbers = failures.note_failure(store, event["run_id"], error.pop("input"), error)
         return {"numbers": numbers}
     errors = list(_errors(event["results"]))
     most = RESUMPTION.batch_max_resumptions
     run: dict[str, Any] | None
     if "run_id" in event:
-        run = lifecycle.close(store, event["run_id"], errors, most_resumptions=most)
+        run = closing.close(store, event["run_id"], errors, most_resumptions=most)
     else:
-        run = lifecycle.close_execution(
+        run = closing.close_execution(
             store, event["execution"], event["event"], errors[0], most_resumptions=most
         )
     alerts.review(store, ALERTS.alert_after_failures)

@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from marketdata import bootstrap
 from marketdata.aws.sns import Topic
 from marketdata.aws.tasks import task
-from marketdata.runs import alerts, lifecycle
+from marketdata.runs import alerts, closing
 from marketdata.runs.alerts import AlertSettings
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import read_settings
@@ -30,7 +30,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     cause = f": {detail['cause']}" if detail.get("cause") else ""
     message = f"Its execution ended as {status}{cause}."[:_MESSAGE_CHARACTERS]
     store = bootstrap.store()
-    closed = lifecycle.close_execution(
+    closed = closing.close_execution(
         store,
         detail["executionArn"],
         _envelope(detail.get("input")),

@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from marketdata import bootstrap
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.aws.tasks import task
-from marketdata.runs.csv_extraction import extract_csv
+from marketdata.runs.extraction.files import extract_csv
 from marketdata.settings import CsvSettings, read_settings
 
 SETTINGS = read_settings(CsvSettings)
@@ -19,7 +19,7 @@ OBJECTS = S3Objects()
 
 @task("extract_csv")
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """`{run_id, input}` in; see `runs.outcome.Extracted` for out."""
+    """`{run_id, input}` in; see `runs.extraction.outcome.Extracted` for out."""
     extracted = extract_csv(
         bootstrap.store(),
         event["run_id"],

@@ -12,7 +12,7 @@ from marketdata import bootstrap
 from marketdata.aws.tasks import task
 from marketdata.load.loader import load_within
 from marketdata.objects import ObjectReader
-from marketdata.store.batches import BatchKey
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.leases import is_object
 
 

@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from marketdata import bootstrap
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.aws.tasks import task
-from marketdata.runs import lifecycle
+from marketdata.runs import opening
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import SourceSettings, UploadSettings, read_settings
 
@@ -21,8 +21,8 @@ UPLOADS = S3Objects(_BUCKET) if _BUCKET else None
 
 @task("open_run")
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """`{event: EventBridge envelope, execution: ARN}` in; see `lifecycle.open_run` for out."""
-    return lifecycle.open_run(
+    """`{event: EventBridge envelope, execution: ARN}` in; see `opening.open_run` for out."""
+    return opening.open_run(
         bootstrap.store(),
         event["event"],
         event["execution"],

@@ -11,9 +11,9 @@ from io import StringIO
 from marketdata import clock
 from marketdata.load.loader import load_batch
 from marketdata.objects import ObjectVersion, OpenObject
-from marketdata.runs.csv_extraction import extract_csv
+from marketdata.runs.extraction.files import extract_csv
 from marketdata.settings import CsvSettings
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Store
 
 COINS = 500

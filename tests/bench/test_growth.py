@@ -30,7 +30,7 @@ from local.processes import free_port
 from marketdata import clock
 from marketdata.load.loader import load_batch
 from marketdata.schema.identity import first_id
-from marketdata.store.batches import Counts
+from marketdata.store.batches.batch import Counts
 from marketdata.store.connection import Document, Store, connect
 from marketdata.store.migrations import migrate
 from tests.bench.conftest import Report

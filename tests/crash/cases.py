@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from marketdata import clock
-from marketdata.store.batches import BatchKey
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 from tests.bench.files import Upload, market_csv
 from tests.support.crash import Scene, Work

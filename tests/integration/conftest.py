@@ -18,7 +18,7 @@ def server() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are read and written two rows at a time."""
-    monkeypatch.setattr(incoming, "PIECE", 2)
+    monkeypatch.setattr(incoming, "CHUNK_ROWS", 2)
     monkeypatch.setattr(writing, "WRITTEN_TOGETHER", 2)

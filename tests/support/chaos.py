@@ -20,7 +20,7 @@ from typing import Any
 from local.background import beside
 from local.mongod import Mongod
 from marketdata.runs import triggers
-from marketdata.store.batches import COUNTS
+from marketdata.store.batches.batch import COUNTS
 from marketdata.store.connection import Document, Store, connect
 from marketdata.store.migrations import migrate
 from tests.support.functions import Functions

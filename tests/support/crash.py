@@ -26,7 +26,7 @@ from pymongo import WriteConcern, monitoring
 from marketdata.errors import TransientError
 from marketdata.load.loader import Loading, load_batch, load_within
 from marketdata.objects import ObjectReader
-from marketdata.store.batches import COUNTS, BatchKey
+from marketdata.store.batches.batch import COUNTS, BatchKey
 from marketdata.store.connection import Document, Store, connect
 from marketdata.store.quarantine import root_of
 from tests.support.waiting import PATIENCE, wait_for

@@ -87,7 +87,7 @@ def event(
     }
 
 
-class Engine:
+class WorkflowStarter:
     """Stands in for Step Functions: it remembers what was started, or fails as it is told."""
 
     def __init__(self) -> None:
@@ -164,13 +164,13 @@ def make_gateway(
     store: Callable[[], Store],
     *,
     token: str = TOKEN,
-    engine: Engine | None = None,
+    engine: WorkflowStarter | None = None,
     allow_origin: str = "",
     sources: Sequence[str] = ("coingecko",),
     **services: Any,
 ) -> Gateway:
     """Both functions over a store, as their composition makes them but for AWS."""
-    engine = engine or Engine()
+    engine = engine or WorkflowStarter()
     given = Services(store=store, engine=lambda: engine, sources=sources, **services)
     return Gateway(
         Application(make_resolver(api.ROUTERS), given, allow_origin=allow_origin),

@@ -19,10 +19,10 @@ import boto3
 
 from marketdata.load.loader import load_batch
 from marketdata.objects import ObjectVersion, OpenObject
-from marketdata.runs import lifecycle
-from marketdata.runs.csv_extraction import extract_csv
+from marketdata.runs import opening
+from marketdata.runs.extraction.files import extract_csv
 from marketdata.settings import CsvSettings, read_settings
-from marketdata.store.batches import BatchKey
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store, connect
 from tests.support.waiting import PATIENCE
 
@@ -113,7 +113,7 @@ class Stream:
                 "object": {"key": self.version.key, "version-id": self.version.version_id},
             },
         }
-        run = lifecycle.open_run(store, event, f"execution of {event['id']}", (), self)
+        run = opening.open_run(store, event, f"execution of {event['id']}", (), self)
         (item,) = run["inputs"]
         return item["run_id"], item["input"]
 

@@ -11,17 +11,18 @@ from marketdata import clock, sources
 from marketdata.errors import MarketDataError
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import pack_json, raw_id
-from marketdata.runs import lifecycle, triggers
-from marketdata.runs.asking import Patience
-from marketdata.runs.extraction import extract
-from marketdata.runs.outcome import Extracted
+from marketdata.runs import closing, failures, opening, triggers
+from marketdata.runs.extraction.fetching import RetryPolicy
+from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.pages import extract
 from marketdata.settings import UpstreamSettings, read_settings
 from marketdata.sources.http import Limits
-from marketdata.store import batches, raw
-from marketdata.store.batches import COUNTS, BatchKey, Counts
+from marketdata.store import raw_batches
+from marketdata.store.batches import queue
+from marketdata.store.batches.batch import COUNTS, BatchKey, Counts
 from marketdata.store.connection import Document, Store
 
-QUICK = Patience(
+QUICK = RetryPolicy(
     attempts=2,
     longest_pause_seconds=0,
     limits=Limits(connect_seconds=1, read_seconds=0.3, total_seconds=1.5),
@@ -79,7 +80,7 @@ class Pipeline:
     environment: Mapping[str, str]
     names: Sequence[str]
     rows_per_batch: int = 5_000
-    patience: Patience = QUICK
+    patience: RetryPolicy = QUICK
     seconds: float = 60
     """The time that an extractor has for one call."""
     retries: int = 1
@@ -90,7 +91,7 @@ class Pipeline:
     def open(self, envelope: Mapping[str, Any] | None = None, execution: str = "") -> Document:
         envelope = envelope or triggers.refresh_envelope()
         execution = execution or f"execution of {envelope['id']}"
-        return lifecycle.open_run(self.store, envelope, execution, self.names)
+        return opening.open_run(self.store, envelope, execution, self.names)
 
     def extract(self, run_id: str, name: str) -> Extracted:
         environment = {**without_quota(self.names), **self.environment}
@@ -116,9 +117,9 @@ class Pipeline:
             except MarketDataError as error:
                 told = {"code": error.code, "message": str(error)}
                 errors.append({"input": item["input"], **told})
-                numbers = lifecycle.note_failure(self.store, item["run_id"], item["input"], told)
+                numbers = failures.note_failure(self.store, item["run_id"], item["input"], told)
             self._load(item["run_id"], item["input"], numbers)
-        return lifecycle.close(self.store, opened["run_id"], errors)
+        return closing.close(self.store, opened["run_id"], errors)
 
     def _extracted(self, run_id: str, name: str) -> Extracted:
         failures = 0
@@ -177,8 +178,8 @@ def put_rows(
         "received_at": received_at,
         "first_row": first_row,
     }
-    raw.save_raw(store, [about | {"_id": id_, "format": "json", "data": payload.data}])
-    batches.put_batches(
+    raw_batches.save_raw(store, [about | {"_id": id_, "format": "json", "data": payload.data}])
+    queue.put_batches(
         store,
         source,
         run_id,

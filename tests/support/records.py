@@ -10,8 +10,8 @@ from bson import Binary
 
 from marketdata import clock
 from marketdata.schema.identity import record_id
-from marketdata.store import records
-from marketdata.store.batches import COUNTS
+from marketdata.store import latest_prices
+from marketdata.store.batches.batch import COUNTS
 from marketdata.store.connection import Document, Store
 
 NOW = datetime.fromisoformat("2025-05-09T08:15:00+00:00")
@@ -53,7 +53,7 @@ def make_record(
 def put_records(store: Store, *documents: Document) -> None:
     """Write records, and bring the latest prices up to them."""
     store.market_data.insert_many(list(documents))
-    records.raise_latest(store, documents)
+    latest_prices.raise_latest(store, documents)
 
 
 def make_run(

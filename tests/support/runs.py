@@ -7,10 +7,11 @@ from typing import Any
 
 from marketdata.errors import TransientError
 from marketdata.load.loader import load_batch
-from marketdata.runs import lifecycle
-from marketdata.runs.triggers import Asked
-from marketdata.store import batches, runs
-from marketdata.store.batches import BatchKey
+from marketdata.runs import opening, starting
+from marketdata.runs.triggers import RunRequest
+from marketdata.store import run_inputs, runs
+from marketdata.store.batches import queue
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import put_rows
 
@@ -26,7 +27,7 @@ RULE = {
 }
 
 
-class Engine:
+class WorkflowStarter:
     """Starts executions by writing them down; raises what Step Functions would."""
 
     def __init__(self, store: Store | None = None, *, broken: bool = False) -> None:
@@ -46,33 +47,33 @@ class Engine:
 
 def numbers(store: Store, run_id: str, input_id: str) -> list[int]:
     """The numbers of all batches of an input that are to be loaded yet."""
-    return batches.numbers(store, run_id, input_id, 1_000)
+    return queue.numbers(store, run_id, input_id, 1_000)
 
 
-def open_run(store: Store, asked: Asked | None = None, *names: str) -> Document:
+def open_run(store: Store, asked: RunRequest | None = None, *names: str) -> Document:
     """A run on demand, opened by its execution."""
-    engine = Engine()
-    run_id, started = lifecycle.request(store, engine, names or SOURCES, asked=asked)
+    engine = WorkflowStarter()
+    run_id, started = starting.request(store, engine, names or SOURCES, asked=asked)
     assert started
-    return lifecycle.open_run(store, engine.started[0][1], f"arn:{run_id}", names or SOURCES)
+    return opening.open_run(store, engine.started[0][1], f"arn:{run_id}", names or SOURCES)
 
 
 def open_rule(store: Store, event_id: str = RULE["id"], execution: str = "first") -> Document:  # type: ignore[assignment]
-    return lifecycle.open_run(store, RULE | {"id": event_id}, execution, SOURCES)
+    return opening.open_run(store, RULE | {"id": event_id}, execution, SOURCES)
 
 
 def fail_all(store: Store, run_id: str, name: str) -> None:
     """Every batch of an input fails."""
     for number in numbers(store, run_id, name):
         key = BatchKey(run_id, name, number)
-        begun = batches.begin(store, key)
+        begun = queue.begin(store, key)
         assert begun is not None
-        batches.fail(store, key, begun["attempts"], ValueError("no luck"))
+        queue.fail(store, key, begun["attempts"], ValueError("no luck"))
 
 
 def extracted(store: Store, run_id: str, *names: str, **fields: Any) -> None:
     for name in names:
-        runs.set_input(store, run_id, name, {"status": "extracted", **fields})
+        run_inputs.set_input(store, run_id, name, {"status": "extracted", **fields})
 
 
 def loaded(store: Store, run_id: str, name: str, rows: list[Any], number: int = 0) -> None:

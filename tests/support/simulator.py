@@ -93,7 +93,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """One request as the upstream saw it."""
 
     at: float
@@ -201,7 +201,7 @@ class _State:
         self.routes: dict[str, Route] = {}
         self.chances: dict[str, random.Random] = {}
         self.answered: dict[str, deque[float]] = {}
-        self.record: list[Asked] = []
+        self.record: list[RunRequest] = []
         self.released = threading.Event()
         """Set to let go of whoever waits in a stall."""
 
@@ -247,7 +247,7 @@ class _State:
                         outcome = chance.choice(route.any_of or FAULTS)
             if outcome == "ok" and known_etag and known_etag == etag_of(path, frozen, page):
                 outcome = "unchanged"
-            self.record.append(Asked(now, path, page, route.hour, outcome))
+            self.record.append(RunRequest(now, path, page, route.hour, outcome))
             return outcome, frozen, pause
 
 
@@ -412,10 +412,10 @@ class Simulator:
         """Let go of whoever is being stalled."""
         self._post({"release": True})
 
-    def record(self, path: str | None = None) -> list[Asked]:
+    def record(self, path: str | None = None) -> list[RunRequest]:
         """All requests so far, or those of one route, in the order of their arrival."""
         with urllib.request.urlopen(self.url + RECORD, timeout=10) as answer:  # noqa: S310
-            asked = [Asked(**each) for each in json.load(answer)]
+            asked = [RunRequest(**each) for each in json.load(answer)]
         return sorted((a for a in asked if path in (None, a.path)), key=lambda a: a.at)
 
     def outcomes(self, path: str | None = None) -> Counter[str]:

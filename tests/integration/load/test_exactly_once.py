@@ -1,4 +1,4 @@
-"""What must hold always: whatever comes, in whatever pieces and order, ends in the same records.
+"""What must hold always: whatever comes, in whatever chunks and order, ends in the same records.
 
 The reference is a loader simple enough to be read at a glance: it has all rows in memory, sorts
 them by receipt, and keeps what changed.
@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from marketdata.load import loader
 from marketdata.load.loader import load_batch
-from marketdata.store import records
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.store import market_data
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
-from marketdata.store.raw import save_raw
+from marketdata.store.raw_batches import save_raw
 from tests.bench.files import Upload
 from tests.support.pipeline import coin, put_rows
 from tests.support.reference import Lines, reference_lines
@@ -46,8 +46,8 @@ class Batch:
     """Where they came from; what comes from one page again may be known."""
 
 
-def batches_of(pieces: Sequence[tuple[Sequence[Row], int]]) -> list[Batch]:
-    return [Batch(number, rows, page) for number, (rows, page) in enumerate(pieces)]
+def batches_of(chunks: Sequence[tuple[Sequence[Row], int]]) -> list[Batch]:
+    return [Batch(number, rows, page) for number, (rows, page) in enumerate(chunks)]
 
 
 def reference(batches: Sequence[Batch]) -> Lines:
@@ -228,9 +228,9 @@ def test_a_value_that_comes_in_between_before_the_raw_rows_are_kept(
     first, again, between = uploads
     first.load()
     looked_up = threading.Event()
-    known = records.known
+    known = market_data.known
 
-    def looking_up(*args: Any) -> records.Known:
+    def looking_up(*args: Any) -> market_data.Known:
         found = known(*args)
         looked_up.set()
         return found
@@ -242,7 +242,7 @@ def test_a_value_that_comes_in_between_before_the_raw_rows_are_kept(
             between.load()
         save_raw(opened, documents)
 
-    monkeypatch.setattr(records, "known", looking_up)
+    monkeypatch.setattr(market_data, "known", looking_up)
     monkeypatch.setattr(loader, "save_raw", keeping)
     again.load()
     (document,) = store.market_data.find({})

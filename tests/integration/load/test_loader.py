@@ -12,9 +12,9 @@ import pytest
 
 from marketdata.errors import ConservationBroken, NotFound, StateConflict, StoreUnavailable
 from marketdata.load.loader import load_batch
-from marketdata.store import batches as checkpoints
-from marketdata.store import quarantine, records
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.store import latest_prices, market_data, quarantine
+from marketdata.store.batches import late_arrivals, queue
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, load, put_rows
 from tests.support.scenes import BEFORE, MIXED, NEWER
@@ -156,7 +156,7 @@ def test_history_may_arrive_late(store: Store) -> None:
 def test_no_rows_are_loaded_too(store: Store) -> None:
     key = put_rows(store, [])
     assert load_batch(store, key) == Counts()
-    assert checkpoints.numbers(store, "run", "coingecko", 1) == []
+    assert queue.numbers(store, "run", "coingecko", 1) == []
 
 
 # --- quarantine --------------------------------------------------------------------------
@@ -243,14 +243,14 @@ def test_a_row_set_aside_twice_is_one(store: Store) -> None:
 # --- crashes -----------------------------------------------------------------------------
 
 STEPS: list[tuple[Any, str]] = [
-    (records, "insert_new"),
-    (checkpoints, "note_changes"),
-    (records, "replace_if_unchanged"),
-    (records, "raise_latest"),
+    (market_data, "insert_new"),
+    (late_arrivals, "note_changes"),
+    (market_data, "replace_if_unchanged"),
+    (latest_prices, "raise_latest"),
     (quarantine, "put_quarantine"),
-    (checkpoints, "finish"),
+    (queue, "finish"),
 ]
-IN_BULK = [step for step in STEPS if step[0] is not checkpoints]
+IN_BULK = [step for step in STEPS if step[0] not in (queue, late_arrivals)]
 EXPECTED = Counts(rows_in=11, inserted=2, updated=3, unchanged=2, duplicate=3, quarantined=1)
 
 
@@ -282,7 +282,7 @@ def test_a_crash_after_any_write_changes_neither_the_data_nor_the_counts(
     monkeypatch.setattr(module, name, crash)
     if killed:
         # A killed process does not even say that it failed.
-        monkeypatch.setattr(checkpoints, "fail", lambda *_: None)
+        monkeypatch.setattr(queue, "fail", lambda *_: None)
     with pytest.raises(Crash):
         load_batch(store, key)
     monkeypatch.undo()
@@ -329,7 +329,7 @@ def test_a_batch_that_failed_says_why_and_can_be_loaded(
     def unreachable(*_: Any) -> None:
         raise StoreUnavailable("MongoDB did not answer.")
 
-    monkeypatch.setattr(records, "insert_new", unreachable)
+    monkeypatch.setattr(market_data, "insert_new", unreachable)
     with pytest.raises(StoreUnavailable):
         load_batch(store, key)
     batch = store.batches.find_one({"_id": key.id})
@@ -422,22 +422,22 @@ def test_an_attempt_that_was_overtaken_can_not_close(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = put_rows(store, [coin()])
-    real = checkpoints.finish
+    real = queue.finish
 
     def overtaken(at: Store, of: BatchKey, attempt: int, counts: Counts, fields: Any) -> None:
         monkeypatch.undo()
-        assert checkpoints.begin(store, key) is not None
+        assert queue.begin(store, key) is not None
         real(at, of, attempt, counts, fields)
 
-    monkeypatch.setattr(checkpoints, "finish", overtaken)
+    monkeypatch.setattr(queue, "finish", overtaken)
     load_batch(store, key)
     batch = store.batches.find_one({"_id": key.id})
     assert batch is not None
     assert (batch["state"], batch["attempts"]) == ("loading", 2)
     with pytest.raises(StateConflict, match="taken from attempt"):
-        checkpoints.finish(store, key, 1, Counts())
-    checkpoints.fail(store, key, 1, Crash("too late"))
-    checkpoints.finish(store, key, 2, Counts(rows_in=1, inserted=1))
+        queue.finish(store, key, 1, Counts())
+    queue.fail(store, key, 1, Crash("too late"))
+    queue.finish(store, key, 2, Counts(rows_in=1, inserted=1))
     batch = store.batches.find_one({"_id": key.id})
     assert batch is not None
     assert batch["state"] == "loaded"
@@ -450,17 +450,17 @@ def test_a_record_that_changed_since_it_was_read_is_not_replaced(store: Store) -
     load(store, [coin(current_price=1)], run_id="earlier", minute=0)
     (now,) = documents(store)
     assert (now["raw_id"], now["row"], now["run_id"]) == (read["raw_id"], 0, "later")
-    assert records.replace_if_unchanged(store, [(read, read)]) == [bytes(read["_id"])]
+    assert market_data.replace_if_unchanged(store, [(read, read)]) == [bytes(read["_id"])]
     assert documents(store) == [now]
-    assert records.replace_if_unchanged(store, [(now, read)]) == []
+    assert market_data.replace_if_unchanged(store, [(now, read)]) == []
     assert documents(store) == [read]
 
 
 def test_counts_that_do_not_add_up_close_no_batch(store: Store) -> None:
     key = put_rows(store, [coin()])
-    checkpoints.begin(store, key)
+    queue.begin(store, key)
     with pytest.raises(ConservationBroken, match="2 rows came in"):
-        checkpoints.finish(store, key, 1, Counts(rows_in=2, inserted=1))
+        queue.finish(store, key, 1, Counts(rows_in=2, inserted=1))
     batch = store.batches.find_one({"_id": key.id})
     assert batch is not None
     assert batch["state"] == "loading"

@@ -8,8 +8,8 @@ import pytest
 
 from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
-from marketdata.store import batches as checkpoints
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.store.batches import queue
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, put_rows
 
@@ -31,7 +31,7 @@ def _killed(*_args: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_batch_that_runs_out_of_time_is_gone_on_with(store: Store) -> None:
     rows = [coin(f"coin {number}") for number in range(7)] + [coin("coin 0", current_price=9.0)]
     key = put_rows(store, rows)
@@ -39,7 +39,7 @@ def test_a_batch_that_runs_out_of_time_is_gone_on_with(store: Store) -> None:
     while (loading := load_within(store, key, remaining_seconds=lambda: 1.0)).again:
         batch = batch_of(store, key)
         states.append((batch["state"], batch["progress"]["pieces"], loading.counts.inserted))
-    # Each call writes a piece, and the identity that came twice is a piece of its own.
+    # Each call writes a chunk, and the identity that came twice is a chunk of its own.
     assert states == [("pending", 1, 1), ("pending", 2, 3), ("pending", 3, 5), ("pending", 4, 6)]
     assert loading.counts == Counts(rows_in=8, inserted=7, duplicate=1)
     batch = batch_of(store, key)
@@ -48,20 +48,20 @@ def test_a_batch_that_runs_out_of_time_is_gone_on_with(store: Store) -> None:
     assert store.market_data.count_documents({}) == 7
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_crash_between_two_calls_changes_no_count(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = put_rows(store, [coin(f"coin {number}") for number in range(6)])
     assert load_within(store, key, remaining_seconds=lambda: 1.0).again
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "note_progress", _killed)
+        patch.setattr(queue, "note_progress", _killed)
         with pytest.raises(KeyboardInterrupt):
             load_within(store, key, remaining_seconds=lambda: 1.0)
     assert load_batch(store, key) == Counts(rows_in=6, inserted=6)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_rows_that_are_cut_otherwise_by_now_are_gone_through_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +71,7 @@ def test_rows_that_are_cut_otherwise_by_now_are_gone_through_again(
     assert load_batch(store, key) == Counts(rows_in=6, inserted=6)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_pieces_of_which_little_is_to_be_written_are_written_together(store: Store) -> None:
     coins = [f"coin {number}" for number in range(10)]
     load(store, [coin(name) for name in coins], 0)
@@ -79,7 +79,7 @@ def test_pieces_of_which_little_is_to_be_written_are_written_together(store: Sto
     rows = [coin(name, current_price=2.0 if name in changed else 1.5) for name in coins]
     key = put_rows(store, rows, run_id="run1", minute=1)
     assert load_within(store, key, remaining_seconds=lambda: 1.0).again
-    # The last piece alone would have made it three.
+    # The last chunk alone would have made it three.
     assert batch_of(store, key)["progress"]["pieces"] == 4
     # Cut at the same places whatever has been written by then.
     assert load_within(store, key, remaining_seconds=lambda: 1.0).counts == Counts(

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.schema.identity import time_of
-from marketdata.store import known_content, records
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.store import market_data
+from marketdata.store.batches import known_content
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
-from marketdata.store.raw import save_raw
+from marketdata.store.raw_batches import save_raw
 from tests.bench.files import Upload
 from tests.support.reference import Lines, reference_lines
 
@@ -263,7 +264,7 @@ def test_who_looks_while_later_values_are_being_brought_in(
     upload(store, MONDAY, 2, key="the same").load()
     between = upload(store, on("2025-05-05", C5=9.0), 1, key="between")
     again = upload(store, on("2025-05-05", C5=9.0), 3, key="again")
-    ask = loader._later_sightings
+    ask = loader._later_revisions
     asked = 0
 
     def ask_and_wait(*args: Any) -> Any:
@@ -274,7 +275,7 @@ def test_who_looks_while_later_values_are_being_brought_in(
             again.load()
         return found
 
-    monkeypatch.setattr(loader, "_later_sightings", ask_and_wait)
+    monkeypatch.setattr(loader, "_later_revisions", ask_and_wait)
     between.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0, 9.0]
     assert store.market_data.count_documents({"revision": {"$gt": 1}}) == 1
@@ -368,7 +369,7 @@ def test_lines_with_quotes_are_read(store: Store) -> None:
     assert again.load() == Counts(rows_in=10, unchanged=10)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_batch_that_runs_out_of_time_is_read_whole_then(store: Store) -> None:
     upload(store, [*MONDAY, *TUESDAY], 0).load()
     prices = dict.fromkeys(COINS[:4], 2.0)
@@ -391,7 +392,7 @@ def test_a_record_that_is_contradicted_before_the_raw_rows_are_kept(
     between = upload(store, on("2025-05-05", C5=9.0), 1, key="other")
     again = upload(store, changed(MONDAY, C3=2.0), 2)
     asked, begun = threading.Event(), threading.Event()
-    revised_after = records.revised_after
+    revised_after = market_data.revised_after
 
     def asking(*args: Any, most: int) -> list[bytes]:
         answer = revised_after(*args, most=most)
@@ -405,7 +406,7 @@ def test_a_record_that_is_contradicted_before_the_raw_rows_are_kept(
             between.load()
         save_raw(opened, documents)
 
-    monkeypatch.setattr(records, "revised_after", asking)
+    monkeypatch.setattr(market_data, "revised_after", asking)
     monkeypatch.setattr(loader, "save_raw", keeping)
     again.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]

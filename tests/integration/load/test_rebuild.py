@@ -22,9 +22,9 @@ from marketdata.load.loader import load_batch
 from marketdata.load.rebuild import Report, rebuild
 from marketdata.load.replay import replay
 from marketdata.sources.coingecko import CoinGecko
-from marketdata.store import batches as checkpoints
-from marketdata.store import records
-from marketdata.store.batches import BatchKey
+from marketdata.store import market_data
+from marketdata.store.batches import queue
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.migrations import migrate
 from marketdata.store.quarantine import Selection
@@ -163,14 +163,14 @@ def test_what_an_attempt_that_failed_has_written_is_kept(
 ) -> None:
     load(store, [coin("before")])
     key = put_rows(store, [coin("before", current_price=3), coin("new")], run_id="2", minute=5)
-    real = records.insert_new
+    real = market_data.insert_new
 
     def half(at: Store, made: Any) -> Any:
         real(at, made[:1])
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "insert_new", half)
+        patch.setattr(market_data, "insert_new", half)
         with pytest.raises(RuntimeError):
             load_batch(store, key)
     before = documents(store)
@@ -186,19 +186,19 @@ def test_rows_that_are_in_quarantine_stay_there_though_they_could_be_read(
 ) -> None:
     load(store, [coin("good"), coin("zero", current_price=0.0)])
     before = documents(store)
-    real = CoinGecko.candidate
+    real = CoinGecko.map_row
 
     def lenient(row: Mapping[str, Any]) -> dict[str, Any]:
         return real({**row, "current_price": row["current_price"] or 7.0})
 
-    monkeypatch.setattr(CoinGecko, "candidate", staticmethod(lenient))
+    monkeypatch.setattr(CoinGecko, "map_row", staticmethod(lenient))
     rebuild_quickly(store)
     check(store, before)
     replay(store, Selection())
     assert {d["asset_id"] for d in documents(store)} == {"good", "zero"}
     before = documents(store)
     # And the other way round: a row that was loaded, and that today's code would refuse.
-    monkeypatch.setattr(CoinGecko, "candidate", staticmethod(real))
+    monkeypatch.setattr(CoinGecko, "map_row", staticmethod(real))
     report = rebuild_quickly(store)
     assert report.kept == 1
     check(store, before)
@@ -206,13 +206,13 @@ def test_rows_that_are_in_quarantine_stay_there_though_they_could_be_read(
 
 def test_other_code_gives_other_records(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     load(store, [coin("a", current_price=1.0), coin("b", current_price=2.0)])
-    real = CoinGecko.candidate
+    real = CoinGecko.map_row
 
     def other(row: Mapping[str, Any]) -> dict[str, Any]:
         name = "c" if row["id"] == "b" else row["id"]
         return real({**row, "id": name, "current_price": row["current_price"] * 10})
 
-    monkeypatch.setattr(CoinGecko, "candidate", staticmethod(other))
+    monkeypatch.setattr(CoinGecko, "map_row", staticmethod(other))
     rebuild_quickly(store)
     assert {d["asset_id"]: d["price_usd"] for d in documents(store)} == {"a": 10.0, "c": 20.0}
     assert documents(store, "latest_prices") == latest_of_records(store)
@@ -273,14 +273,14 @@ def test_a_batch_under_way_at_the_exchange_is_loaded_once_more(
     load(store, [coin("before")])
     key = put_rows(store, [coin("under way"), coin("bad", current_price=0)], run_id="2", minute=5)
     written, go_on = threading.Event(), threading.Event()
-    real = checkpoints.finish
+    real = queue.finish
 
     def slow(*args: Any, **options: Any) -> None:
         written.set()
         assert go_on.wait(60)
         real(*args, **options)
 
-    monkeypatch.setattr(checkpoints, "finish", slow)
+    monkeypatch.setattr(queue, "finish", slow)
     loading = threading.Thread(target=load_batch, args=(store, key))
     loading.start()
     assert written.wait(30)
@@ -307,7 +307,7 @@ def test_a_batch_under_way_at_the_exchange_is_loaded_once_more(
 def test_a_loader_that_died_is_not_waited_for_for_ever(store: Store) -> None:
     load(store, [coin("before")])
     key = put_rows(store, [coin("dead")], run_id="2", minute=5)
-    assert checkpoints.begin(store, key) is not None
+    assert queue.begin(store, key) is not None
     report = rebuild(store, lease_seconds=QUICK, loader_seconds=0.1)
     assert report.again == 1
     # Written whole, as by another attempt; which finds it, and counts it as its own.

@@ -20,11 +20,12 @@ from marketdata.load import loader
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import digest_of
 from marketdata.load.replay import Replay, replay
-from marketdata.runs import lifecycle
+from marketdata.runs import closing, summary
 from marketdata.sources.coingecko import CoinGecko
-from marketdata.store import batches as checkpoints
-from marketdata.store import quarantine, queries, raw, records
-from marketdata.store.batches import COUNTS, BatchKey, Counts
+from marketdata.store import counts as kept
+from marketdata.store import latest_prices, market_data, quarantine, raw_batches
+from marketdata.store.batches import queue, reports
+from marketdata.store.batches.batch import COUNTS, BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from marketdata.store.quarantine import Selection
 from tests.support.dying import do_replay, live
@@ -39,14 +40,14 @@ AHEAD = "2025-05-12T06:00:00.000Z"
 @pytest.fixture
 def fixed(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Once used: a normaliser that understands a price with a minus sign."""
-    real = CoinGecko.candidate
+    real = CoinGecko.map_row
 
-    def candidate(row: Mapping[str, Any]) -> dict[str, Any]:
+    def map_row(row: Mapping[str, Any]) -> dict[str, Any]:
         price = row.get("current_price")
         return real({**row, "current_price": abs(price) if isinstance(price, float) else price})
 
     with monkeypatch.context() as patch:
-        patch.setattr(CoinGecko, "candidate", staticmethod(candidate))
+        patch.setattr(CoinGecko, "map_row", staticmethod(map_row))
         yield patch
 
 
@@ -171,7 +172,7 @@ def test_every_kind_of_row_is_counted_as_what_it_became(
     store: Store, fixed: pytest.MonkeyPatch
 ) -> None:
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(CoinGecko, "candidate", staticmethod(_strict))
+        broken.setattr(CoinGecko, "map_row", staticmethod(_strict))
         load(store, [coin("known", current_price=1.0), coin("other", current_price=1.0)])
         rows = [
             coin("new", current_price=-1.0),
@@ -204,7 +205,7 @@ def test_every_kind_of_row_is_counted_as_what_it_became(
     check_counts(store)
 
 
-_strict = CoinGecko.candidate
+_strict = CoinGecko.map_row
 
 
 def line(record: Document) -> list[float]:
@@ -215,17 +216,17 @@ def test_the_closed_run_follows(store: Store) -> None:
     key = put_rows(store, [coin("ahead", last_updated=AHEAD), coin("bad", current_price=0)])
     _run(store, key.run_id)
     load_batch(store, key)
-    closed = lifecycle.close(store, key.run_id)
+    closed = closing.close(store, key.run_id)
     assert closed["totals"]["quarantined"] == 2
     replay_all(store)
     run = store.runs.find_one({"_id": key.run_id})
     assert run is not None
-    expected = lifecycle.summarise_inputs(store, [run], closing=True)[key.run_id]
+    expected = summary.summarise_inputs(store, [run], closing=True)[key.run_id]
     for name in ("rows_in", *COUNTS):
         assert run["results"][0][name] == expected[0][name]
         assert run["totals"][name] == expected[0][name]
     assert (run["totals"]["inserted"], run["totals"]["quarantined"]) == (1, 1)
-    assert queries.total_counts(store)["quarantined"] == queries.quarantined_count(store) == 1
+    assert reports.total_counts(store)["quarantined"] == kept.quarantined_count(store) == 1
 
 
 def _run(store: Store, run_id: str, **fields: Any) -> None:
@@ -267,7 +268,7 @@ def test_a_row_of_a_run_that_is_under_way_stays_until_its_end(store: Store) -> N
     load_batch(store, key)
     (outcome,) = replay_all(store)[0].outcomes
     assert (outcome.loaded, outcome.reason) == (0, "run_under_way")
-    lifecycle.close(store, key.run_id)
+    closing.close(store, key.run_id)
     assert told(replay_all(store)) == (1, 1, 0)
 
 
@@ -276,7 +277,7 @@ def test_a_row_of_a_batch_that_is_not_loaded_is_left_to_its_loader(
 ) -> None:
     key = put_rows(store, [coin("ahead", last_updated=AHEAD), coin("good")])
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "finish", _die)
+        patch.setattr(queue, "finish", _die)
         with pytest.raises(Died):
             load_batch(store, key)
     (outcome,) = replay_all(store)[0].outcomes
@@ -324,7 +325,7 @@ def test_a_batch_that_was_skipped_as_known_counts_too(
 ) -> None:
     rows = [coin("good", current_price=1.0), coin("strange", current_price=-1.0)]
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(CoinGecko, "candidate", staticmethod(_strict))
+        broken.setattr(CoinGecko, "map_row", staticmethod(_strict))
         keys = [_put_known(store, rows, n) for n in range(3)]
         for key in keys:
             load_batch(store, key)
@@ -354,7 +355,7 @@ def test_a_batch_being_loaded_at_the_same_place_is_waited_for(
     rows = [coin("ahead", last_updated=AHEAD)]
     load_batch(store, _put_known(store, rows, 0))
     other = _put_known(store, [coin("x")], 1)
-    assert checkpoints.begin(store, other) is not None
+    assert queue.begin(store, other) is not None
     assert replay_all(store)[0].outcomes[0].reason == "not_loaded"
     load_batch(store, other)
     assert told(replay_all(store)) == (1, 1, 0)
@@ -413,9 +414,9 @@ def _put_csv(store: Store, data: bytes, malformed: Sequence[Sequence[int]] = ())
     }
     digest = digest_of(data)
     document = {"_id": digest, "format": "csv", "version": "v1", "data": zlib.compress(data)}
-    raw.save_raw(store, [about | document])
+    raw_batches.save_raw(store, [about | document])
     key = BatchKey("run", "csv-1", 0)
-    checkpoints.put_batches(store, key.input, key.run_id, [about | {"number": 0, "raw_id": digest}])
+    queue.put_batches(store, key.input, key.run_id, [about | {"number": 0, "raw_id": digest}])
     return key
 
 
@@ -490,7 +491,7 @@ def scene(store: Store) -> list[BatchKey]:
     for key in keys:
         _run(store, key.run_id, holds=[f"{key.run_id} {key.input}"])
         load_batch(store, key)
-        lifecycle.close(store, key.run_id)
+        closing.close(store, key.run_id)
     return keys
 
 
@@ -610,7 +611,8 @@ def test_a_record_that_is_gone_before_the_row_is_taken_out_is_written_again(
     """As when a rebuild exchanges the collection in between."""
     key = put_rows(store, [coin("ahead", last_updated=AHEAD)])
     load_batch(store, key)
-    real = getattr(records, step)
+    module: Any = {"insert_new": market_data, "raise_latest": latest_prices}[step]
+    real = getattr(module, step)
     done: list[int] = []
 
     def losing(at: Store, made: Any) -> Any:
@@ -619,7 +621,7 @@ def test_a_record_that_is_gone_before_the_row_is_taken_out_is_written_again(
             done.append(at.market_data.delete_many({}).deleted_count)
         return result
 
-    monkeypatch.setattr(records, step, losing)
+    monkeypatch.setattr(module, step, losing)
     assert told(replay_all(store)) == (1, 1, 0)
     assert done == [1]
     assert len(documents(store)) == 1
@@ -639,7 +641,7 @@ ROWS = st.tuples(
 def test_loading_late_ends_as_loading_at_once(
     store: Store, fixed: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
-    """Whatever comes in whatever order, and is replayed in whatever pieces."""
+    """Whatever comes in whatever order, and is replayed in whatever chunks."""
     batches = data.draw(st.lists(st.lists(ROWS, max_size=5), min_size=1, max_size=4))
 
     def put(number: int) -> BatchKey:
@@ -658,7 +660,7 @@ def test_loading_late_ends_as_loading_at_once(
     expected = lines()
     _empty(store)
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr(CoinGecko, "candidate", staticmethod(_strict))
+        broken.setattr(CoinGecko, "map_row", staticmethod(_strict))
         for number in data.draw(st.permutations(range(len(batches)))):
             load_batch(store, put(number))
     bad = sum(price < 0 for rows in batches for _, _, price in rows)

@@ -13,10 +13,11 @@ from marketdata import clock
 from marketdata.aws.sns import Topic
 from marketdata.documents.sources import Failures
 from marketdata.errors import ConservationBroken, TerminalError, TransientError
-from marketdata.runs import alerts, lifecycle, triggers
+from marketdata.runs import alerts, closing, opening, starting, triggers
 from marketdata.store import alerts as kept
-from marketdata.store import batches, runs
-from marketdata.store.batches import BatchKey
+from marketdata.store import run_inputs, runs
+from marketdata.store.batches import queue, reports
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, put_rows
 
@@ -47,16 +48,16 @@ def mail() -> Mail:
 
 def open_run(store: Store) -> str:
     envelope = triggers.refresh_envelope()
-    opened = lifecycle.open_run(store, envelope, envelope["id"], ["coingecko"])
+    opened = opening.open_run(store, envelope, envelope["id"], ["coingecko"])
     return str(opened["run_id"])
 
 
 def run_with(store: Store, note: Document) -> str:
     """A run whose source ends so; closed, and closed again as after a lost answer."""
     run_id = open_run(store)
-    runs.set_input(store, run_id, "coingecko", note)
+    run_inputs.set_input(store, run_id, "coingecko", note)
     for _ in range(2):
-        lifecycle.close(store, run_id)
+        closing.close(store, run_id)
     return run_id
 
 
@@ -103,18 +104,18 @@ def test_recovery_says_what_is_parked_all_the_same(store: Store, mail: Mail) -> 
         run_id = open_run(store)
         if number == 0:
             put_rows(store, [coin("bad")], run_id=run_id)
-        for key in batches.of_run(store, run_id):
-            begun = batches.begin(store, BatchKey(run_id, "coingecko", key["number"]))
+        for key in reports.of_run(store, run_id):
+            begun = queue.begin(store, BatchKey(run_id, "coingecko", key["number"]))
             assert begun is not None
-            batches.fail(
+            queue.fail(
                 store,
                 BatchKey(run_id, "coingecko", key["number"]),
                 begun["attempts"],
                 ConservationBroken("lost"),
             )
             owners.append(run_id)
-        runs.set_input(store, run_id, "coingecko", FINE)
-        lifecycle.close(store, run_id)
+        run_inputs.set_input(store, run_id, "coingecko", FINE)
+        closing.close(store, run_id)
         tell(store, mail)
     # The fifth run has not taken it over any more, and is a success.
     assert [kind for kind, _ in mail.sent] == ["source_failing", "source_recovered"]
@@ -207,10 +208,10 @@ DIED = {"code": "execution_aborted", "message": "Its execution ended as ABORTED.
 
 def test_the_run_of_a_dead_execution_is_closed_and_told_of_once(store: Store, mail: Mail) -> None:
     envelope = triggers.refresh_envelope()
-    run_id = lifecycle.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
-    runs.set_input(store, run_id, "coingecko", {"lease": 99})  # it lost it, too
+    run_id = opening.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
+    run_inputs.set_input(store, run_id, "coingecko", {"lease": 99})  # it lost it, too
     for _ in range(2):
-        lifecycle.close_execution(store, "arn:x", envelope, DIED)
+        closing.close_execution(store, "arn:x", envelope, DIED)
         tell(store, mail)
     run = runs.get(store, run_id)
     assert (run["status"], run["error"]["code"]) == ("failed", "execution_aborted")
@@ -221,11 +222,11 @@ def test_the_run_of_a_dead_execution_is_closed_and_told_of_once(store: Store, ma
 def test_a_run_whose_execution_never_spoke_is_found_by_its_event(store: Store, mail: Mail) -> None:
     envelope = triggers.refresh_envelope()
     trigger = triggers.parse(envelope)
-    assert lifecycle.create(store, trigger, ["coingecko"]) is None
+    assert starting.create(store, trigger, ["coingecko"]) is None
     # One of another name has nothing to do with it.
-    assert lifecycle.close_execution(store, "arn:other", envelope, DIED) is None
+    assert closing.close_execution(store, "arn:other", envelope, DIED) is None
     assert runs.get(store, trigger.run_id)["status"] == "running"
-    closed = lifecycle.close_execution(store, f"arn:{trigger.run_id}", envelope, DIED)
+    closed = closing.close_execution(store, f"arn:{trigger.run_id}", envelope, DIED)
     assert closed is not None
     assert closed["status"] == "failed"
     tell(store, mail)
@@ -234,17 +235,17 @@ def test_a_run_whose_execution_never_spoke_is_found_by_its_event(store: Store, m
 
 def test_a_run_that_ended_by_itself_is_left_as_it_is(store: Store, mail: Mail) -> None:
     envelope = triggers.refresh_envelope()
-    run_id = lifecycle.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
-    runs.set_input(store, run_id, "coingecko", FINE)
-    ended = lifecycle.close(store, run_id)
-    assert lifecycle.close_execution(store, "arn:x", envelope, DIED) is None
+    run_id = opening.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
+    run_inputs.set_input(store, run_id, "coingecko", FINE)
+    ended = closing.close(store, run_id)
+    assert closing.close_execution(store, "arn:x", envelope, DIED) is None
     tell(store, mail)
     assert mail.sent == []
     assert runs.get(store, run_id) == ended
 
 
 def test_an_execution_that_never_became_a_run_is_told_of(store: Store, mail: Mail) -> None:
-    assert lifecycle.close_execution(store, "arn:x", {}, DIED) is None
+    assert closing.close_execution(store, "arn:x", {}, DIED) is None
     tell(store, mail)
     assert mail.sent == [("execution_died", "died/arn:x")]
 

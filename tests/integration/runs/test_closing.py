@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from marketdata.errors import NotFound, StateConflict
-from marketdata.runs import lifecycle
-from marketdata.store import runs
+from marketdata.runs import closing, heartbeat
+from marketdata.store import run_inputs, runs
 from marketdata.store.connection import Store
 from tests.support.pipeline import coin, line, put_rows
 from tests.support.runs import (
@@ -26,7 +26,7 @@ def test_a_run_of_which_everything_is_loaded_is_a_success(store: Store) -> None:
     loaded(store, run_id, "coinpaprika", [])
     for name in SOURCES:
         extracted(store, run_id, name, pages=1)
-    run = lifecycle.close(store, run_id)
+    run = closing.close(store, run_id)
     assert run["status"] == "success"
     assert run["ended_at"] is not None
     assert "error" not in run
@@ -49,8 +49,8 @@ def test_closing_twice_changes_nothing(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     for name in SOURCES:
         extracted(store, run_id, name)
-    first = lifecycle.close(store, run_id)
-    second = lifecycle.close(store, run_id, errors=[{"code": "late", "message": "too late"}])
+    first = closing.close(store, run_id)
+    second = closing.close(store, run_id, errors=[{"code": "late", "message": "too late"}])
     assert second == first
     assert second["status"] == "success"
 
@@ -58,7 +58,7 @@ def test_closing_twice_changes_nothing(store: Store) -> None:
 def test_a_closed_run_lets_its_sources_go(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     assert set(runs.get(store, run_id)["holds"]) == set(SOURCES)
-    assert "holds" not in lifecycle.close(store, run_id)
+    assert "holds" not in closing.close(store, run_id)
 
 
 def test_one_source_that_fails_makes_it_a_partial_success(store: Store) -> None:
@@ -66,7 +66,7 @@ def test_one_source_that_fails_makes_it_a_partial_success(store: Store) -> None:
     loaded(store, run_id, "coingecko", [coin()])
     extracted(store, run_id, "coingecko")
     error = {"input": "coinpaprika", "code": "TransientError", "message": "it did not answer"}
-    run = lifecycle.close(store, run_id, errors=[error])
+    run = closing.close(store, run_id, errors=[error])
     assert run["status"] == "partial_success"
     result = line(run, "coinpaprika")
     assert result["status"] == "failed"
@@ -76,7 +76,7 @@ def test_one_source_that_fails_makes_it_a_partial_success(store: Store) -> None:
 
 def test_all_sources_that_fail_make_it_failed(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
-    run = lifecycle.close(store, run_id)
+    run = closing.close(store, run_id)
     assert run["status"] == "failed"
     assert line(run, "coingecko")["error"]["code"] == "not_extracted"
 
@@ -84,18 +84,20 @@ def test_all_sources_that_fail_make_it_failed(store: Store) -> None:
 def test_an_error_after_good_pages_is_told(store: Store) -> None:
     # What extraction noted after a page that came through is "no error": it hides nothing.
     run_id = open_rule(store)["run_id"]
-    runs.set_input(store, run_id, "coingecko", {"status": "extracting", "pages": 1, "error": None})
+    run_inputs.set_input(
+        store, run_id, "coingecko", {"status": "extracting", "pages": 1, "error": None}
+    )
     error = {"input": "coingecko", "code": "Sandbox.Timedout", "message": "timed out"}
-    run = lifecycle.close(store, run_id, errors=[error])
+    run = closing.close(store, run_id, errors=[error])
     assert line(run, "coingecko")["error"] == {"code": "Sandbox.Timedout", "message": "timed out"}
 
 
 def test_the_reason_that_the_source_gave_goes_before_the_engine_s(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     reason = {"code": "upstream_malformed", "type": "UpstreamMalformed", "message": "HTML came"}
-    runs.set_input(store, run_id, "coingecko", {"status": "failed", "error": reason})
+    run_inputs.set_input(store, run_id, "coingecko", {"status": "failed", "error": reason})
     error = {"input": "coingecko", "code": "TerminalError", "message": "stopped"}
-    run = lifecycle.close(store, run_id, errors=[error])
+    run = closing.close(store, run_id, errors=[error])
     assert line(run, "coingecko")["error"] == reason
 
 
@@ -105,7 +107,7 @@ def test_a_batch_that_was_not_loaded_makes_its_source_partial(store: Store) -> N
     put_rows(store, [coin("b")], run_id=run_id, number=1)
     for name in SOURCES:
         extracted(store, run_id, name)
-    run = lifecycle.close(store, run_id)
+    run = closing.close(store, run_id)
     assert run["status"] == "partial_success"
     result = line(run, "coingecko")
     assert (result["status"], result["failed_batches"]) == ("partial_success", 1)
@@ -120,7 +122,7 @@ def test_no_batch_loaded_is_failed(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     put_rows(store, [coin("b")], run_id=run_id)
     extracted(store, run_id, "coingecko")
-    run = lifecycle.close(store, run_id)
+    run = closing.close(store, run_id)
     assert (line(run, "coingecko")["status"], run["status"]) == ("failed", "failed")
 
 
@@ -128,21 +130,21 @@ def test_an_error_of_no_source_in_particular_is_the_run_s(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     for name in SOURCES:
         extracted(store, run_id, name)
-    run = lifecycle.close(store, run_id, errors=[{"code": "x", "message": "the engine died"}])
+    run = closing.close(store, run_id, errors=[{"code": "x", "message": "the engine died"}])
     assert run["status"] == "partial_success"
     assert run["error"] == {"code": "x", "message": "the engine died"}
 
 
 def test_what_comes_after_the_end_is_refused_or_ignored(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
-    ended = lifecycle.close(store, run_id)
+    ended = closing.close(store, run_id)
     with pytest.raises(StateConflict, match=run_id):
-        lifecycle.require_running(store, run_id)
-    runs.set_input(store, run_id, "coingecko", {"status": "extracted"})
+        heartbeat.require_running(store, run_id)
+    run_inputs.set_input(store, run_id, "coingecko", {"status": "extracted"})
     assert not runs.end(store, run_id, {"status": "success"})
     assert runs.get(store, run_id) == ended
 
 
 def test_a_run_that_is_not_there(store: Store) -> None:
     with pytest.raises(NotFound, match="no-such-run"):
-        lifecycle.close(store, "no-such-run")
+        closing.close(store, "no-such-run")

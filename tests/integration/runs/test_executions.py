@@ -20,7 +20,7 @@ from tests.support.chaos import (
     new_world,
     state_of,
 )
-from tests.support.gateway import Engine, make_gateway
+from tests.support.gateway import WorkflowStarter, make_gateway
 from tests.support.machine import FunctionFailed
 from tests.support.pipeline import let_pass
 from tests.support.simulator import Simulator, running_simulator
@@ -172,7 +172,7 @@ def test_a_run_that_ended_as_throttled_is_resumed_behind_its_last_page(
     assert result["throttling"]["tokens_left"] == 0
     let_pass(world.store, "coingecko", 100_000)
 
-    engine = Engine()
+    engine = WorkflowStarter()
     gateway = make_gateway(lambda: world.store, engine=engine)
     answer = gateway.post("/refresh", {"resume": first["run_id"]})
     assert answer.status == 202

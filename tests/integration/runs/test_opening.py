@@ -9,15 +9,15 @@ import pytest
 
 from marketdata import clock
 from marketdata.errors import InvalidInput, StateConflict
-from marketdata.runs import lifecycle, triggers
-from marketdata.runs.triggers import Asked
-from marketdata.store import queries, runs
+from marketdata.runs import closing, heartbeat, opening, starting, triggers
+from marketdata.runs.triggers import RunRequest
+from marketdata.store import run_queries, runs
 from marketdata.store.connection import Store
 from tests.support.pipeline import coin, line
 from tests.support.runs import (
     RULE,
     SOURCES,
-    Engine,
+    WorkflowStarter,
     extracted,
     loaded,
     open_rule,
@@ -25,32 +25,32 @@ from tests.support.runs import (
 
 
 def test_the_rule_s_event_takes_the_sources_that_are_free(store: Store) -> None:
-    engine = Engine(store)
-    busy, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coingecko",)))
+    engine = WorkflowStarter(store)
+    busy, _ = starting.request(store, engine, SOURCES, asked=RunRequest(("coingecko",)))
     opened = open_rule(store)
     assert [item["input"] for item in opened["inputs"]] == ["coinpaprika"]
     run = runs.get(store, opened["run_id"])
     assert (list(run["inputs"]), run["holds"]) == (["coinpaprika"], ["coinpaprika"])
     assert run["under_way"] == {"coingecko": busy}
     # The same event once more, also when the other source is free by then, is the same run.
-    lifecycle.close(store, busy)
+    closing.close(store, busy)
     second = open_rule(store, execution="second")
     assert second == {"run_id": opened["run_id"], "proceed": False, "inputs": []}
     assert list(runs.get(store, opened["run_id"])["inputs"]) == ["coinpaprika"]
     # It comes to its end as any other, but it was not one of all sources.
     extracted(store, opened["run_id"], "coinpaprika")
-    assert lifecycle.close(store, opened["run_id"])["status"] == "success"
-    assert queries.last_whole_success(store) is None
+    assert closing.close(store, opened["run_id"])["status"] == "success"
+    assert run_queries.last_whole_success(store) is None
 
 
 def test_an_event_that_finds_no_source_free_is_the_run_under_way(store: Store) -> None:
-    engine = Engine(store)
-    first, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coingecko",)))
-    second, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coinpaprika",)))
+    engine = WorkflowStarter(store)
+    first, _ = starting.request(store, engine, SOURCES, asked=RunRequest(("coingecko",)))
+    second, _ = starting.request(store, engine, SOURCES, asked=RunRequest(("coinpaprika",)))
     assert open_rule(store) == {"run_id": first, "proceed": False, "inputs": []}
-    asked = Asked(("coinpaprika",))
-    assert lifecycle.request(store, engine, SOURCES, asked=asked) == (second, False)
-    assert lifecycle.under_way(store, Asked(), SOURCES) == {
+    asked = RunRequest(("coinpaprika",))
+    assert starting.request(store, engine, SOURCES, asked=asked) == (second, False)
+    assert starting.under_way(store, RunRequest(), SOURCES) == {
         "coingecko": first,
         "coinpaprika": second,
     }
@@ -58,15 +58,15 @@ def test_an_event_that_finds_no_source_free_is_the_run_under_way(store: Store) -
 
 
 def test_uploads_are_looked_for_while_the_source_beside_them_is_taken(store: Store) -> None:
-    engine = Engine(store)
-    busy, _ = lifecycle.request(store, engine, SOURCES, asked=Asked(("coingecko",)))
-    asked = Asked(("coingecko", "csv"))
-    run_id, started = lifecycle.request(store, engine, SOURCES, asked=asked)
+    engine = WorkflowStarter(store)
+    busy, _ = starting.request(store, engine, SOURCES, asked=RunRequest(("coingecko",)))
+    asked = RunRequest(("coingecko", "csv"))
+    run_id, started = starting.request(store, engine, SOURCES, asked=asked)
     run = runs.get(store, run_id)
     assert (started, run["inputs"], run["under_way"]) == (True, {}, {"coingecko": busy})
-    assert lifecycle.request(store, engine, SOURCES, asked=asked) == (run_id, False)
-    assert lifecycle.under_way(store, asked, SOURCES) == {"coingecko": busy, "csv": run_id}
-    assert lifecycle.close(store, run_id)["status"] == "success"
+    assert starting.request(store, engine, SOURCES, asked=asked) == (run_id, False)
+    assert starting.under_way(store, asked, SOURCES) == {"coingecko": busy, "csv": run_id}
+    assert closing.close(store, run_id)["status"] == "success"
 
 
 def test_the_rule_s_event_is_a_run(store: Store) -> None:
@@ -82,7 +82,7 @@ def test_an_event_that_comes_twice_is_one_run(store: Store) -> None:
     second = open_rule(store, execution="second")
     assert first["proceed"]
     assert second == {"run_id": first["run_id"], "proceed": False, "inputs": []}
-    lifecycle.close(store, first["run_id"])
+    closing.close(store, first["run_id"])
     third = open_rule(store, execution="third")
     assert third == {"run_id": first["run_id"], "proceed": False, "inputs": []}
     assert store.runs.count_documents({}) == 1
@@ -97,7 +97,7 @@ def test_another_event_gets_the_id_of_the_run_under_way(store: Store) -> None:
     other = open_rule(store, event_id="another")
     assert other == {"run_id": first["run_id"], "proceed": False, "inputs": []}
     assert store.runs.count_documents({}) == 1
-    lifecycle.close(store, first["run_id"])
+    closing.close(store, first["run_id"])
     assert open_rule(store, event_id="another")["proceed"]
 
 
@@ -112,7 +112,7 @@ def test_another_event_gets_the_id_of_the_run_under_way(store: Store) -> None:
 )
 def test_what_is_no_trigger_starts_nothing(store: Store, envelope: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        lifecycle.open_run(store, envelope, "execution", SOURCES)
+        opening.open_run(store, envelope, "execution", SOURCES)
     assert store.runs.count_documents({}) == 0
 
 
@@ -138,13 +138,13 @@ def test_a_run_without_a_sign_of_life_is_ended_by_the_next(store: Store) -> None
     assert line(run, "coingecko")["status"] == "success"
     assert line(run, "coinpaprika")["status"] == "failed"
     with pytest.raises(StateConflict, match=orphan):
-        lifecycle.require_running(store, orphan)
+        heartbeat.require_running(store, orphan)
 
 
 def test_signs_of_life_keep_a_run(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     store.runs.update_one({"_id": run_id}, {"$set": {"expires_at": clock.now()}})
-    lifecycle.require_running(store, run_id)
+    heartbeat.require_running(store, run_id)
     assert runs.get(store, run_id)["expires_at"] > clock.now() + timedelta(minutes=10)
-    assert runs.renew(store, run_id, pause_seconds=3600)
+    assert runs.heartbeat(store, run_id, pause_seconds=3600)
     assert runs.get(store, run_id)["expires_at"] > clock.now() + timedelta(minutes=70)

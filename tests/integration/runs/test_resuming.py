@@ -6,15 +6,15 @@ import pytest
 
 from marketdata.errors import NotFound, StateConflict
 from marketdata.load.loader import load_batch
-from marketdata.runs import lifecycle, triggers
-from marketdata.runs.triggers import Asked
-from marketdata.store import runs
-from marketdata.store.batches import BatchKey
+from marketdata.runs import closing, opening, starting, triggers
+from marketdata.runs.triggers import RunRequest
+from marketdata.store import run_inputs, runs
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 from tests.support.pipeline import Pipeline, coin
 from tests.support.runs import (
     SOURCES,
-    Engine,
+    WorkflowStarter,
     extracted,
     open_run,
 )
@@ -43,19 +43,19 @@ def test_a_resumed_run_asks_for_no_page_again(store: Store, server: Upstream) ->
     broken.clear()
     server.seen.clear()
 
-    opened = open_run(store, Asked(resume=first["_id"]), "coingecko")
+    opened = open_run(store, RunRequest(resume=first["_id"]), "coingecko")
 
     run_id = opened["run_id"]
     found = pipeline.extract(run_id, "coingecko")
     assert [seen.query["page"] for seen in server.seen] == ["3"]
     for number in found.numbers:
         load_batch(store, BatchKey(run_id, "coingecko", number))
-    run = lifecycle.close(store, run_id)
+    run = closing.close(store, run_id)
     assert (run["status"], run["totals"]["inserted"]) == ("success", 100)
     assert run["resume_from"] == {"run_id": first["_id"], "batches": 0}
     # Who asks for the first one again is told that all of it is done by now.
     with pytest.raises(StateConflict, match="nothing to go on with"):
-        open_run(store, Asked(resume=first["_id"]), "coingecko")
+        open_run(store, RunRequest(resume=first["_id"]), "coingecko")
 
 
 def test_an_extractor_that_outlives_its_run_writes_no_batch(store: Store, server: Upstream) -> None:
@@ -63,7 +63,7 @@ def test_an_extractor_that_outlives_its_run_writes_no_batch(store: Store, server
     run_id = pipeline.open()["run_id"]
 
     def answer(_seen: Seen) -> Reply:
-        lifecycle.close(store, run_id)
+        closing.close(store, run_id)
         return Reply([coin("late")])
 
     server.replies["/coins"] = answer
@@ -73,41 +73,44 @@ def test_an_extractor_that_outlives_its_run_writes_no_batch(store: Store, server
 
 
 def test_resuming_what_can_not_be(store: Store) -> None:
-    engine = Engine()
+    engine = WorkflowStarter()
     with pytest.raises(NotFound, match="no-such-run"):
-        lifecycle.request(store, engine, SOURCES, asked=Asked(resume="no-such-run"))
+        starting.request(store, engine, SOURCES, asked=RunRequest(resume="no-such-run"))
     run_id = open_run(store)["run_id"]
     # Whoever runs is told of, whatever was asked.
-    assert lifecycle.request(store, engine, SOURCES, asked=Asked(resume=run_id)) == (run_id, False)
+    assert starting.request(store, engine, SOURCES, asked=RunRequest(resume=run_id)) == (
+        run_id,
+        False,
+    )
     extracted(store, run_id, "coingecko")
-    runs.set_input(store, run_id, "coinpaprika", {"status": "skipped"})
-    assert lifecycle.close(store, run_id)["status"] == "success"
+    run_inputs.set_input(store, run_id, "coinpaprika", {"status": "skipped"})
+    assert closing.close(store, run_id)["status"] == "success"
     with pytest.raises(StateConflict, match="nothing to go on with"):
-        lifecycle.request(store, engine, SOURCES, asked=Asked(resume=run_id))
+        starting.request(store, engine, SOURCES, asked=RunRequest(resume=run_id))
     with pytest.raises(NotFound, match="known are coingecko, coinpaprika"):
-        lifecycle.request(store, engine, SOURCES, asked=Asked(("csv",), resume=run_id))
+        starting.request(store, engine, SOURCES, asked=RunRequest(("csv",), resume=run_id))
     assert engine.started == []
 
 
 def test_a_run_of_some_sources_leaves_the_others_free(store: Store) -> None:
-    one = open_run(store, Asked(("coingecko",), force=True))
+    one = open_run(store, RunRequest(("coingecko",), force=True))
     assert [i["input"] for i in one["inputs"]] == ["coingecko"]
     assert runs.get(store, one["run_id"])["force"] is True
-    assert [i["input"] for i in open_run(store, Asked(("coinpaprika",)))["inputs"]] == [
+    assert [i["input"] for i in open_run(store, RunRequest(("coinpaprika",)))["inputs"]] == [
         "coinpaprika"
     ]
     # Uploads alone: nothing of the two is in the way, but another such run is.
-    uploads = open_run(store, Asked(("csv",)))
+    uploads = open_run(store, RunRequest(("csv",)))
     assert uploads["inputs"] == []
-    again = lifecycle.request(store, Engine(), SOURCES, asked=Asked(("csv",)))
+    again = starting.request(store, WorkflowStarter(), SOURCES, asked=RunRequest(("csv",)))
     assert again == (uploads["run_id"], False)
-    assert lifecycle.close(store, uploads["run_id"])["status"] == "success"
+    assert closing.close(store, uploads["run_id"])["status"] == "success"
     with pytest.raises(NotFound, match="'nasdaq' is not known here; known are coingecko"):
-        open_run(store, Asked(("nasdaq", "coingecko")))
+        open_run(store, RunRequest(("nasdaq", "coingecko")))
 
 
 def test_an_execution_started_by_hand_does_what_its_event_asks_for(store: Store) -> None:
-    envelope = triggers.refresh_envelope(Asked(("coinpaprika",)))
-    opened = lifecycle.open_run(store, envelope, "by hand", SOURCES)
+    envelope = triggers.refresh_envelope(RunRequest(("coinpaprika",)))
+    opened = opening.open_run(store, envelope, "by hand", SOURCES)
     assert [i["input"] for i in opened["inputs"]] == ["coinpaprika"]
-    assert lifecycle.open_run(store, envelope, "by hand", SOURCES) == opened
+    assert opening.open_run(store, envelope, "by hand", SOURCES) == opened

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from marketdata.errors import StoreRefused, StoreUnavailable
-from marketdata.runs import lifecycle
-from marketdata.store import batches, runs
+from marketdata.runs import closing
+from marketdata.store import runs
+from marketdata.store.batches import queue
 from marketdata.store.connection import Store, connect, store_errors
 from tests.support.pipeline import Pipeline, coin
 from tests.support.upstream import Reply, upstream
@@ -39,11 +40,11 @@ def test_it_is_not_taken_for_a_fault_of_the_source(
         pipeline = Pipeline(store, environment, ["coingecko"])
         run_id = pipeline.open()["run_id"]
         with monkeypatch.context() as patch:
-            patch.setattr(batches, "put_batches", refuse)
+            patch.setattr(queue, "put_batches", refuse)
             with pytest.raises(StoreRefused):
                 pipeline.extract(run_id, "coingecko")
         assert runs.get(store, run_id)["inputs"]["coingecko"]["status"] == "extracting"
-        assert lifecycle.close(store, run_id)["status"] == "failed"
+        assert closing.close(store, run_id)["status"] == "failed"
         assert pipeline.run()["status"] == "success"
 
 

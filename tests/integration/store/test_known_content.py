@@ -9,9 +9,8 @@ from pymongo.errors import AutoReconnect
 
 from marketdata.errors import StoreUnavailable
 from marketdata.load.loader import load_batch
-from marketdata.store import batches as checkpoints
-from marketdata.store import known_content
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.store.batches import known_content, queue
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, put_rows
 
@@ -137,7 +136,7 @@ def test_what_an_attempt_had_begun_is_loaded_to_its_end(
     rows = [coin(), coin("ethereum")]
     late = put_rows(store, rows, run_id="run1", minute=1)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "finish", _killed)
+        patch.setattr(queue, "finish", _killed)
         with pytest.raises(KeyboardInterrupt):
             load_batch(store, late)
     load(store, rows, 0)

@@ -10,14 +10,15 @@ import pytest
 
 from marketdata import clock
 from marketdata.errors import StateConflict
-from marketdata.runs import lifecycle
-from marketdata.store import batches, leases, runs
-from marketdata.store.batches import Counts
+from marketdata.runs import closing, heartbeat, opening, starting
+from marketdata.store import leases, runs
+from marketdata.store.batches import queue, reclaiming
+from marketdata.store.batches.batch import Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, put_rows
 from tests.support.runs import (
     SOURCES,
-    Engine,
+    WorkflowStarter,
     open_run,
 )
 
@@ -38,9 +39,9 @@ def test_a_lease_has_a_number_that_grows_and_a_time_that_is_renewed(store: Store
     )
     soon = clock.now() + timedelta(minutes=1)
     store.runs.update_one({"_id": first}, {"$set": {"expires_at": soon}})
-    lifecycle.require_running(store, first, "coingecko")
+    heartbeat.require_running(store, first, "coingecko")
     assert runs.expiries(store, [first])[first] > clock.now() + timedelta(minutes=19)
-    lifecycle.close(store, first)
+    closing.close(store, first)
     assert runs.expiries(store, [first]) == {}
     second = open_run(store)["run_id"]
     assert (lease(store)["run_id"], lease(store)["number"]) == (second, one["number"] + 1)
@@ -49,14 +50,14 @@ def test_a_lease_has_a_number_that_grows_and_a_time_that_is_renewed(store: Store
 def test_who_lost_a_lease_closes_no_batch_and_ends_no_run(store: Store) -> None:
     run_id = open_run(store)["run_id"]
     key = put_rows(store, [coin("a")], run_id=run_id)
-    begun = batches.begin(store, key)
+    begun = queue.begin(store, key)
     assert begun is not None
     stolen = {"$set": {"lease.run_id": "a thief"}, "$inc": {"lease.number": 1}}
     store.sources.update_one({"_id": "coingecko"}, stolen)
     attempts: list[Callable[[], object]] = [
-        lambda: batches.finish(store, key, begun["attempts"], Counts(rows_in=1, inserted=1)),
-        lambda: lifecycle.close(store, run_id),
-        lambda: lifecycle.require_running(store, run_id, "coingecko"),
+        lambda: queue.finish(store, key, begun["attempts"], Counts(rows_in=1, inserted=1)),
+        lambda: closing.close(store, run_id),
+        lambda: heartbeat.require_running(store, run_id, "coingecko"),
     ]
     for refused in attempts:
         with pytest.raises(StateConflict, match="lost the lease of coingecko"):
@@ -68,33 +69,33 @@ def test_who_lost_a_lease_closes_no_batch_and_ends_no_run(store: Store) -> None:
     assert runs.get(store, run_id)["error"]["code"] == "expired"
 
 
-@pytest.mark.parametrize("step", ["acquire", "take_over"])
+@pytest.mark.parametrize("step", ["acquire", "reclaim_batches"])
 def test_a_run_that_ended_while_it_was_opened_takes_nothing_from_the_next(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Its execution is aborted, and its function goes on."""
     left = open_run(store)["run_id"]
     put_rows(store, [coin("a")], run_id=left)
-    lifecycle.close(store, left)
-    engine = Engine()
-    late, _ = lifecycle.request(store, engine, SOURCES)
-    module: Any = leases if step == "acquire" else batches
+    closing.close(store, left)
+    engine = WorkflowStarter()
+    late, _ = starting.request(store, engine, SOURCES)
+    module: Any = leases if step == "acquire" else reclaiming
     real = getattr(module, step)
     following: list[str] = []
 
     def held_up(*args: Any) -> Any:
         monkeypatch.setattr(module, step, real)
-        lifecycle.close(store, late)
+        closing.close(store, late)
         following.append(open_run(store)["run_id"])
         return real(*args)
 
     monkeypatch.setattr(module, step, held_up)
-    opened = lifecycle.open_run(store, engine.started[0][1], f"arn:{late}", SOURCES)
+    opened = opening.open_run(store, engine.started[0][1], f"arn:{late}", SOURCES)
     assert not opened["proceed"]
     (next_one,) = following
     assert lease(store)["run_id"] == next_one
     assert store.batches.distinct("run_id") == [next_one]
-    assert lifecycle.close(store, next_one)["status"] != "running"
+    assert closing.close(store, next_one)["status"] != "running"
 
 
 @pytest.mark.parametrize("minutes", [-5, 5])
@@ -117,5 +118,5 @@ def test_the_clocks_of_functions_do_not_matter(
         {"_id": run_id}, {"$set": {"expires_at": true_now() - timedelta(minutes=1)}}
     )
     assert [orphan["_id"] for orphan in runs.expired(store)] == [run_id]
-    ended = lifecycle.close(store, run_id)
+    ended = closing.close(store, run_id)
     assert abs(ended["ended_at"] - true_now()) < timedelta(minutes=1)

@@ -14,14 +14,9 @@ from hypothesis import strategies as st
 
 from marketdata import clock
 from marketdata.errors import InvalidInput, NotFound
-from marketdata.store import queries
+from marketdata.store import record_queries
 from marketdata.store.connection import Document, Store
-from marketdata.store.queries import (
-    INDEX_OF_ORDER,
-    SORTABLE,
-    Position,
-    RecordQuery,
-)
+from marketdata.store.record_queries import INDEX_OF_ORDER, SORTABLE, Position, RecordQuery
 from tests.support.profiling import profiled
 from tests.support.records import (
     NOW,
@@ -44,13 +39,13 @@ SELECTIONS: dict[str, dict[str, Any]] = {
 def prefer(monkeypatch: pytest.MonkeyPatch, *, in_memory: bool) -> None:
     """Sort what is selected in memory, or not where an index has the order."""
     few = 10_000 if in_memory else 0
-    monkeypatch.setattr(queries, "_worth_sorting", lambda _store, _query: few)
+    monkeypatch.setattr(record_queries, "_worth_sorting", lambda _store, _query: few)
 
 
 def walk(store: Store, query: RecordQuery, limit: int) -> Iterator[list[Document]]:
     """All pages of a query, by position."""
     after = None
-    while page := queries.find_records(store, query, limit=limit, after=after):
+    while page := record_queries.find_records(store, query, limit=limit, after=after):
         yield page
         after = position(query, page[-1])
 
@@ -157,13 +152,15 @@ def test_what_skips_pages_gives_the_same_order(store: Store) -> None:
     records = some_records(60)
     put_records(store, *records)
     query = RecordQuery(sort="price_usd")
-    pages = [queries.find_records(store, query, limit=7, skip=skip) for skip in range(0, 70, 7)]
+    pages = [
+        record_queries.find_records(store, query, limit=7, skip=skip) for skip in range(0, 70, 7)
+    ]
     assert [bytes(r["_id"]) for page in pages for r in page] == expected(records, query)
 
 
 def index_used(store: Store, query: RecordQuery, after: Position | None) -> tuple[set[str], bool]:
     """The names of the indexes in the winning plan, and whether it sorts."""
-    plan = queries.plan_records(store, query, after)
+    plan = record_queries.plan_records(store, query, after)
     cursor = store.market_data.find(plan.filter).sort(plan.order).hint(plan.hint).limit(10)
     explained = cursor.explain()["queryPlanner"]["winningPlan"]
     stages: list[Document] = []
@@ -196,7 +193,7 @@ def test_every_order_uses_the_intended_index(
         query = RecordQuery(sort=sort, descending=descending, **chosen)
         after = None
         if paged:
-            after = position(query, queries.find_records(filled, query, limit=5)[-1])
+            after = position(query, record_queries.find_records(filled, query, limit=5)[-1])
         used, in_memory = index_used(filled, query, after)
         pinned = (sort == "symbol" and len(query.symbols) == 1) or (
             sort == "source" and query.source is not None
@@ -215,7 +212,7 @@ def test_a_page_by_an_index_looks_at_little_more_than_it_gives(filled: Store) ->
         query = RecordQuery(sort=sort)
         fifth = next(itertools.islice(walk(filled, query, 20), 5, None))
         read = partial(
-            queries.find_records, filled, query, limit=20, after=position(query, fifth[-1])
+            record_queries.find_records, filled, query, limit=20, after=position(query, fifth[-1])
         )
         (entry,) = profiled(filled, read)
         assert entry["keysExamined"] <= 25
@@ -233,35 +230,35 @@ def test_an_order_that_needs_a_scan_is_refused_with_the_way_out(
         (RecordQuery(sort="volume_24h"), 50),
         (RecordQuery(sort="name", source="coingecko", start=NOW - timedelta(days=1)), 10),
     ):
-        monkeypatch.setattr(queries, "MAX_SORTED", limit)
+        monkeypatch.setattr(record_queries, "MAX_SORTED", limit)
         with pytest.raises(InvalidInput, match="Add symbol, or start and end") as caught:
-            queries.find_records(store, query, limit=5)
+            record_queries.find_records(store, query, limit=5)
         assert caught.value.details["indexed"] == list(INDEX_OF_ORDER)
     few = RecordQuery(sort="volume_24h", symbols=("S1",))
-    assert queries.find_records(store, few, limit=5)
+    assert record_queries.find_records(store, few, limit=5)
 
 
 def test_what_is_rare_is_sorted_and_what_is_not_is_met_along_the_index(store: Store) -> None:
     put_records(store, *[make_record(f"coin{n}", source="a") for n in range(300)])
     put_records(store, *[make_record(f"coin{n}", source="b", symbol="B") for n in range(3)])
-    rare = queries.plan_records(store, RecordQuery(sort="price_usd", source="b"))
+    rare = record_queries.plan_records(store, RecordQuery(sort="price_usd", source="b"))
     assert (rare.hint, rare.in_memory) == ("source_time", True)
-    common = queries.plan_records(store, RecordQuery(sort="price_usd", source="a"))
+    common = record_queries.plan_records(store, RecordQuery(sort="price_usd", source="a"))
     assert (common.hint, common.in_memory) == ("price", False)
-    symbol = queries.plan_records(store, RecordQuery(sort="price_usd", symbols=("BTC",)))
+    symbol = record_queries.plan_records(store, RecordQuery(sort="price_usd", symbols=("BTC",)))
     assert (symbol.hint, symbol.in_memory) == ("symbol_time", True)
 
 
 def test_a_record_by_its_id(store: Store) -> None:
     record = make_record()
     put_records(store, record)
-    assert queries.find_record(store, bytes(record["_id"]))["symbol"] == "BTC"
+    assert record_queries.find_record(store, bytes(record["_id"]))["symbol"] == "BTC"
     with pytest.raises(NotFound, match="There is no record 00"):
-        queries.find_record(store, bytes(20))
+        record_queries.find_record(store, bytes(20))
 
 
 def test_times_belong_at_both_ends(store: Store) -> None:
     put_records(store, *[make_record(minutes=m) for m in range(5)])
     query = RecordQuery(start=NOW + timedelta(minutes=1), end=NOW + timedelta(minutes=3))
-    found = queries.find_records(store, query, limit=10)
+    found = record_queries.find_records(store, query, limit=10)
     assert [clock.iso(r["timestamp"])[14:16] for r in found] == ["18", "17", "16"]

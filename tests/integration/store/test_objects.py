@@ -10,10 +10,11 @@ import pytest
 from marketdata import clock
 from marketdata.errors import StateConflict
 from marketdata.objects import ObjectVersion
-from marketdata.runs import lifecycle, triggers
-from marketdata.runs.triggers import Asked
-from marketdata.store import batches, leases, objects, runs
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.runs import closing, opening, triggers
+from marketdata.runs.triggers import RunRequest
+from marketdata.store import leases, objects, run_inputs, runs
+from marketdata.store.batches import queue, reclaiming
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.runs import (
     SOURCES,
@@ -37,14 +38,14 @@ class Bucket:
 
 
 def open_uploads(store: Store) -> str:
-    envelope = triggers.refresh_envelope(Asked(("csv",)))
-    run_id: str = lifecycle.open_run(store, envelope, envelope["id"], SOURCES, Bucket())["run_id"]
+    envelope = triggers.refresh_envelope(RunRequest(("csv",)))
+    run_id: str = opening.open_run(store, envelope, envelope["id"], SOURCES, Bucket())["run_id"]
     return run_id
 
 
 def cut(store: Store, run_id: str, *numbers: int, first: int = 0) -> None:
     about = {"source": "csv", "rows": 1, "received_at": VERSION.last_modified}
-    batches.put_batches(
+    queue.put_batches(
         store,
         VERSION.id,
         run_id,
@@ -64,7 +65,7 @@ def test_an_object_is_gone_on_with_where_the_former_run_stopped(store: Store) ->
     layout = {"header": ["symbol"], "columns": {}, "dataset": "csv"}
     progress = {"position": 50, "batches": 2, "rows": 2, "packed": False}
     cut(store, first, 0, 1)
-    runs.set_input(
+    run_inputs.set_input(
         store,
         first,
         VERSION.id,
@@ -72,7 +73,7 @@ def test_an_object_is_gone_on_with_where_the_former_run_stopped(store: Store) ->
     )
     # Cut after the last note of how far it got: it will be cut again.
     cut(store, first, 2)
-    assert lifecycle.close(store, first)["status"] == "failed"
+    assert closing.close(store, first)["status"] == "failed"
     assert state_of_object(store) == "taken"
 
     second = open_uploads(store)
@@ -85,7 +86,7 @@ def test_an_object_is_gone_on_with_where_the_former_run_stopped(store: Store) ->
     assert numbers(store, second, VERSION.id) == [0, 1]
 
 
-@pytest.mark.parametrize("dies_at", ["acquire", "take_over", "note_resumed_by", "set_input"])
+@pytest.mark.parametrize("dies_at", ["acquire", "reclaim_batches", "note_resumed_by", "set_input"])
 def test_who_dies_while_it_takes_an_object_over_loses_no_place(
     store: Store, monkeypatch: pytest.MonkeyPatch, dies_at: str
 ) -> None:
@@ -94,15 +95,17 @@ def test_who_dies_while_it_takes_an_object_over_loses_no_place(
     progress = {"position": 50, "batches": 2, "rows": 2, "packed": False}
     cut(store, first, 0, 1)
     noted = {"status": "extracting", "started_at": clock.now()}
-    runs.set_input(store, first, VERSION.id, {**noted, "layout": layout, "progress": progress})
-    lifecycle.close(store, first)
-    module = {"acquire": leases, "take_over": batches}.get(dies_at, runs)
+    run_inputs.set_input(
+        store, first, VERSION.id, {**noted, "layout": layout, "progress": progress}
+    )
+    closing.close(store, first)
+    module = {"acquire": leases, "reclaim_batches": reclaiming}.get(dies_at, run_inputs)
     works = getattr(module, dies_at)
 
     def dying(*given: Any) -> Any:
         # Of what it is taking over the batches are its own by then.
         if dies_at != "set_input" or "lease" in given[-1]:
-            if dies_at == "take_over":
+            if dies_at == "reclaim_batches":
                 works(*given)
             raise SystemExit
         return works(*given)
@@ -113,9 +116,9 @@ def test_who_dies_while_it_takes_an_object_over_loses_no_place(
             open_uploads(store)
     second = objects.owner(store, VERSION.id)
     assert second not in (None, first)
-    lifecycle.close(store, str(second))
+    closing.close(store, str(second))
 
-    third = open_run(store, Asked(resume=first))["run_id"]
+    third = open_run(store, RunRequest(resume=first))["run_id"]
 
     note = runs.get(store, third)["inputs"][VERSION.id]
     assert (note["layout"], note["progress"]) == (layout, progress)
@@ -129,19 +132,19 @@ def test_who_dies_while_it_takes_an_object_over_loses_no_place(
 
 def test_a_retry_leaves_alone_what_is_done(store: Store) -> None:
     first = open_uploads(store)
-    runs.set_input(store, first, VERSION.id, {"status": "extracted"})
-    lifecycle.close(store, first)
+    run_inputs.set_input(store, first, VERSION.id, {"status": "extracted"})
+    closing.close(store, first)
     assert state_of_object(store) == "done"
     with pytest.raises(StateConflict, match="nothing to go on with"):
-        open_run(store, Asked(resume=first, retry=True))
+        open_run(store, RunRequest(resume=first, retry=True))
     assert state_of_object(store) == "done"
 
 
 def test_an_object_is_not_done_while_batches_of_it_are_left_by_whomever(store: Store) -> None:
     first = open_uploads(store)
     cut(store, "a stray", 0)
-    runs.set_input(store, first, VERSION.id, {"status": "extracted"})
-    assert lifecycle.close(store, first)["status"] == "success"
+    run_inputs.set_input(store, first, VERSION.id, {"status": "extracted"})
+    assert closing.close(store, first)["status"] == "success"
     assert state_of_object(store) == "taken"
     second = open_uploads(store)
     assert numbers(store, second, VERSION.id) == [0]
@@ -160,8 +163,8 @@ def test_what_gets_on_or_meets_an_outage_is_not_given_up(store: Store, noted: Do
         fields: Document = {"status": "extracting", "started_at": clock.now(), **noted}
         if "progress" in noted:
             fields["progress"] = {**noted["progress"], "position": 60 + turn}
-        runs.set_input(store, run_id, VERSION.id, fields)
-        lifecycle.close(store, run_id)
+        run_inputs.set_input(store, run_id, VERSION.id, fields)
+        closing.close(store, run_id)
         run_id = open_uploads(store)
     assert objects.owner(store, VERSION.id) == run_id
 
@@ -174,38 +177,40 @@ def test_an_object_is_done_refused_or_given_up(store: Store) -> None:
     for _ in range(5):
         got = {"position": 50, "batches": 1, "rows": 1, "packed": False}
         noted = {"status": "extracting", "started_at": clock.now(), "progress": got}
-        runs.set_input(store, run_id, VERSION.id, noted)
+        run_inputs.set_input(store, run_id, VERSION.id, noted)
         assert state_of_object(store) == "taken"
-        run = lifecycle.close(store, run_id)
+        run = closing.close(store, run_id)
         last, run_id = run_id, open_uploads(store)
     assert state_of_object(store) == "refused"
     assert run["results"][0]["error"]["code"] == "given_up"
     assert runs.get(store, run_id)["inputs"] == {}
-    lifecycle.close(store, run_id)
+    closing.close(store, run_id)
     with pytest.raises(StateConflict, match="retry"):
-        open_run(store, Asked(resume=last))
-    run_id = open_run(store, Asked(resume=last, retry=True))["run_id"]
+        open_run(store, RunRequest(resume=last))
+    run_id = open_run(store, RunRequest(resume=last, retry=True))["run_id"]
     assert objects.owner(store, VERSION.id) == run_id
-    runs.set_input(store, run_id, VERSION.id, {"status": "extracted"})
-    assert lifecycle.close(store, run_id)["status"] == "failed"  # the batch is not loaded
+    run_inputs.set_input(store, run_id, VERSION.id, {"status": "extracted"})
+    assert closing.close(store, run_id)["status"] == "failed"  # the batch is not loaded
     run_id = open_uploads(store)
     (number,) = numbers(store, run_id, VERSION.id)
     key = BatchKey(run_id, VERSION.id, number)
-    begun = batches.begin(store, key)
+    begun = queue.begin(store, key)
     assert begun is not None
-    batches.finish(store, key, begun["attempts"], Counts(rows_in=1, inserted=1))
-    assert lifecycle.close(store, run_id)["status"] == "success"
+    queue.finish(store, key, begun["attempts"], Counts(rows_in=1, inserted=1))
+    assert closing.close(store, run_id)["status"] == "success"
     assert state_of_object(store) == "done"
 
 
 def test_a_refused_object_is_read_anew_when_it_is_retried(store: Store) -> None:
     first = open_uploads(store)
     error = {"code": "file_refused", "message": "no such columns"}
-    runs.set_input(store, first, VERSION.id, {"status": "failed", "error": error, "layout": {}})
-    lifecycle.close(store, first)
+    run_inputs.set_input(
+        store, first, VERSION.id, {"status": "failed", "error": error, "layout": {}}
+    )
+    closing.close(store, first)
     assert state_of_object(store) == "refused"
     assert runs.get(store, open_uploads(store))["inputs"] == {}
-    retried = open_run(store, Asked(resume=first, retry=True))["run_id"]
+    retried = open_run(store, RunRequest(resume=first, retry=True))["run_id"]
     note = runs.get(store, retried)["inputs"][VERSION.id]
     assert "layout" not in note
     assert note["status"] == "pending"

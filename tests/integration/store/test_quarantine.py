@@ -12,9 +12,9 @@ import pytest
 from marketdata import clock
 from marketdata.load.loader import load_batch
 from marketdata.load.replay import replay
-from marketdata.store import batches as checkpoints
-from marketdata.store import quarantine, queries
-from marketdata.store.batches import BatchKey
+from marketdata.store import quarantine
+from marketdata.store.batches import queue
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Document, Store
 from marketdata.store.migrations import MIGRATIONS, migrate
 from marketdata.store.quarantine import Selection
@@ -33,7 +33,7 @@ def rows(store: Store) -> list[Document]:
 def shown(store: Store, run_id: str) -> int:
     """How many rows a run's filter finds, page by page."""
     found, after = 0, None
-    while page := queries.find_quarantined(store, limit=2, run_id=run_id, after=after):
+    while page := quarantine.find_quarantined(store, limit=2, run_id=run_id, after=after):
         found, after = found + len(page), page[-1]["_id"]
     assert found == quarantine.count(store, Selection(run_id=run_id), after=None, limit=1_000)
     return found
@@ -162,7 +162,7 @@ def test_what_is_not_loaded_is_not_counted_yet(
 
     key = put_rows(store, BAD)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "finish", die)
+        patch.setattr(queue, "finish", die)
         with pytest.raises(RuntimeError):
             load_batch(store, key)
     assert len(rows(store)) == 1
@@ -184,14 +184,14 @@ def test_rows_of_many_batches_come_page_by_page_in_order(
     found: list[str] = []
     while True:
         after = found[-1] if found else None
-        page_ = queries.find_quarantined(store, limit=7, run_id="run", after=after)
+        page_ = quarantine.find_quarantined(store, limit=7, run_id="run", after=after)
         left = quarantine.count(store, Selection(run_id="run"), after=after, limit=20)
         assert left == min(20, 60 - len(found))
         if not page_:
             break
         found += [row["_id"] for row in page_]
     assert found == mine
-    nothing = queries.find_quarantined(store, limit=7, run_id="run", reason="other")
+    nothing = quarantine.find_quarantined(store, limit=7, run_id="run", reason="other")
     assert nothing == []
     chosen = Selection(run_id="run", ids=(mine[3], mine[50], "none/1"))
     selected = quarantine.select(store, chosen, after=mine[3], limit=5)
@@ -207,7 +207,8 @@ def test_only_the_rows_of_a_run_are_looked_at(empty_store: Store) -> None:
     store.database.command("profile", 2)
     try:
         assert (
-            len(queries.find_quarantined(store, limit=100, run_id="run", source="coingecko")) == 9
+            len(quarantine.find_quarantined(store, limit=100, run_id="run", source="coingecko"))
+            == 9
         )
     finally:
         store.database.command("profile", 0)

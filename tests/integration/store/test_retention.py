@@ -23,7 +23,7 @@ from marketdata import clock
 from marketdata.errors import SettingsError
 from marketdata.load.loader import load_batch
 from marketdata.settings import read_settings
-from marketdata.store import raw
+from marketdata.store import raw_batches
 from marketdata.store.connection import Store
 from marketdata.store.growth import growth
 from marketdata.store.migrations import MIGRATIONS, migrate
@@ -134,7 +134,7 @@ def test_a_raw_batch_that_is_received_again_lives_on(migrated: Store) -> None:
     (document,) = migrated.raw_batches.find({})
     old = clock.now() - timedelta(days=50)
     migrated.raw_batches.update_one({}, {"$set": {"seen_at": old}})
-    raw.save_raw(migrated, [{k: v for k, v in document.items() if k != "seen_at"}])
+    raw_batches.save_raw(migrated, [{k: v for k, v in document.items() if k != "seen_at"}])
     (again,) = migrated.raw_batches.find({})
     assert again["seen_at"] > old + timedelta(days=49)
     assert again["received_at"] == document["received_at"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from marketdata.store.connection import Store
-from tests.support.gateway import Engine, Gateway, make_gateway
+from tests.support.gateway import Gateway, WorkflowStarter, make_gateway
 
 
 @pytest.fixture
-def engine() -> Engine:
-    return Engine()
+def engine() -> WorkflowStarter:
+    return WorkflowStarter()
 
 
 @pytest.fixture
-def gateway(store: Store, engine: Engine) -> Gateway:
+def gateway(store: Store, engine: WorkflowStarter) -> Gateway:
     return make_gateway(lambda: store, engine=engine)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from marketdata import clock
-from marketdata.store import queries
+from marketdata.store import record_queries
 from marketdata.store.connection import Document, Store
 from marketdata.web import cursor as cursors
 from tests.support.gateway import Gateway, ok, walk
@@ -242,7 +242,7 @@ def test_an_order_that_needs_a_scan_is_refused(
     gateway: Gateway, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_records(store, *[make_record(minutes=n) for n in range(5)])
-    monkeypatch.setattr(queries, "MAX_SORTED", 3)
+    monkeypatch.setattr(record_queries, "MAX_SORTED", 3)
     answer = gateway.get("/data", sortBy="volume_24h:desc")
     assert answer.status == 400
     assert "Add symbol, or start and end" in answer.json()["error"]["message"]

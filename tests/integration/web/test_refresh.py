@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from marketdata.errors import TransientError
-from marketdata.runs import lifecycle
+from marketdata.runs import closing, opening
 from marketdata.store.connection import Store
-from tests.support.gateway import Engine, Gateway, make_gateway, ok
+from tests.support.gateway import Gateway, WorkflowStarter, make_gateway, ok
 from tests.support.records import (
     make_batch,
     make_record,
@@ -18,7 +18,9 @@ from tests.support.records import (
 )
 
 
-def test_refresh_starts_one_run_at_a_time(gateway: Gateway, store: Store, engine: Engine) -> None:
+def test_refresh_starts_one_run_at_a_time(
+    gateway: Gateway, store: Store, engine: WorkflowStarter
+) -> None:
     put_records(store, make_record(), make_record(minutes=1))
     store.raw_batches.insert_one({"_id": "a", "rows": 7})
     first = ok(gateway.post("/refresh"), 202)
@@ -40,7 +42,9 @@ def test_refresh_starts_one_run_at_a_time(gateway: Gateway, store: Store, engine
     assert [source["status"] for source in run["sources"]] == ["running"]
 
 
-def test_refresh_leaves_sources_to_the_run_that_has_them(store: Store, engine: Engine) -> None:
+def test_refresh_leaves_sources_to_the_run_that_has_them(
+    store: Store, engine: WorkflowStarter
+) -> None:
     gateway = make_gateway(lambda: store, engine=engine, sources=("coingecko", "coinpaprika"))
     first = ok(gateway.post("/refresh", {"sources": ["coinpaprika"]}), 202)
     assert first["under_way"] == []
@@ -62,7 +66,7 @@ def test_refresh_leaves_sources_to_the_run_that_has_them(store: Store, engine: E
 
 
 def test_a_run_that_could_not_be_started_is_closed(
-    gateway: Gateway, store: Store, engine: Engine
+    gateway: Gateway, store: Store, engine: WorkflowStarter
 ) -> None:
     engine.failure = TransientError("Step Functions does not answer")
     assert gateway.post("/refresh").status == 503
@@ -74,7 +78,9 @@ def test_a_run_that_could_not_be_started_is_closed(
     assert ok(gateway.post("/refresh"), 202)["status"] == "running"
 
 
-def test_refresh_does_what_it_is_asked_for(gateway: Gateway, store: Store, engine: Engine) -> None:
+def test_refresh_does_what_it_is_asked_for(
+    gateway: Gateway, store: Store, engine: WorkflowStarter
+) -> None:
     asked = {"sources": ["coingecko", "csv", "coingecko"], "force": True}
     first = ok(gateway.post("/refresh", asked), 202)
     assert engine.started[0][1]["detail"] == {"sources": ["coingecko", "csv"], "force": True}
@@ -82,7 +88,7 @@ def test_refresh_does_what_it_is_asked_for(gateway: Gateway, store: Store, engin
     assert run["force"] is True
     resumed = ok(gateway.post("/refresh", {"resume": first["run_id"]}), 202)
     assert (resumed["run_id"], resumed["status"]) == (first["run_id"], "already_running")
-    lifecycle.close(store, first["run_id"])
+    closing.close(store, first["run_id"])
     second = ok(gateway.post("/refresh", {"resume": first["run_id"]}), 202)
     assert second["status"] == "running"
     assert engine.started[1][1]["detail"] == {"resume": first["run_id"]}
@@ -120,7 +126,9 @@ def test_a_run_that_is_whole_is_not_resumed(gateway: Gateway, store: Store) -> N
     assert gateway.post(f"/runs/{run['_id']}/retry", token="").status == 401
 
 
-def test_what_was_parked_is_retried(gateway: Gateway, store: Store, engine: Engine) -> None:
+def test_what_was_parked_is_retried(
+    gateway: Gateway, store: Store, engine: WorkflowStarter
+) -> None:
     run = make_run(1, status="partial_success")
     parked = make_batch(run, state="failed", rows=7) | {"parked": True, "resumptions": 3}
     told = {
@@ -143,7 +151,7 @@ def test_what_was_parked_is_retried(gateway: Gateway, store: Store, engine: Engi
         | {"now": {"run_id": run["_id"], "state": "failed"}}
     ]
     started = ok(gateway.post(f"/runs/{run['_id']}/retry"), 202)
-    lifecycle.open_run(store, engine.started[0][1], "x", ["coingecko"])
+    opening.open_run(store, engine.started[0][1], "x", ["coingecko"])
     again = ok(gateway.get(f"/runs/{started['run_id']}"))
     assert again["resume_from"] == {"run_id": run["_id"], "batches": 1}
     assert again["sources"][0]["resume_from"] == [{"run_id": run["_id"], "batches": 1}]

@@ -9,10 +9,11 @@ import pytest
 
 from marketdata import clock
 from marketdata.documents.errors import FailedInput
-from marketdata.runs import lifecycle, triggers
+from marketdata.runs import closing, opening, triggers
 from marketdata.sources.base import Quota, Upstream
-from marketdata.store import alerts, sources
+from marketdata.store import alerts
 from marketdata.store.connection import Store
+from marketdata.store.sources import breaker, limiter, overview
 from tests.support.gateway import Gateway, ok
 from tests.support.pipeline import let_pass
 from tests.support.records import (
@@ -87,7 +88,7 @@ def source(gateway: Gateway, name: str = "coingecko") -> dict[str, Any]:
 
 def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: Store) -> None:
     for _ in range(3):
-        assert sources.take(store, UPSTREAM, QUOTA).granted
+        assert limiter.take(store, UPSTREAM, QUOTA).granted
     told = source(gateway)["throttling"]
     # Half a token is the margin, 3 are taken, and one comes back each 10 seconds.
     assert 6.5 <= told.pop("tokens_left") < 7
@@ -106,7 +107,7 @@ def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: St
     let_pass(store, "coingecko", 120)
     assert source(gateway)["throttling"]["tokens_left"] == 9.5
 
-    refused = sources.refused(store, UPSTREAM, QUOTA, 100)
+    refused = limiter.refused(store, UPSTREAM, QUOTA, 100)
     told = source(gateway)["throttling"]
     assert (told["tokens_left"], told["rate_per_minute"], told["throttle_events"]) == (0, 3, 1)
     left = datetime.fromisoformat(told["blocked_until"]) - datetime.fromisoformat(
@@ -117,19 +118,19 @@ def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: St
     told = source(gateway)["throttling"]
     assert (told["blocked_until"], told["rate_per_minute"]) == (None, 3)
     assert 1 <= told["tokens_left"] < 2
-    sources.answered(store, UPSTREAM, retry_latency=101.5)
+    limiter.answered(store, UPSTREAM, retry_latency=101.5)
     assert source(gateway)["throttling"]["retry_latency_seconds"] == 101.5
 
 
 def test_tokens_that_a_minute_has_no_room_for_are_not_told(gateway: Gateway, store: Store) -> None:
     quota = Quota(per_minute=6, burst=3)
-    while sources.take(store, UPSTREAM, quota).granted:
+    while limiter.take(store, UPSTREAM, quota).granted:
         let_pass(store, "coingecko", 10.5)
     assert source(gateway)["throttling"]["tokens_left"] < 1
 
 
 def test_how_far_the_data_of_a_source_reaches_is_told(gateway: Gateway, store: Store) -> None:
-    assert sources.take(store, UPSTREAM, QUOTA).granted
+    assert limiter.take(store, UPSTREAM, QUOTA).granted
     assert source(gateway)["watermark"] is None
     moment = datetime(2025, 5, 9, 7, 15, tzinfo=UTC)
     mark = {"timestamp": moment, "received_at": moment, "run_id": "run", "moved_at": moment}
@@ -147,10 +148,10 @@ def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, sto
     error = {"code": "upstream_unavailable", "message": "no answer"}
     counted: FailedInput = {"code": error["code"], "message": error["message"], "run_id": "run"}
     rest = timedelta(minutes=15)
-    assert sources.take(store, UPSTREAM, QUOTA).granted
+    assert limiter.take(store, UPSTREAM, QUOTA).granted
     assert source(gateway)["breaker"] == {"state": "closed", "until": None, "failures": 0}
     for number in range(2):
-        sources.failed(store, UPSTREAM, f"run {number}", error, most_failures=2, rest=rest)
+        breaker.failed(store, UPSTREAM, f"run {number}", error, most_failures=2, rest=rest)
         alerts.count_outcome(store, "coingecko", f"run {number}", counted)
     told = source(gateway)
     until = datetime.fromisoformat(told["breaker"].pop("until")) - clock.now()
@@ -161,11 +162,11 @@ def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, sto
     assert told["last_error"] == counted
 
     let_pass(store, "coingecko", 901)
-    known = sources.get(store, "coingecko")
-    assert sources.admit(store, UPSTREAM, known, "probe", seconds=60).allowed
+    known = overview.get(store, "coingecko")
+    assert breaker.admit(store, UPSTREAM, known, "probe", seconds=60).allowed
     assert source(gateway)["breaker"]["state"] == "half_open"
     assert source(gateway)["breaker"]["until"] is not None
-    sources.answered(store, UPSTREAM)
+    limiter.answered(store, UPSTREAM)
     alerts.count_outcome(store, "coingecko", "run 3", None)
     told = source(gateway)
     assert told["breaker"] == {"state": "closed", "until": None, "failures": 0}
@@ -210,12 +211,12 @@ def test_what_is_parked_is_told_until_it_is_loaded(gateway: Gateway, store: Stor
 
 def test_the_lease_of_a_source_is_told_while_a_run_has_it(gateway: Gateway, store: Store) -> None:
     envelope = triggers.refresh_envelope()
-    run_id = lifecycle.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
+    run_id = opening.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
     told = source(gateway)["lease"]
     left = datetime.fromisoformat(told.pop("expires_at")) - clock.now()
     assert timedelta(minutes=19) < left <= timedelta(minutes=20)
     assert told == {"run_id": run_id, "number": 1}
-    lifecycle.close(store, run_id)
+    closing.close(store, run_id)
     assert source(gateway)["lease"] is None
 
 

@@ -14,7 +14,7 @@ from marketdata.documents.batches import (
     StoredLoadProgress,
 )
 from marketdata.errors import ConservationBroken
-from marketdata.store import batches as checkpoints
+from marketdata.store.batches import batch
 
 NUMBERS = st.integers(0, 2**40)
 COUNTS = st.builds(Counts, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -59,4 +59,4 @@ def test_counts_that_lose_a_row_are_refused_with_all_numbers() -> None:
 
 
 def test_the_states_are_those_that_are_stored() -> None:
-    assert {str(state) for state in BatchState} == {*checkpoints.UNFINISHED, "loaded"}
+    assert {str(state) for state in BatchState} == {*batch.UNFINISHED, "loaded"}

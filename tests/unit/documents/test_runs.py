@@ -16,7 +16,7 @@ from marketdata.documents.runs import (
     PageProgress,
     StoredInput,
 )
-from marketdata.store.runs import INPUT_ENDED
+from marketdata.store.run_inputs import INPUT_ENDED
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
 VERSION: Any = {

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.load.merge import merge, precedence, same_values, sightings
+from marketdata.load.merge import merge, precedence, revisions, same_values
 from marketdata.schema.identity import digest
 
 type Document = dict[str, Any]
@@ -59,7 +59,7 @@ SIGHTINGS = st.lists(SIGHTING, min_size=1, max_size=7)
 
 
 def prices(document: Document) -> list[float]:
-    return [s["price_usd"] for s in sightings(document)]
+    return [s["price_usd"] for s in revisions(document)]
 
 
 @given(SIGHTINGS, st.data())
@@ -102,7 +102,7 @@ def test_in_any_groups_where_no_value_comes_back(
 @given(SIGHTINGS)
 def test_the_line_is_ordered_and_neighbours_differ(found: list[Document]) -> None:
     merged = merge(found)
-    line = sightings(merged)
+    line = revisions(merged)
     assert [precedence(s) for s in line] == sorted(precedence(s) for s in line)
     assert not any(same_values(a, b) for a, b in pairwise(line))
     assert merged["revision"] == len(line)

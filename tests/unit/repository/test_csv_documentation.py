@@ -11,7 +11,7 @@ import pytest
 from marketdata.csv_files.columns import DEFAULT_DATASET, table
 from marketdata.csv_files.cutting import MAX_RECORD_BYTES
 from marketdata.csv_files.parsing import regular, transposed
-from marketdata.runs.csv_extraction import _TOLD_COLUMNS, MAX_COLUMNS
+from marketdata.runs.extraction.files import _TOLD_COLUMNS, MAX_COLUMNS
 from marketdata.schema.mapping import (
     APPLIED_FROM,
     FIELDS,

@@ -106,7 +106,7 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
 
 
 def test_a_row_under_canonical_names() -> None:
-    assert CoinGecko.candidate(ROW) == {
+    assert CoinGecko.map_row(ROW) == {
         "symbol": "btc",
         "name": "Bitcoin",
         "asset_id": "bitcoin",
@@ -119,19 +119,19 @@ def test_a_row_under_canonical_names() -> None:
 
 
 def test_what_the_row_does_not_say_is_null() -> None:
-    assert set(CoinGecko.candidate({}).values()) == {None}
-    assert CoinGecko.candidate(ROW | {"market_cap": None})["market_cap"] is None
+    assert set(CoinGecko.map_row({}).values()) == {None}
+    assert CoinGecko.map_row(ROW | {"market_cap": None})["market_cap"] is None
 
 
 def test_zero_is_a_number_here() -> None:
     row = ROW | {"market_cap": 0, "total_volume": 0, "price_change_percentage_24h": 0}
-    candidate = CoinGecko.candidate(row)
+    candidate = CoinGecko.map_row(row)
     assert (candidate["market_cap"], candidate["volume_24h"]) == (0, 0)
     assert candidate["percent_change_24h"] == 0
 
 
 def test_true_is_no_number() -> None:
-    assert CoinGecko.candidate(ROW | {"current_price": True})["price_usd"] == "True"
+    assert CoinGecko.map_row(ROW | {"current_price": True})["price_usd"] == "True"
 
 
 def test_all_rows_are_wanted() -> None:

@@ -33,7 +33,7 @@ def source(key: str = "", **environment: str) -> CoinPaprika:
 
 
 def quoted(**usd: Any) -> dict[str, Any]:
-    return CoinPaprika.candidate(ROW | {"quotes": {"USD": ROW["quotes"]["USD"] | usd}})
+    return CoinPaprika.map_row(ROW | {"quotes": {"USD": ROW["quotes"]["USD"] | usd}})
 
 
 def test_the_source_is_found_by_its_name() -> None:
@@ -77,7 +77,7 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
 
 
 def test_a_row_under_canonical_names() -> None:
-    assert CoinPaprika.candidate(ROW) == {
+    assert CoinPaprika.map_row(ROW) == {
         "symbol": "BTC",
         "name": "Bitcoin",
         "asset_id": "btc-bitcoin",
@@ -105,13 +105,13 @@ def test_a_volume_or_change_of_zero_is_a_number_and_a_price_of_zero_is_left_to_v
     [None, {}, [], "USD", {"USD": None}, {"USD": [1]}, {"BTC": {"price": 1, "volume_24h": 2}}],
 )
 def test_without_a_quote_in_dollars_there_is_no_number(quotes: Any) -> None:
-    candidate = CoinPaprika.candidate(ROW | {"quotes": quotes})
+    candidate = CoinPaprika.map_row(ROW | {"quotes": quotes})
     assert candidate["asset_id"] == "btc-bitcoin"
     assert candidate["price_usd"] is candidate["volume_24h"] is candidate["market_cap"] is None
 
 
 def test_an_empty_row_says_nothing() -> None:
-    assert set(CoinPaprika.candidate({}).values()) == {None}
+    assert set(CoinPaprika.map_row({}).values()) == {None}
 
 
 def test_true_is_no_number() -> None:

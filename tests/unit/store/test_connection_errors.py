@@ -28,7 +28,7 @@ from marketdata.errors import (
     TerminalError,
     TransientError,
 )
-from marketdata.runs.lifecycle import _OUTAGES
+from marketdata.runs.closing import _OUTAGES
 from marketdata.store.connection import _PASSING, store_errors
 from marketdata.web.problems import problem
 

@@ -28,7 +28,7 @@ def secret() -> dict[str, str]:
 
 
 _REQUEST_MS = 12_000
-"""A query has ten seconds (`store.queries.MAX_TIME_MS`). Of an answer that does not come, even to a
+"""A query has ten seconds (`store.reading.MAX_TIME_MS`). Of an answer that does not come, even to a
 second try, the API can still tell within the 29 seconds that API Gateway waits."""
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from marketdata.load import context
-from marketdata.runs import lifecycle
-from marketdata.runs.outcome import Extracted
+from marketdata.runs import closing
+from marketdata.runs.extraction.outcome import Extracted
 from marketdata.sources import coingecko as coingecko_module
-from marketdata.store import runs, sources
+from marketdata.store import runs
 from marketdata.store.connection import Document, Store
+from marketdata.store.sources import overview
 from tests.support.pipeline import Pipeline, coin, counts, line
 from tests.support.upstream import Reply, Seen, Upstream, upstream
 
@@ -98,7 +99,7 @@ def test_rows_that_could_not_be_loaded_are_no_better_unchanged(
         result = line(run, "coingecko")
         assert (result["status"], result["error"]["code"]) == ("failed", "all_quarantined")
         assert counts(result) == {"quarantined": 5}
-    assert sources.get(coingecko.store, "coingecko")["failures"]["consecutive"] == 2
+    assert overview.get(coingecko.store, "coingecko")["failures"]["consecutive"] == 2
 
 
 def test_one_page_that_changed_is_fetched_and_the_rest_is_not(
@@ -181,7 +182,7 @@ def test_a_source_that_does_not_declare_it_is_asked_plainly(
     coingecko.run()
     coingecko.run()
     assert pages.told() == ALL + ALL
-    assert "pages" not in sources.get(coingecko.store, "coingecko")
+    assert "pages" not in overview.get(coingecko.store, "coingecko")
 
 
 def test_a_to_b_to_a_leaves_a(pages: Pages, coingecko: Pipeline) -> None:
@@ -214,11 +215,11 @@ def test_a_validator_never_outlives_the_content_that_it_stands_for(
 
     # The run dies when B was received and nothing of it written; then the source is back at A.
     with monkeypatch.context() as patch:
-        patch.setattr("marketdata.store.batches.put_batches", crash)
+        patch.setattr("marketdata.store.batches.queue.put_batches", crash)
         run_id = coingecko.open()["run_id"]
         with pytest.raises(Crash):
             coingecko.extract(run_id, "coingecko")
-    lifecycle.close(coingecko.store, run_id)
+    closing.close(coingecko.store, run_id)
     pages.rows = first
     pages.told()
     coingecko.run()
@@ -233,7 +234,7 @@ def test_what_was_left_is_loaded_before_the_source_is_asked(
 ) -> None:
     dead = coingecko.open()["run_id"]
     coingecko.extract(dead, "coingecko")
-    lifecycle.close(coingecko.store, dead)
+    closing.close(coingecko.store, dead)
     server.seen.clear()
     run_id = coingecko.open()["run_id"]
     assert coingecko.extract(run_id, "coingecko") == Extracted("unfinished", [0, 1, 2])

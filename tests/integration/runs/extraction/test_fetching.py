@@ -11,8 +11,8 @@ import pytest
 from marketdata import clock
 from marketdata.errors import UpstreamUnavailable
 from marketdata.load.raw import unpack
-from marketdata.runs.asking import PATIENCE
-from marketdata.runs.outcome import Extracted
+from marketdata.runs.extraction.fetching import PATIENCE
+from marketdata.runs.extraction.outcome import Extracted
 from marketdata.store import runs
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import QUICK, Pipeline, coin, line
@@ -93,7 +93,7 @@ def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) ->
     left = runs.get(coingecko.store, run_id)["expires_at"] - clock.now()
     assert left.total_seconds() > 1100
     # Nor is it one later, whatever other steps of the run say meanwhile.
-    runs.renew(coingecko.store, run_id)
+    runs.heartbeat(coingecko.store, run_id)
     left = runs.get(coingecko.store, run_id)["expires_at"] - clock.now()
     assert left.total_seconds() > 1000 + 19 * 60
 

@@ -29,13 +29,14 @@ from marketdata.load.loader import load_batch
 from marketdata.load.raw import unpack
 from marketdata.load.reading import read
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
-from marketdata.runs import csv_extraction, lifecycle, triggers
-from marketdata.runs.csv_extraction import extract_csv
-from marketdata.runs.outcome import Extracted
+from marketdata.runs import closing, failures, opening, triggers
+from marketdata.runs.extraction import files
+from marketdata.runs.extraction.files import extract_csv
+from marketdata.runs.extraction.outcome import Extracted
 from marketdata.settings import CsvSettings
-from marketdata.store import batches as checkpoints
-from marketdata.store import runs
-from marketdata.store.batches import COUNTS, BatchKey
+from marketdata.store import run_inputs, runs
+from marketdata.store.batches import queue
+from marketdata.store.batches.batch import COUNTS, BatchKey
 from marketdata.store.connection import Document, Store
 from tests.support.recorded import FOLDER
 from tests.support.waiting import wait_for
@@ -93,9 +94,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 
 def open_run(store: Store, event: dict[str, Any], *sources: str) -> Document:
-    return lifecycle.open_run(
-        store, event, f"execution of {event['id']}", sources, S3Objects(BUCKET)
-    )
+    return opening.open_run(store, event, f"execution of {event['id']}", sources, S3Objects(BUCKET))
 
 
 def extract(
@@ -133,7 +132,7 @@ def carry_out(store: Store, event: dict[str, Any], settings: CsvSettings = SMALL
         extracted = extract(store, item["run_id"], item["input"], settings)
         for number in extracted.numbers:
             load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    return lifecycle.close(store, opened["run_id"])
+    return closing.close(store, opened["run_id"])
 
 
 def totals(run: Document) -> dict[str, int]:
@@ -358,7 +357,7 @@ def finish(store: Store, opened: Document) -> None:
         if item["source"] == "csv":
             for number in extract(store, item["run_id"], item["input"]).numbers:
                 load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    lifecycle.close(store, opened["run_id"])
+    closing.close(store, opened["run_id"])
 
 
 def test_other_runs_take_the_sources_and_what_nobody_has_taken(
@@ -398,7 +397,7 @@ def test_a_run_leaves_what_another_holds(store: Store, bucket: Bucket) -> None:
 
     assert opened["proceed"]
     assert keys(store, opened) == {"incoming/free.csv"}
-    lifecycle.close(store, held["run_id"])
+    closing.close(store, held["run_id"])
     finish(store, opened)
     later = open_run(store, triggers.refresh_envelope(), "coingecko")
     assert keys(store, later) == {"incoming/held.csv"}
@@ -413,7 +412,7 @@ def test_an_event_for_what_an_hourly_run_took_starts_nothing(store: Store, bucke
         "proceed": False,
         "inputs": [],
     }
-    lifecycle.close(store, hourly["run_id"])
+    closing.close(store, hourly["run_id"])
     assert not open_run(store, event)["proceed"]
     assert store.runs.count_documents({}) == 1
 
@@ -421,7 +420,7 @@ def test_an_event_for_what_an_hourly_run_took_starts_nothing(store: Store, bucke
 def test_an_extractor_that_outlives_its_run_writes_and_takes_back_nothing(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 1)
+    monkeypatch.setattr(files, "_SAVED_TOGETHER", 1)
     opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(12)))
     (item,) = opened["inputs"]
     calls: list[None] = []
@@ -429,7 +428,7 @@ def test_an_extractor_that_outlives_its_run_writes_and_takes_back_nothing(
     def remaining() -> float:
         calls.append(None)
         if len(calls) == 3:
-            lifecycle.close(store, opened["run_id"])
+            closing.close(store, opened["run_id"])
         return 600
 
     with pytest.raises(StateConflict, match="has ended"):
@@ -502,7 +501,7 @@ def test_objects_elsewhere_start_nothing(store: Store, bucket: Bucket, key: str)
 def test_a_bucket_that_can_not_be_listed_does_not_stop_the_sources(
     store: Store, bucket: Bucket
 ) -> None:
-    opened = lifecycle.open_run(
+    opened = opening.open_run(
         store, triggers.refresh_envelope(), "x", ["coingecko"], S3Objects("no-such-bucket")
     )
 
@@ -515,7 +514,7 @@ def test_a_bucket_that_can_not_be_listed_does_not_stop_the_sources(
 def test_no_more_objects_than_a_run_can_carry_the_oldest_first(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "MAX_UPLOADS", 3)
+    monkeypatch.setattr(opening, "MAX_UPLOADS", 3)
     for number in range(5):
         bucket.put(f"incoming/{number}.csv", HEADER)
 
@@ -601,7 +600,7 @@ def test_a_version_that_was_deleted_meanwhile_fails_with_the_reason(
     for number in extracted.numbers:
         with pytest.raises(Exception, match="is not there"):
             load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    assert lifecycle.close(store, opened["run_id"])["status"] == "failed"
+    assert closing.close(store, opened["run_id"])["status"] == "failed"
 
 
 def test_an_event_for_a_version_that_is_gone_fails_with_the_reason(
@@ -674,7 +673,7 @@ def batches(store: Store, run_id: str) -> list[Document]:
 def test_an_extraction_that_is_interrupted_goes_on_where_it_was(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, packed: bool
 ) -> None:
-    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 5)
+    monkeypatch.setattr(files, "_SAVED_TOGETHER", 5)
     body = big(700)
     data = gzip.compress(body) if packed else body
     settings = CsvSettings(batch_rows=35)
@@ -710,12 +709,12 @@ def test_an_extraction_that_is_interrupted_goes_on_where_it_was(
     assert shape(broken["run_id"]) == shape(whole["run_id"])
     for number in extracted.numbers:
         load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    run = lifecycle.close(store, broken["run_id"])
+    run = closing.close(store, broken["run_id"])
     assert totals(run) == {"inserted": 700}
 
 
 @pytest.mark.parametrize(
-    ("where", "at"), [("claim_numbers", 1), ("claim_numbers", 2), ("set_input_if", 3)]
+    ("where", "at"), [("take_numbers", 1), ("take_numbers", 2), ("set_input_if_unchanged", 3)]
 )
 @pytest.mark.parametrize("late_rows", [2, 9])
 def test_two_calls_that_cut_a_file_differently_leave_the_cut_of_one(
@@ -727,22 +726,22 @@ def test_two_calls_that_cut_a_file_differently_leave_the_cut_of_one(
     late_rows: int,
 ) -> None:
     """One was given up by Lambda and goes on; the other came after a deployment."""
-    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 2)
+    monkeypatch.setattr(files, "_SAVED_TOGETHER", 2)
     opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = opened["inputs"]
     ended = []
-    real, calls = getattr(runs, where), 0
+    real, calls = getattr(run_inputs, where), 0
 
     def late(*args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == at:
             # What the one that is behind has noted by now counts.
-            monkeypatch.setattr(runs, where, real)
+            monkeypatch.setattr(run_inputs, where, real)
             ended.append(extract(store, item["run_id"], item["input"]))
         return real(*args)
 
-    monkeypatch.setattr(runs, where, late)
+    monkeypatch.setattr(run_inputs, where, late)
     behind = CsvSettings(batch_rows=late_rows)
     assert extract(store, item["run_id"], item["input"], behind).state == "again"
     found = extract(store, item["run_id"], item["input"], behind)
@@ -753,7 +752,7 @@ def test_two_calls_that_cut_a_file_differently_leave_the_cut_of_one(
     assert [first for first, _ in ranges[1:]] == [last for _, last in ranges[:-1]]
     for number in found.numbers:
         load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    run = lifecycle.close(store, item["run_id"])
+    run = closing.close(store, item["run_id"])
     assert totals(run) == {"inserted": 20}
     assert run["status"] == "success"
 
@@ -770,10 +769,10 @@ def test_what_the_database_refuses_is_no_fault_of_the_file(
 
     for _ in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoints, "put_batches", refuse)
+            patch.setattr(queue, "put_batches", refuse)
             with pytest.raises(type(error)):
                 extract(store, item["run_id"], item["input"])
-        run = lifecycle.close(store, item["run_id"], most_resumptions=0)
+        run = closing.close(store, item["run_id"], most_resumptions=0)
         assert run["inputs"][item["input"]]["status"] == "extracting"
         assert run["results"][0]["error"]["code"] == error.code
         # However often that happens, the file is not given up.
@@ -807,51 +806,51 @@ def test_nothing_of_a_file_is_loaded_before_all_of_it_was_seen(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its extraction fails half-way: the rest of the file may say that it is to be refused."""
-    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 2)
+    monkeypatch.setattr(files, "_SAVED_TOGETHER", 2)
     first = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = first["inputs"]
     error = {"code": "transient", "message": "S3 did not answer"}
     cut_some(store, item)
-    assert lifecycle.note_failure(store, item["run_id"], item["input"], error) == []
-    lifecycle.close(store, first["run_id"])
+    assert failures.note_failure(store, item["run_id"], item["input"], error) == []
+    closing.close(store, first["run_id"])
 
     second = open_run(store, triggers.refresh_envelope())
     (item,) = second["inputs"]
     # Nor what an earlier run has left of it.
     assert store.batches.count_documents({"run_id": second["run_id"]}) > 0
-    assert lifecycle.note_failure(store, item["run_id"], item["input"], error) == []
+    assert failures.note_failure(store, item["run_id"], item["input"], error) == []
     whole = extract(store, item["run_id"], item["input"])
-    assert lifecycle.note_failure(store, item["run_id"], item["input"], error) == whole.numbers
+    assert failures.note_failure(store, item["run_id"], item["input"], error) == whole.numbers
 
 
 def test_an_overtaken_call_takes_nothing_back_of_what_its_run_took_over(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_extraction, "_SAVED_TOGETHER", 2)
+    monkeypatch.setattr(files, "_SAVED_TOGETHER", 2)
     event = bucket.put("incoming/a.csv", HEADER + rows(20))
     first = open_run(store, event)
     (item,) = first["inputs"]
     cut_some(store, item)
-    lifecycle.close(store, first["run_id"])
+    closing.close(store, first["run_id"])
     inherited = store.batches.count_documents({})
 
     second = open_run(store, triggers.refresh_envelope())
     (item,) = second["inputs"]
-    real = checkpoints.put_batches
+    real = queue.put_batches
 
     def late(*args: Any) -> None:
         # Another call of the same step does all of it meanwhile.
-        monkeypatch.setattr(checkpoints, "put_batches", real)
+        monkeypatch.setattr(queue, "put_batches", real)
         extract(store, item["run_id"], item["input"])
         real(*args)
 
-    monkeypatch.setattr(checkpoints, "put_batches", late)
+    monkeypatch.setattr(queue, "put_batches", late)
     extract(store, item["run_id"], item["input"])
     taken = {"run_id": second["run_id"], "first_run_id": first["run_id"]}
     assert store.batches.count_documents(taken) == inherited > 0
     for number in extract(store, item["run_id"], item["input"]).numbers:
         load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    assert lifecycle.close(store, second["run_id"])["totals"]["rows_in"] == 20
+    assert closing.close(store, second["run_id"])["totals"]["rows_in"] == 20
     assert store.market_data.count_documents({}) == 20
 
 
@@ -860,7 +859,7 @@ def test_what_an_overtaken_call_writes_after_the_end_is_not_loaded(
 ) -> None:
     opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = opened["inputs"]
-    cleared, late = checkpoints.drop_pending_from, []
+    cleared, late = queue.drop_pending_from, []
 
     def drop(opened: Store, input_id: str, run_id: str, number: int, **which: Any) -> None:
         cleared(opened, input_id, run_id, number, **which)
@@ -871,9 +870,9 @@ def test_what_an_overtaken_call_writes_after_the_end_is_not_loaded(
             kept = ("source", "raw_id", "place", "rows", "first_row", "received_at")
             late.append(number)
             batch = {name: cut[name] for name in kept} | {"number": number}
-            checkpoints.put_batches(opened, input_id, run_id, [batch], 1)
+            queue.put_batches(opened, input_id, run_id, [batch], 1)
 
-    monkeypatch.setattr(checkpoints, "drop_pending_from", drop)
+    monkeypatch.setattr(queue, "drop_pending_from", drop)
     numbers = extract(store, item["run_id"], item["input"]).numbers
     assert late == [len(numbers)]
     assert store.batches.count_documents({}) == len(numbers) + 1

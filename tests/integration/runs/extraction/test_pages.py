@@ -14,10 +14,13 @@ import pytest
 from marketdata import clock
 from marketdata.errors import StateConflict, UpstreamMalformed
 from marketdata.load.raw import unpack
-from marketdata.runs import extraction, lifecycle
-from marketdata.runs.outcome import Extracted
-from marketdata.store import batches, runs, sources
+from marketdata.runs import closing
+from marketdata.runs.extraction import pages
+from marketdata.runs.extraction.outcome import Extracted
+from marketdata.store import run_inputs, runs
+from marketdata.store.batches import queue
 from marketdata.store.connection import Document, Store
+from marketdata.store.sources import overview
 from tests.support.pipeline import Pipeline, coin, counts, line
 from tests.support.upstream import Reply, Upstream
 
@@ -146,12 +149,12 @@ def test_a_run_that_could_load_not_one_row_is_a_failure(
     assert result["error"]["code"] == "all_quarantined"
     assert "3 of 3" in result["error"]["message"]
     assert counts(result) == {"quarantined": 3}
-    failures = sources.get(coingecko.store, "coingecko")["failures"]
+    failures = overview.get(coingecko.store, "coingecko")["failures"]
     assert failures["consecutive"] == 1
 
     # The same again is no better.
     assert coingecko.run()["status"] == "failed"
-    assert sources.get(coingecko.store, "coingecko")["failures"]["consecutive"] == 2
+    assert overview.get(coingecko.store, "coingecko")["failures"]["consecutive"] == 2
 
     server.replies[COINS] = Reply([*renamed, coin("c4")])
     run = coingecko.run()
@@ -205,7 +208,7 @@ class Crash(Exception):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("where", ["save_raw", "put_batches", "set_input_if"])
+@pytest.mark.parametrize("where", ["save_raw", "put_batches", "set_input_if_unchanged"])
 @pytest.mark.parametrize("page", [1, 2])
 def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
     server: Upstream,
@@ -216,14 +219,16 @@ def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
 ) -> None:
     server.pages(COINS, coins(600))
     run_id = coingecko.open()["run_id"]
-    module: Any = {"save_raw": extraction, "put_batches": batches, "set_input_if": runs}[where]
+    module: Any = {"save_raw": pages, "put_batches": queue, "set_input_if_unchanged": run_inputs}[
+        where
+    ]
     real = getattr(module, where)
     calls = 0
 
     def crash(*args: Any) -> Any:
         nonlocal calls
         result = real(*args)
-        calls += where != "set_input_if" or "pages" in args[-1]
+        calls += where != "set_input_if_unchanged" or "pages" in args[-1]
         if calls == page:
             raise Crash
         return result
@@ -235,7 +240,7 @@ def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
     assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
     assert raw_rows(coingecko.store) == coins(600)
     # A page whose note was written is not asked for again.
-    again = page if where != "set_input_if" else page + 1
+    again = page if where != "set_input_if_unchanged" else page + 1
     assert pages_asked(server) == [*map(str, range(1, page + 1)), *map(str, range(again, 4))]
 
 
@@ -245,13 +250,13 @@ def test_a_page_that_is_shorter_the_second_time_leaves_no_batch_behind(
     server.replies[TICKERS] = [Reply(tickers(1050)), Reply(tickers(700))]
     coinpaprika.rows_per_batch = 400
     run_id = coinpaprika.open()["run_id"]
-    real = batches.put_batches
+    real = queue.put_batches
 
     def crash(*args: Any) -> None:
         real(*args)
         raise Crash
 
-    monkeypatch.setattr(batches, "put_batches", crash)
+    monkeypatch.setattr(queue, "put_batches", crash)
     with pytest.raises(Crash):
         coinpaprika.extract(run_id, "coinpaprika")
     monkeypatch.undo()
@@ -277,14 +282,14 @@ def test_a_call_that_is_made_again_takes_no_loaded_batch_back(
     assert list(coingecko.store.batches.find({})) == [before]
     # Nor one that has other content by now.
     other = [before | {"raw_id": "other", "number": 0}]
-    batches.put_batches(coingecko.store, "coingecko", run["_id"], other)
+    queue.put_batches(coingecko.store, "coingecko", run["_id"], other)
     assert list(coingecko.store.batches.find({})) == [before]
 
 
 def test_a_pending_batch_of_other_content_is_replaced(coingecko: Pipeline) -> None:
     about = {"number": 0, "source": "coingecko", "rows": 1}
     for raw_id in ("first", "second"):
-        batches.put_batches(coingecko.store, "coingecko", "run", [about | {"raw_id": raw_id}])
+        queue.put_batches(coingecko.store, "coingecko", "run", [about | {"raw_id": raw_id}])
     (batch,) = coingecko.store.batches.find({})
     assert (batch["raw_id"], batch["state"]) == ("second", "pending")
 
@@ -312,7 +317,7 @@ def test_what_is_extracted_is_not_asked_for_again(server: Upstream, coingecko: P
 
 def test_a_run_that_has_ended_extracts_nothing(server: Upstream, coingecko: Pipeline) -> None:
     run_id = coingecko.open()["run_id"]
-    lifecycle.close(coingecko.store, run_id)
+    closing.close(coingecko.store, run_id)
     with pytest.raises(StateConflict, match=run_id):
         coingecko.extract(run_id, "coingecko")
     assert server.seen == []
@@ -337,7 +342,7 @@ def batches_by_place(store: Store) -> list[tuple[int, str, int]]:
 
 
 @pytest.mark.parametrize(
-    "where", [(extraction, "save_raw"), (runs, "claim_numbers"), (batches, "put_batches")]
+    "where", [(pages, "save_raw"), (run_inputs, "take_numbers"), (queue, "put_batches")]
 )
 @pytest.mark.parametrize("late_rows", [250, 240])
 def test_a_call_that_is_behind_another_takes_none_of_its_pages_back(
@@ -419,7 +424,7 @@ def test_a_call_that_is_behind_goes_on_where_the_other_died(
     def other() -> None:
         """Its second page is written in one batch, and never noted."""
         coingecko.rows_per_batch = 250
-        real, calls = batches.put_batches, 0
+        real, calls = queue.put_batches, 0
 
         def crash(*args: Any) -> None:
             nonlocal calls
@@ -429,12 +434,12 @@ def test_a_call_that_is_behind_goes_on_where_the_other_died(
                 raise Crash
 
         with monkeypatch.context() as patch:
-            patch.setattr(batches, "put_batches", crash)
+            patch.setattr(queue, "put_batches", crash)
             with pytest.raises(Crash):
                 coingecko.extract(run_id, "coingecko")
         coingecko.rows_per_batch = 100
 
-    beside(monkeypatch, extraction, "save_raw", other)
+    beside(monkeypatch, pages, "save_raw", other)
     assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2, 3, 4])
     assert pages_asked(server) == ["1", "1", "2", "2", "3"]
     assert batches_by_place(coingecko.store) == [
@@ -456,7 +461,7 @@ def test_a_call_that_is_behind_does_not_end_what_the_other_ended(
         assert coingecko.extract(run_id, "coingecko").state == "extracted"
         raise UpstreamMalformed("The one that is behind can't read its answer.")
 
-    beside(monkeypatch, extraction, "save_raw", other)
+    beside(monkeypatch, pages, "save_raw", other)
     assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0])
     assert note(coingecko, run_id)["status"] == "extracted"
     assert note(coingecko, run_id).get("error") is None
@@ -485,10 +490,10 @@ def test_of_two_calls_that_write_the_same_numbers_at_once_the_later_claim_stays(
         def put(claim: int, run: str = run, start: threading.Barrier = start) -> None:
             start.wait()
             for at in range(0, count, 4):
-                batches.put_batches(store, "coingecko", run, documents[at : at + 4], claim)
+                queue.put_batches(store, "coingecko", run, documents[at : at + 4], claim)
 
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(put, claim) for claim in (1, 2)]:
                 done.result()
-        batches.drop_claimed(store, "coingecko", run, 1)
+        queue.drop_claimed(store, "coingecko", run, 1)
         assert store.batches.count_documents({"run_id": run, "claim": 2}) == count

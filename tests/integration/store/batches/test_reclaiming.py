@@ -9,15 +9,16 @@ import pytest
 from marketdata import clock
 from marketdata.errors import StateConflict, StoreUnavailable
 from marketdata.load.loader import load_batch
-from marketdata.runs import lifecycle
-from marketdata.runs.triggers import Asked
-from marketdata.store import batches, runs
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.runs import closing, starting, summary
+from marketdata.runs.triggers import RunRequest
+from marketdata.store import runs
+from marketdata.store.batches import late_arrivals, queue, reclaiming
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, line, put_rows
 from tests.support.runs import (
     SOURCES,
-    Engine,
+    WorkflowStarter,
     extracted,
     fail_all,
     numbers,
@@ -40,7 +41,7 @@ def test_a_later_run_ends_in_the_very_documents_of_an_undisturbed_one(store: Sto
     store.market_data.delete_many({})
     store.batches.delete_many({})
     put_rows(store, rows, run_id=run_id)
-    ended = lifecycle.close(store, run_id)
+    ended = closing.close(store, run_id)
     assert line(ended, "coingecko")["failed_batches"] == 1
 
     later = open_run(store)["run_id"]
@@ -49,44 +50,44 @@ def test_a_later_run_ends_in_the_very_documents_of_an_undisturbed_one(store: Sto
     assert note["resume_from"] == {"run_id": run_id, "batches": 1}
     assert note["inputs"]["coingecko"]["resume_from"] == [{"run_id": run_id, "batches": 1}]
     assert note["inputs"]["coingecko"]["batches"] == 1
-    assert batches.resumed(store, later, "coingecko") == [0]
+    assert queue.resumed(store, later, "coingecko") == [0]
     load_batch(store, BatchKey(later, "coingecko", 0))
     assert records(store) == undisturbed
     extracted(store, later, *SOURCES)
-    closed = lifecycle.close(store, later)
+    closed = closing.close(store, later)
     assert (closed["status"], closed["totals"]["inserted"]) == ("success", 2)
     # The former keeps what it had to say, and has none of the counts.
     assert runs.get(store, run_id)["failed_batches"][0]["number"] == 0
-    assert lifecycle.summarise_inputs(store, [ended])[run_id][0]["inserted"] == 0
+    assert summary.summarise_inputs(store, [ended])[run_id][0]["inserted"] == 0
 
 
 def test_what_was_taken_over_is_closed_by_its_new_owner_alone(store: Store) -> None:
     first = open_run(store)["run_id"]
     key = put_rows(store, [coin("a")], run_id=first)
-    begun = batches.begin(store, key)
+    begun = queue.begin(store, key)
     assert begun is not None
-    lifecycle.close(store, first)
+    closing.close(store, first)
     second = open_run(store)["run_id"]
     mine = BatchKey(second, "coingecko", 0)
-    again = batches.begin(store, mine)
+    again = queue.begin(store, mine)
     assert again is not None
     assert again["_id"] == begun["_id"]
     assert again["attempts"] > begun["attempts"]
     late = Counts(rows_in=1, inserted=1)
     attempts: list[Callable[[], object]] = [
-        lambda: batches.finish(store, key, begun["attempts"], late),
-        lambda: batches.note_cover(store, key, b"a", b"b"),
-        lambda: batches.note_progress(store, begun["_id"], begun["attempts"], {}),
-        lambda: batches.pause(store, begun["_id"], begun["attempts"]),
-        lambda: batches.begin(store, key),
+        lambda: queue.finish(store, key, begun["attempts"], late),
+        lambda: late_arrivals.note_key_range(store, key, b"a", b"b"),
+        lambda: queue.note_progress(store, begun["_id"], begun["attempts"], {}),
+        lambda: queue.pause(store, begun["_id"], begun["attempts"]),
+        lambda: queue.begin(store, key),
     ]
     for too_late in attempts:
         with pytest.raises(StateConflict):
             too_late()
-    batches.fail(store, key, begun["attempts"], ValueError("late"))
+    queue.fail(store, key, begun["attempts"], ValueError("late"))
     # Nor does an extractor that comes late take it back.
     put_rows(store, [coin("other")], run_id=first)
-    batches.finish(store, mine, again["attempts"], late)
+    queue.finish(store, mine, again["attempts"], late)
     (found,) = store.batches.find()
     assert (found["run_id"], found["state"], found["first_run_id"]) == (second, "loaded", first)
     assert "progress" not in found
@@ -96,8 +97,8 @@ def test_taking_over_may_stop_anywhere_and_be_done_again(store: Store) -> None:
     first = open_run(store)["run_id"]
     for number in range(5):
         put_rows(store, [coin(f"c{number}")], run_id=first, number=number)
-    lifecycle.close(store, first)
-    second = lifecycle.request(store, Engine(), SOURCES)[0]
+    closing.close(store, first)
+    second = starting.request(store, WorkflowStarter(), SOURCES)[0]
     # It died after the second of five.
     for number in (0, 1):
         store.batches.update_one(
@@ -111,8 +112,12 @@ def test_taking_over_may_stop_anywhere_and_be_done_again(store: Store) -> None:
                 "$inc": {"attempts": 1},
             },
         )
-    assert batches.take_over(store, "coingecko", second) == [{"run_id": first, "batches": 5}]
-    assert batches.take_over(store, "coingecko", second) == [{"run_id": first, "batches": 5}]
+    assert reclaiming.reclaim_batches(store, "coingecko", second) == [
+        {"run_id": first, "batches": 5}
+    ]
+    assert reclaiming.reclaim_batches(store, "coingecko", second) == [
+        {"run_id": first, "batches": 5}
+    ]
     assert numbers(store, second, "coingecko") == [0, 1, 2, 3, 4]
 
 
@@ -121,11 +126,11 @@ def test_a_loader_that_begins_while_its_run_is_closed_is_sent_away(store: Store)
     key = put_rows(store, [coin("a")], run_id=run_id)
     assert runs.begin_closing(store, run_id)
     with pytest.raises(StateConflict, match=run_id):
-        batches.begin(store, key)
+        queue.begin(store, key)
     assert numbers(store, run_id, "coingecko") == [0]
-    lifecycle.close(store, run_id)
+    closing.close(store, run_id)
     with pytest.raises(StateConflict):
-        batches.begin(store, key)
+        queue.begin(store, key)
     (left,) = store.batches.find()
     assert left["state"] == "pending"
 
@@ -134,14 +139,14 @@ def test_a_batch_that_is_paused_has_not_failed(store: Store) -> None:
     run_id = open_run(store)["run_id"]
     key = put_rows(store, [coin("a")], run_id=run_id)
     for part in range(5):
-        begun = batches.begin(store, key)
+        begun = queue.begin(store, key)
         assert begun is not None
         assert begun.get("progress") == ({"parts": part} if part else None)
-        batches.note_progress(store, begun["_id"], begun["attempts"], {"parts": part + 1})
-        batches.pause(store, begun["_id"], begun["attempts"])
-    lifecycle.close(store, run_id)
+        queue.note_progress(store, begun["_id"], begun["attempts"], {"parts": part + 1})
+        queue.pause(store, begun["_id"], begun["attempts"])
+    closing.close(store, run_id)
     later = open_run(store)["run_id"]
-    begun = batches.begin(store, BatchKey(later, "coingecko", 0))
+    begun = queue.begin(store, BatchKey(later, "coingecko", 0))
     assert begun is not None
     assert (begun["progress"], begun["resumptions"]) == ({"parts": 5}, 0)
 
@@ -154,7 +159,7 @@ def test_a_batch_that_fails_again_and_again_is_parked_and_blocks_nothing(store: 
         owners.append(run_id)
         fail_all(store, run_id, "coingecko")
         extracted(store, run_id, *SOURCES)
-        run = lifecycle.close(store, run_id)
+        run = closing.close(store, run_id)
         result = line(run, "coingecko")
         assert (result["status"], result["failed_batches"]) == ("failed", 1)
         assert [f["parked"] for f in run["failed_batches"]] == [len(owners) == 4]
@@ -162,14 +167,14 @@ def test_a_batch_that_fails_again_and_again_is_parked_and_blocks_nothing(store: 
     assert "resume_from" not in runs.get(store, run_id)
     load_batch(store, put_rows(store, [coin("good")], run_id=run_id))
     extracted(store, run_id, *SOURCES)
-    assert lifecycle.close(store, run_id)["status"] == "success"
+    assert closing.close(store, run_id)["status"] == "success"
 
     with pytest.raises(StateConflict, match="retry"):
-        open_run(store, Asked(resume=owners[-1]))
-    retried = open_run(store, Asked(resume=owners[-1], retry=True))
+        open_run(store, RunRequest(resume=owners[-1]))
+    retried = open_run(store, RunRequest(resume=owners[-1], retry=True))
     assert [i["input"] for i in retried["inputs"]] == ["coingecko"]
     load_batch(store, BatchKey(retried["run_id"], "coingecko", 0))
-    run = lifecycle.close(store, retried["run_id"])
+    run = closing.close(store, retried["run_id"])
     assert (run["status"], run["totals"]["inserted"]) == ("success", 1)
 
 
@@ -178,20 +183,20 @@ def test_what_is_parked_can_be_retried_though_a_later_run_took_the_rest(store: S
     for number, name in enumerate(("bad", "good")):
         put_rows(store, [coin(name)], run_id=first, number=number)
     fail_all(store, first, "coingecko")
-    lifecycle.close(store, first)
+    closing.close(store, first)
     store.batches.update_one({"run_id": first, "number": 0}, {"$set": {"parked": True}})
-    second = open_run(store, Asked(resume=first))["run_id"]
+    second = open_run(store, RunRequest(resume=first))["run_id"]
     assert numbers(store, second, "coingecko") == [0]
     load_batch(store, BatchKey(second, "coingecko", 0))
     extracted(store, second, *SOURCES)
-    assert lifecycle.close(store, second)["status"] == "success"
+    assert closing.close(store, second)["status"] == "success"
 
     with pytest.raises(StateConflict, match=r"1 parked batches .*/retry"):
-        open_run(store, Asked(resume=first))
-    third = open_run(store, Asked(resume=first, retry=True))["run_id"]
+        open_run(store, RunRequest(resume=first))
+    third = open_run(store, RunRequest(resume=first, retry=True))["run_id"]
     load_batch(store, BatchKey(third, "coingecko", 0))
     extracted(store, third, "coingecko")
-    assert lifecycle.close(store, third)["status"] == "success"
+    assert closing.close(store, third)["status"] == "success"
     assert store.market_data.count_documents({}) == 2
 
 
@@ -201,17 +206,19 @@ def test_what_is_interrupted_is_tried_more_often_and_not_for_ever(store: Store) 
     for turn in range(10):
         (number,) = numbers(store, run_id, "coingecko")
         key = BatchKey(run_id, "coingecko", number)
-        begun = batches.begin(store, key)
+        begun = queue.begin(store, key)
         assert begun is not None
         assert begun["resumptions"] == 0
         if turn % 2:  # else its loader is killed
-            batches.fail(store, key, begun["attempts"], StoreUnavailable("no primary"))
-        (told,) = lifecycle.close(store, run_id)["failed_batches"]
+            queue.fail(store, key, begun["attempts"], StoreUnavailable("no primary"))
+        (told,) = closing.close(store, run_id)["failed_batches"]
         assert told["parked"] is (turn == 9)
         last, run_id = run_id, open_run(store)["run_id"]
     assert numbers(store, run_id, "coingecko") == []
-    assert batches.unpark(store, [last], "coingecko") == 1
-    assert batches.take_over(store, "coingecko", run_id) == [{"run_id": last, "batches": 1}]
+    assert reclaiming.requeue_dead_lettered(store, [last], "coingecko") == 1
+    assert reclaiming.reclaim_batches(store, "coingecko", run_id) == [
+        {"run_id": last, "batches": 1}
+    ]
 
 
 def test_what_a_late_loader_changes_meanwhile_is_taken_over_all_the_same(
@@ -220,8 +227,8 @@ def test_what_a_late_loader_changes_meanwhile_is_taken_over_all_the_same(
     first = open_run(store)["run_id"]
     for number in range(3):
         put_rows(store, [coin(f"c{number}")], run_id=first, number=number)
-    lifecycle.close(store, first)
-    take = batches._take
+    closing.close(store, first)
+    take = reclaiming._take
     passes: list[int] = []
 
     def disturbed(given: Store, input_id: str, run_id: str, left: list[Document]) -> None:
@@ -232,7 +239,7 @@ def test_what_a_late_loader_changes_meanwhile_is_taken_over_all_the_same(
         passes.append(len(left))
         take(given, input_id, run_id, left)
 
-    monkeypatch.setattr(batches, "_take", disturbed)
+    monkeypatch.setattr(reclaiming, "_take", disturbed)
     disturbances = 2
     second = open_run(store)["run_id"]
     assert passes == [3, 1, 1]
@@ -242,11 +249,11 @@ def test_what_a_late_loader_changes_meanwhile_is_taken_over_all_the_same(
     passes.clear()
     first, disturbances = "stray", 1_000
     with pytest.raises(StoreUnavailable, match="still being changed"):
-        batches.take_over(store, "coingecko", second)
+        reclaiming.reclaim_batches(store, "coingecko", second)
 
 
 def test_one_orphan_that_can_not_be_ended_is_in_nobody_elses_way(store: Store) -> None:
-    broken = open_run(store, Asked(("coinpaprika",)))["run_id"]
+    broken = open_run(store, RunRequest(("coinpaprika",)))["run_id"]
     fine = open_run(store, None, "coingecko")["run_id"]
     store.runs.update_one({"_id": broken}, {"$set": {"inputs.coinpaprika": "?"}})
     store.runs.update_many({}, {"$set": {"expires_at": clock.EPOCH}})
@@ -260,16 +267,16 @@ def test_who_asks_for_a_run_ends_orphans_by_the_setting(store: Store) -> None:
     put_rows(store, [coin("bad")], run_id=orphan)
     fail_all(store, orphan, "coingecko")
     store.runs.update_one({"_id": orphan}, {"$set": {"expires_at": clock.EPOCH}})
-    lifecycle.request(store, Engine(), SOURCES, most_resumptions=0)
-    assert batches.parked(store, [orphan], "coingecko") == 1
+    starting.request(store, WorkflowStarter(), SOURCES, most_resumptions=0)
+    assert reclaiming.parked(store, [orphan], "coingecko") == 1
 
 
 def test_a_run_keeps_the_first_failures_and_how_many_there_are(store: Store) -> None:
     run_id = open_run(store)["run_id"]
     about = {"source": "coingecko", "rows": 1, "received_at": clock.now(), "first_row": 0}
     made = [about | {"number": n, "raw_id": f"{n:032x}"} for n in range(130)]
-    batches.put_batches(store, "coingecko", run_id, made)
-    run = lifecycle.close(store, run_id)
+    queue.put_batches(store, "coingecko", run_id, made)
+    run = closing.close(store, run_id)
     assert run["failed_batches_total"] == 130
     assert [f["number"] for f in run["failed_batches"]] == list(range(100))
 
@@ -277,7 +284,7 @@ def test_a_run_keeps_the_first_failures_and_how_many_there_are(store: Store) -> 
 def test_new_batches_never_hide_behind_those_that_were_taken_over(store: Store) -> None:
     first = open_run(store)["run_id"]
     put_rows(store, [coin("a")], run_id=first)
-    lifecycle.close(store, first)
+    closing.close(store, first)
     second = open_run(store)["run_id"]
     with pytest.raises(StateConflict, match="taken by a batch"):
         put_rows(store, [coin("b")], run_id=second, number=0)

@@ -10,12 +10,13 @@ from datetime import timedelta
 import pytest
 
 from marketdata import clock
-from marketdata.runs.extraction import extract
-from marketdata.runs.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.pages import extract
 from marketdata.sources.base import Upstream
 from marketdata.sources.coingecko import CoinGecko
-from marketdata.store import runs, sources
+from marketdata.store import runs
 from marketdata.store.connection import Document, Store, connect
+from marketdata.store.sources import breaker, overview
 from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
 from tests.support.upstream import Reply, Seen, upstream
 from tests.support.upstream import Upstream as Server
@@ -32,8 +33,8 @@ def coingecko(store: Store, server: Server) -> Pipeline:
     return Pipeline(store, environment, ["coingecko"])
 
 
-def breaker(pipeline: Pipeline) -> Document:
-    found: Document = sources.get(pipeline.store, "coingecko").get("breaker", {})
+def stored(pipeline: Pipeline) -> Document:
+    found: Document = overview.get(pipeline.store, "coingecko").get("breaker", {})
     return found
 
 
@@ -46,7 +47,7 @@ def break_it(server: Server, pipeline: Pipeline, reply: Reply = DOWN) -> None:
     server.replies[COINS] = reply
     for _ in range(3):
         assert line(pipeline.run(), "coingecko")["status"] == "failed"
-    assert breaker(pipeline)["state"] == "open"
+    assert stored(pipeline)["state"] == "open"
     server.seen.clear()
 
 
@@ -80,8 +81,8 @@ def test_one_run_counts_once_however_often_it_tries(server: Server, coingecko: P
     coingecko.retries = 5
     run = coingecko.run()
     assert len(server.seen) == 12
-    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("closed", 1)
-    assert breaker(coingecko)["last_failed_run"] == run["_id"]
+    assert (stored(coingecko)["state"], stored(coingecko)["failures"]) == ("closed", 1)
+    assert stored(coingecko)["last_failed_run"] == run["_id"]
 
 
 def test_the_run_that_opens_it_has_failed_and_was_not_skipped(
@@ -104,7 +105,7 @@ def test_an_answer_in_between_begins_the_count_anew(server: Server, coingecko: P
         coingecko.run()
         server.replies[COINS] = Reply([coin("a")])
         assert line(coingecko.run(), "coingecko")["error"] is None
-        assert breaker(coingecko)["failures"] == 0
+        assert stored(coingecko)["failures"] == 0
 
 
 def second_page(server: Server, reply: Reply | None) -> None:
@@ -136,8 +137,8 @@ def test_a_good_page_before_the_one_that_failed_closes_nothing(
     second_page(server, DOWN)
     for failures in (1, 2, 3):
         assert line(coingecko.run(), "coingecko")["status"] == "partial_success"
-        assert breaker(coingecko)["failures"] == failures
-    assert breaker(coingecko)["state"] == "open"
+        assert stored(coingecko)["failures"] == failures
+    assert stored(coingecko)["state"] == "open"
     asked(server)
     assert note(coingecko, coingecko.run())["error"]["code"] == "circuit_open"
     assert asked(server) == []
@@ -146,14 +147,14 @@ def test_a_good_page_before_the_one_that_failed_closes_nothing(
     let_pass(coingecko.store, "coingecko", REST)
     assert line(coingecko.run(), "coingecko")["error"]["code"] == "upstream_unavailable"
     assert asked(server) == ["1", "2"]
-    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("open", 4)
+    assert (stored(coingecko)["state"], stored(coingecko)["failures"]) == ("open", 4)
 
     # With that page answered, or none any more, it is closed.
     let_pass(coingecko.store, "coingecko", REST)
     second_page(server, healed)
     assert line(coingecko.run(), "coingecko")["error"] is None
-    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("closed", 0)
-    assert {"page", "probe", "reason"} & breaker(coingecko).keys() == set()
+    assert (stored(coingecko)["state"], stored(coingecko)["failures"]) == ("closed", 0)
+    assert {"page", "probe", "reason"} & stored(coingecko).keys() == set()
 
 
 def test_a_failure_of_an_earlier_page_does_not_hide_that_of_a_later_one(
@@ -166,7 +167,7 @@ def test_a_failure_of_an_earlier_page_does_not_hide_that_of_a_later_one(
     coingecko.run()
     second_page(server, DOWN)
     coingecko.run()
-    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("open", 3)
+    assert (stored(coingecko)["state"], stored(coingecko)["failures"]) == ("open", 3)
 
 
 def test_a_probe_that_runs_out_of_time_is_given_back(server: Server, coingecko: Pipeline) -> None:
@@ -189,8 +190,8 @@ def test_a_probe_that_runs_out_of_time_is_given_back(server: Server, coingecko: 
     server.replies[COINS] = slowly
     assert coingecko.extract(run_id, "coingecko").state == "again"
     assert calls == 1
-    assert breaker(coingecko)["state"] == "open"
-    assert breaker(coingecko)["next_probe_at"] <= clock.now()
+    assert stored(coingecko)["state"] == "open"
+    assert stored(coingecko)["next_probe_at"] <= clock.now()
 
 
 def test_a_probe_that_succeeds_closes_it(server: Server, coingecko: Pipeline) -> None:
@@ -198,8 +199,8 @@ def test_a_probe_that_succeeds_closes_it(server: Server, coingecko: Pipeline) ->
     let_pass(coingecko.store, "coingecko", REST)
     server.replies[COINS] = Reply([coin("a")])
     assert line(coingecko.run(), "coingecko")["inserted"] == 1
-    assert breaker(coingecko)["state"] == "closed"
-    assert "reason" not in breaker(coingecko)
+    assert stored(coingecko)["state"] == "closed"
+    assert "reason" not in stored(coingecko)
     assert line(coingecko.run(), "coingecko")["error"] is None
 
 
@@ -211,8 +212,8 @@ def test_a_probe_that_fails_opens_it_again_after_one_request(
     found = note(coingecko, coingecko.run())
     assert (found["status"], found["error"]["code"]) == ("failed", "upstream_unavailable")
     assert len(server.seen) == 1
-    assert (breaker(coingecko)["state"], breaker(coingecko)["failures"]) == ("open", 4)
-    assert breaker(coingecko)["next_probe_at"] > clock.now() + timedelta(minutes=14)
+    assert (stored(coingecko)["state"], stored(coingecko)["failures"]) == ("open", 4)
+    assert stored(coingecko)["next_probe_at"] > clock.now() + timedelta(minutes=14)
     assert note(coingecko, coingecko.run())["status"] == "skipped"
 
 
@@ -221,7 +222,7 @@ def test_a_throttled_source_has_not_failed(server: Server, coingecko: Pipeline) 
     for _ in range(4):
         assert note(coingecko, coingecko.run())["status"] == "throttled"
         let_pass(coingecko.store, "coingecko", 99_999)
-    assert breaker(coingecko).get("failures", 0) == 0
+    assert stored(coingecko).get("failures", 0) == 0
 
 
 def test_a_probe_that_is_throttled_is_given_back(server: Server, coingecko: Pipeline) -> None:
@@ -233,7 +234,7 @@ def test_a_probe_that_is_throttled_is_given_back(server: Server, coingecko: Pipe
     ]
     assert line(coingecko.run(), "coingecko")["status"] == "success"
     assert coingecko.pauses == [9]
-    assert breaker(coingecko)["state"] == "closed"
+    assert stored(coingecko)["state"] == "closed"
 
 
 def test_another_address_has_a_circuit_of_its_own(server: Server, coingecko: Pipeline) -> None:
@@ -316,8 +317,8 @@ def test_a_probe_that_is_never_heard_of_again_does_not_keep_others_off(
     break_it(server, coingecko)
     let_pass(coingecko.store, "coingecko", REST)
     store = coingecko.store
-    here = Upstream("coingecko", "", breaker(coingecko)["identity"])
-    dead = sources.admit(store, here, sources.get(store, "coingecko"), "dead", seconds=60)
+    here = Upstream("coingecko", "", stored(coingecko)["identity"])
+    dead = breaker.admit(store, here, overview.get(store, "coingecko"), "dead", seconds=60)
     assert (dead.allowed, dead.probe) == (True, "dead")
     found = note(coingecko, coingecko.run())
     assert (found["status"], found["error"]["code"]) == ("skipped", "circuit_open")

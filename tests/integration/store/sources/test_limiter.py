@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from marketdata.runs.asking import Patience
-from marketdata.runs.extraction import extract
-from marketdata.runs.outcome import Extracted
+from marketdata.runs.extraction.fetching import RetryPolicy
+from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.pages import extract
 from marketdata.sources.base import PageRequest, Quota, Upstream
 from marketdata.sources.coingecko import CoinGecko
-from marketdata.store import runs, sources
+from marketdata.store import run_inputs, runs
 from marketdata.store.connection import Document, Store, connect
+from marketdata.store.sources import limiter, overview
 from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
 from tests.support.upstream import Reply, Seen
 from tests.support.upstream import Upstream as Server
@@ -43,7 +44,7 @@ def with_quota(pipeline: Pipeline, per_minute: float, burst: int, **more: str) -
 
 
 def bucket(store: Store) -> Document:
-    found: Document = sources.get(store, "coingecko")["bucket"]
+    found: Document = overview.get(store, "coingecko")["bucket"]
     return found
 
 
@@ -62,12 +63,12 @@ def several(uri: str, store: Store, count: int) -> Iterator[list[Store]]:
         yield stores
 
 
-def take_all(store: Store, quota: Quota, here: Upstream = HERE) -> tuple[int, sources.Grant]:
+def take_all(store: Store, quota: Quota, here: Upstream = HERE) -> tuple[int, limiter.Permit]:
     """Take tokens until one is refused; how many, and the refusal."""
     taken = 0
-    while (grant := sources.take(store, here, quota)).granted:
+    while (permit := limiter.take(store, here, quota)).granted:
         taken += 1
-    return taken, grant
+    return taken, permit
 
 
 # --- the bucket ---------------------------------------------------------------------------
@@ -95,20 +96,20 @@ def test_waiting_as_long_as_told_is_enough(store: Store) -> None:
         store.sources.delete_many({})
         _, refusal = take_all(store, quota)
         let_pass(store, "coingecko", refusal.wait_seconds)
-        assert sources.take(store, HERE, quota).granted, quota
+        assert limiter.take(store, HERE, quota).granted, quota
 
 
 @pytest.mark.parametrize("quota", [Quota(30, 30), Quota(30, 5), Quota(10, 15), Quota(3, 5)])
 def test_no_minute_has_more_requests_than_quota_or_burst(store: Store, quota: Quota) -> None:
     moment, moments = 0.0, []
     while moment < 400:
-        grant = sources.take(store, HERE, quota)
-        if grant.granted:
+        permit = limiter.take(store, HERE, quota)
+        if permit.granted:
             moments.append(moment)
         else:
             # Times are cut to milliseconds, and the database's go on meanwhile.
-            moment += grant.wait_seconds
-            let_pass(store, "coingecko", grant.wait_seconds)
+            moment += permit.wait_seconds
+            let_pass(store, "coingecko", permit.wait_seconds)
     most = max(quota.per_minute, quota.burst)
     within = [sum(first <= m < first + 60 for m in moments) for first in moments]
     assert most * 0.7 <= max(within) <= most
@@ -122,7 +123,7 @@ def test_eight_at_once_take_no_more_than_there_is(mongodb_uri: str, store: Store
 
         def take(own: Store) -> int:
             barrier.wait()
-            return sum(sources.take(own, HERE, Quota(60, 35)).granted for _ in range(10))
+            return sum(limiter.take(own, HERE, Quota(60, 35)).granted for _ in range(10))
 
         # All make the document at once, too.
         assert sum(pool.map(take, stores)) in (30, 31, 32, 33)
@@ -132,19 +133,19 @@ def test_another_quota_takes_effect_at_once(store: Store) -> None:
     take_all(store, QUOTA)
     _, refusal = take_all(store, Quota(600, 60))
     assert refusal.wait_seconds < 0.11
-    sources.refused(store, HERE, Quota(600, 60), 1)
+    limiter.refused(store, HERE, Quota(600, 60), 1)
     assert bucket(store)["rate_per_minute"] == 300
     let_pass(store, "coingecko", 1)
-    sources.take(store, HERE, Quota(100, 60))
+    limiter.take(store, HERE, Quota(100, 60))
     assert bucket(store)["rate_per_minute"] == 100
 
 
 def test_another_key_or_host_has_refusals_of_its_own(store: Store) -> None:
     take_all(store, QUOTA)
-    assert sources.refused(store, HERE, QUOTA, 3600).wait_seconds == 3600
-    assert sources.take(store, HERE, QUOTA).blocked
+    assert limiter.refused(store, HERE, QUOTA, 3600).wait_seconds == 3600
+    assert limiter.take(store, HERE, QUOTA).blocked
     there = replace(HERE, identity="two")
-    sources.take(store, there, QUOTA)
+    limiter.take(store, there, QUOTA)
     assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (60, 0)
     assert bucket(store)["blocked_until"] is None
 
@@ -164,37 +165,37 @@ def test_an_upstream_is_its_host_and_its_key(store: Store) -> None:
 
 def test_a_refusal_halves_the_rate_and_answers_bring_it_back(store: Store) -> None:
     take_all(store, QUOTA)
-    sources.refused(store, HERE, QUOTA, 7)
+    limiter.refused(store, HERE, QUOTA, 7)
     assert bucket(store)["rate_per_minute"] == 30
     # Those that were under way are refused, too; that is the same refusal.
-    assert 7 < sources.refused(store, HERE, QUOTA, 9).wait_seconds <= 9
+    assert 7 < limiter.refused(store, HERE, QUOTA, 9).wait_seconds <= 9
     assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (30, 1)
     let_pass(store, "coingecko", 9)
     # One request may try at once, and the next has to wait as long as the lower rate says.
-    assert sources.take(store, HERE, QUOTA).granted
-    assert 1.9 < sources.take(store, HERE, QUOTA).wait_seconds <= 2.1
+    assert limiter.take(store, HERE, QUOTA).granted
+    assert 1.9 < limiter.take(store, HERE, QUOTA).wait_seconds <= 2.1
     for _ in range(9):
-        sources.answered(store, HERE)
+        limiter.answered(store, HERE)
     assert bucket(store)["rate_per_minute"] == 57
-    sources.answered(store, HERE)
-    sources.answered(store, HERE)
+    limiter.answered(store, HERE)
+    limiter.answered(store, HERE)
     assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (60, 0)
 
 
 def test_a_source_that_keeps_refusing_is_asked_ever_less(store: Store) -> None:
-    sources.take(store, HERE, QUOTA)
+    limiter.take(store, HERE, QUOTA)
     pauses: list[float] = []
     for named in [None, None, None, 1, 1, 1]:
         if named and len(pauses) == 3:
-            sources.answered(store, HERE)
-        wait = sources.refused(store, HERE, QUOTA, named).wait_seconds
+            limiter.answered(store, HERE)
+        wait = limiter.refused(store, HERE, QUOTA, named).wait_seconds
         let_pass(store, "coingecko", wait)
         pauses.append(wait)
     assert pauses == [60, 120, 240, 1, 2, 4]
     for _ in range(20):
-        let_pass(store, "coingecko", sources.refused(store, HERE, QUOTA, None).wait_seconds)
+        let_pass(store, "coingecko", limiter.refused(store, HERE, QUOTA, None).wait_seconds)
     assert bucket(store)["rate_per_minute"] == pytest.approx(6)
-    assert sources.refused(store, HERE, QUOTA, None).wait_seconds == 3600
+    assert limiter.refused(store, HERE, QUOTA, None).wait_seconds == 3600
 
 
 @pytest.mark.parametrize("status", [429, 402])
@@ -350,7 +351,7 @@ def test_what_was_throttled_is_gone_on_with_at_its_page(
     opened = coingecko.open()
     note = runs.get(coingecko.store, first["_id"])["inputs"]["coingecko"]
     kept = {name: note[name] for name in ("pages", "last_rows", "left_out")}
-    runs.set_input(coingecko.store, opened["run_id"], "coingecko", kept)
+    run_inputs.set_input(coingecko.store, opened["run_id"], "coingecko", kept)
     coingecko.extract(opened["run_id"], "coingecko")
     assert [seen.query["page"] for seen in server.seen[before:]] == ["2", "3"]
 
@@ -412,7 +413,7 @@ def test_eight_extractors_never_exceed_the_quota_and_get_every_page(
                 CoinGecko.from_environment(environment, {}),
                 rows_per_batch=5000,
                 remaining_seconds=lambda: 60,
-                patience=Patience(),
+                patience=RetryPolicy(),
             )
             if extracted.state == "throttled":
                 time.sleep(extracted.wait_seconds)

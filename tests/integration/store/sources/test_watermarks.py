@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from marketdata.errors import StateConflict
-from marketdata.store import sources
 from marketdata.store.connection import Document, Store
+from marketdata.store.sources import overview, watermarks
 from tests.support.pipeline import Pipeline, coin, line
 from tests.support.upstream import Reply
 from tests.support.upstream import Upstream as Server
@@ -32,7 +32,7 @@ def test_a_watermark_is_moved_by_who_has_the_lease_and_never_back(
     run = coingecko.run()
     lease = {"lease": {"run_id": run["_id"], "number": 3}}
     store.sources.update_one({"_id": "coingecko"}, {"$set": lease})
-    mark = sources.move_watermark(store, "coingecko", run["_id"], 3)
+    mark = watermarks.move_watermark(store, "coingecko", run["_id"], 3)
     batch = store.batches.find_one({})
     assert batch is not None
     assert mark["timestamp"] == datetime(2025, 5, 9, 7, tzinfo=UTC)
@@ -40,10 +40,10 @@ def test_a_watermark_is_moved_by_who_has_the_lease_and_never_back(
     # A later run that has only what is older, or nothing at all, moves no time back.
     store.sources.update_one({"_id": "coingecko"}, {"$set": {"lease.run_id": "later"}})
     with pytest.raises(StateConflict, match=run["_id"]):
-        sources.move_watermark(store, "coingecko", run["_id"], 3)
+        watermarks.move_watermark(store, "coingecko", run["_id"], 3)
     with pytest.raises(StateConflict):
-        sources.move_watermark(store, "coingecko", "later", 2)
-    again = sources.move_watermark(store, "coingecko", "later", 3)
+        watermarks.move_watermark(store, "coingecko", "later", 2)
+    again = watermarks.move_watermark(store, "coingecko", "later", 3)
     assert (again["timestamp"], again["received_at"]) == (mark["timestamp"], mark["received_at"])
     assert again["run_id"] == "later"
 
@@ -57,7 +57,7 @@ def test_each_run_that_is_closed_moves_the_watermark_to_what_it_loaded(
         run = coingecko.run()
         assert run["status"] == "success"
         received = coingecko.store.batches.distinct("received_at", {"run_id": run["_id"]})
-        return sources.get(coingecko.store, "coingecko")["watermarks"], run, max(received)
+        return overview.get(coingecko.store, "coingecko")["watermarks"], run, max(received)
 
     def at(hour: int, asset_id: str = "a", **fields: Any) -> Document:
         return coin(asset_id, last_updated=f"2025-05-09T{hour:02}:00:00Z", **fields)
@@ -87,7 +87,7 @@ def test_a_run_that_loaded_nothing_leaves_the_watermark(
 ) -> None:
     server.replies[COINS] = Reply([coin("a")])
     coingecko.run()
-    before = sources.get(coingecko.store, "coingecko")["watermarks"]
+    before = overview.get(coingecko.store, "coingecko")["watermarks"]
     server.replies[COINS] = Reply(status=403)
     assert coingecko.run()["status"] == "failed"
-    assert sources.get(coingecko.store, "coingecko")["watermarks"] == before
+    assert overview.get(coingecko.store, "coingecko")["watermarks"] == before

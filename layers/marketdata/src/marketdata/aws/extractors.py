@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
 from marketdata.aws.tasks import Event, Handler, task
-from marketdata.runs.extraction import extract
+from marketdata.runs.extraction.pages import extract
 from marketdata.settings import BatchSettings, UpstreamSettings, read_settings
 from marketdata.sources.base import ApiSource
 

@@ -52,7 +52,7 @@ class StepFunctions:
         return boto3.client("stepfunctions", config=_CONFIG)
 
     def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
-        """See `runs.lifecycle.Engine`: the execution's name is the run's id.
+        """See `runs.starting.WorkflowStarter`: the execution's name is the run's id.
 
         Raises:
             SettingsError: this function may not start it, or there is no such state machine.

@@ -74,7 +74,7 @@ class ResultStatus(StrEnum):
     """The source was rate-limited for longer than a run waits."""
 
 
-class Asked(TypedDict, total=False):
+class RunRequest(TypedDict, total=False):
     """What a request to start a run says; what it does not say is not there."""
 
     sources: list[str]
@@ -564,7 +564,7 @@ class NewRun(TypedDict):
     it."""
     holds: NotRequired[list[str]]
     """Its locked inputs, while it runs. That no two runs have the same one is a unique index."""
-    asked: NotRequired[Asked]
+    asked: NotRequired[RunRequest]
     """What the request to start it said."""
     force: NotRequired[bool]
     """Whether it loads also what is known."""

@@ -28,12 +28,12 @@ from marketdata.schema.record import (
 )
 from marketdata.store.connection import Document
 
-PIECE = 2_500
-"""Rows that are read and validated together; while one piece is looked up, the next one is read.
+CHUNK_ROWS = 2_500
+"""Rows that are read and validated together; while one chunk is looked up, the next one is read.
 What is made of so many still is in the processor's cache when it is needed next."""
 
 
-class Piece:
+class Chunk:
     """Some consecutive rows of a batch as records."""
 
     def __init__(self, observations: Observations, rows: Sequence[int], origin: Document) -> None:
@@ -80,24 +80,24 @@ def _cut[T](values: Sequence[T], indexes: Sequence[int]) -> Sequence[T]:
 
 @dataclass(slots=True)
 class Records:
-    """What a batch's rows became: records in pieces, and faults."""
+    """What a batch's rows became: records in chunks, and faults."""
 
     rows: int
-    pieces: list[Piece]
+    chunks: list[Chunk]
     faults: list[Fault]
     """In the order of rows; `Fault.row` is the index in the batch."""
     texts: list[Callable[[], str]]
     """The row of each fault as JSON text, made when it is asked for: it may be much longer."""
     passed_over: int = 0
     """Rows that were not read, as they are known to say what is on record."""
-    _multiple: dict[bytes, list[tuple[Piece, int]]] | None = field(default=None, init=False)
+    _multiple: dict[bytes, list[tuple[Chunk, int]]] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         """The number of records, with those that share an identity."""
-        return sum(map(len, self.pieces))
+        return sum(map(len, self.chunks))
 
     @property
-    def multiple(self) -> Mapping[bytes, Sequence[tuple[Piece, int]]]:
+    def multiple(self) -> Mapping[bytes, Sequence[tuple[Chunk, int]]]:
         """Where the records are whose identity the batch has more than once."""
         if self._multiple is None:
             self._multiple = self._find_multiple()
@@ -108,33 +108,33 @@ class Records:
         """The number of distinct records."""
         return len(self) - sum(len(places) - 1 for places in self.multiple.values())
 
-    def _find_multiple(self) -> dict[bytes, list[tuple[Piece, int]]]:
+    def _find_multiple(self) -> dict[bytes, list[tuple[Chunk, int]]]:
         seen: set[bytes] = set()
-        for piece in self.pieces:
-            seen.update(piece.ids)
+        for chunk in self.chunks:
+            seen.update(chunk.ids)
         if len(seen) == len(self):
             return {}
-        found: dict[bytes, list[tuple[Piece, int]]] = defaultdict(list)
-        for piece in self.pieces:
-            for index, id_ in enumerate(piece.ids):
-                found[id_].append((piece, index))
+        found: dict[bytes, list[tuple[Chunk, int]]] = defaultdict(list)
+        for chunk in self.chunks:
+            for index, id_ in enumerate(chunk.ids):
+                found[id_].append((chunk, index))
         return {id_: places for id_, places in found.items() if len(places) > 1}
 
     @property
     def groups(self) -> dict[bytes, list[Document]]:
         """All documents by identity, in the order of rows."""
         found: dict[bytes, list[Document]] = {}
-        for piece in self.pieces:
-            for document in piece.documents(range(len(piece))):
+        for chunk in self.chunks:
+            for document in chunk.documents(range(len(chunk))):
                 found.setdefault(document["_id"], []).append(document)
         return found
 
     def documents_of(self, ids: AbstractSet[bytes]) -> dict[bytes, list[Document]]:
         """The documents of some identities, as far as the batch has them."""
         found: dict[bytes, list[Document]] = {}
-        for piece in self.pieces:
-            indexes = [index for index, id_ in enumerate(piece.ids) if id_ in ids]
-            for document in piece.documents(indexes):
+        for chunk in self.chunks:
+            indexes = [index for index, id_ in enumerate(chunk.ids) if id_ in ids]
+            for document in chunk.documents(indexes):
                 found.setdefault(document["_id"], []).append(document)
         return found
 
@@ -146,7 +146,7 @@ def incoming(
     origin: Document,
     first_row: int,
     judged_at: datetime,
-    seen: Callable[[Piece], None] = lambda _piece: None,
+    seen: Callable[[Chunk], None] = lambda _piece: None,
     known: AbstractSet[str] = frozenset(),
 ) -> Records:
     """The records of a raw batch, and the faults of its other rows.
@@ -157,7 +157,7 @@ def incoming(
         origin: the fields that every document of the batch shares.
         first_row: the number of its first row in its file or page.
         judged_at: the time against which "too far ahead" is judged.
-        seen: is told of each piece as soon as it is there.
+        seen: is told of each chunk as soon as it is there.
         known: lines that are not to be read; see `load.reading.read`.
 
     Raises:
@@ -197,27 +197,27 @@ def _incoming(
     origin: Document,
     first_row: int,
     judged_at: datetime,
-    seen: Callable[[Piece], None],
+    seen: Callable[[Chunk], None],
     known: AbstractSet[str],
 ) -> Records:
     rows = passed_over = 0
-    pieces: list[Piece] = []
+    chunks: list[Chunk] = []
     faults: list[Fault] = []
     texts: list[Callable[[], str]] = []
-    for reading in read(raw, payload, PIECE, known):
+    for reading in read(raw, payload, CHUNK_ROWS, known):
         observations, found = validate(reading.table, now=judged_at)
         numbers = _chosen(reading.places, observations.places, first_row + rows)
-        piece = Piece(observations, numbers, origin)
-        if len(piece):
-            pieces.append(piece)
-            seen(piece)
+        chunk = Chunk(observations, numbers, origin)
+        if len(chunk):
+            chunks.append(chunk)
+            seen(chunk)
         judged = [Fault(reading.places[f.row], f.code, f.field, f.message) for f in found]
         for fault in sorted([*reading.faults, *judged], key=lambda fault: fault.row):
             faults.append(Fault(rows + fault.row, fault.code, fault.field, fault.message))
             texts.append(partial(reading.text, fault.row))
         rows += reading.rows
         passed_over += reading.passed_over
-    return Records(rows, pieces, faults, texts, passed_over)
+    return Records(rows, chunks, faults, texts, passed_over)
 
 
 def _chosen(places: Sequence[int], indexes: Sequence[int], added: int) -> Sequence[int]:

@@ -14,17 +14,17 @@ from marketdata import clock
 from marketdata.errors import ConservationBroken, FileRefused, StateConflict
 from marketdata.load import writing
 from marketdata.load.context import NORMALISER_VERSION, context_of
-from marketdata.load.former import Former
-from marketdata.load.incoming import PIECE, Records, incoming
+from marketdata.load.incoming import CHUNK_ROWS, Records, incoming
+from marketdata.load.previous_version import PreviousVersion
 from marketdata.load.raw import Payload, digest_of, pack_csv, unpack
 from marketdata.objects import ObjectReader, ObjectVersion
 from marketdata.schema.record import Fault
-from marketdata.store import batches as checkpoints
-from marketdata.store import known_content, quarantine, records, runs
-from marketdata.store.batches import BatchKey, Counts
+from marketdata.store import latest_prices, market_data, quarantine, runs
+from marketdata.store.batches import known_content, late_arrivals, queue
+from marketdata.store.batches.batch import BatchKey, Counts
 from marketdata.store.connection import Document, Store
 from marketdata.store.deadline import Threads
-from marketdata.store.raw import find_raw, get_raw, save_raw
+from marketdata.store.raw_batches import find_raw, get_raw, save_raw
 
 _MAX_ROW_CHARACTERS = 1_000_000
 """A row of more than this is quarantined with its head; MongoDB could not hold it whole twice."""
@@ -79,23 +79,23 @@ def load_within(
         TransientError: MongoDB is out of reach; the batch may be tried again.
         TerminalError: the batch can't be loaded; it is marked as failed with the reason.
     """
-    batch = checkpoints.begin(store, key)
+    batch = queue.begin(store, key)
     if batch is None:
-        return Loading(checkpoints.counts_of(store, key), again=False)
+        return Loading(queue.counts_of(store, key), again=False)
     attempt = batch["attempts"]
     try:
         if known := _known_content(store, batch):
             counts = _counts_of_known(batch, known)
             if counts.quarantined:
                 quarantine.put_again(store, known["raw_id"], batch)
-            if checkpoints.finish_unread(store, key, attempt, counts, _as_known(known)):
+            if queue.finish_unread(store, key, attempt, counts, _as_known(known)):
                 return Loading(counts, again=False)
         return _Load(store, key, batch).run(objects, remaining_seconds)
     except StateConflict:
         # A later attempt closes the batch; what this one has written it finds and counts.
-        return Loading(checkpoints.counts_of(store, key), again=False)
+        return Loading(queue.counts_of(store, key), again=False)
     except Exception as error:
-        checkpoints.fail(store, key, attempt, error)
+        queue.fail(store, key, attempt, error)
         raise
 
 
@@ -132,13 +132,13 @@ class _Load:
             newest: dict[bytes, Document] = {}
             for part in writing.parts(found, lookups.known, done):
                 if part.first > done and remaining_seconds() < _RESERVE_SECONDS:
-                    records.raise_latest(store, list(newest.values()))
+                    latest_prices.raise_latest(store, list(newest.values()))
                     cut = _cut(found)
                     return self._pause(counts, {"cut": cut, "pieces": part.first, "plain": plain})
                 written = _write_part(store, batch, part, counts, _memory(store, batch))
-                records.newest_of(written.current, newest)
+                latest_prices.newest_of(written.current, newest)
                 plain &= written.plain
-        records.raise_latest(store, list(newest.values()))
+        latest_prices.raise_latest(store, list(newest.values()))
         counts.rows_in, counts.quarantined = found.rows, len(found.faults)
         counts.duplicate = len(found) - found.identities
         counts.unchanged += found.passed_over
@@ -153,7 +153,7 @@ class _Load:
         fields = {"context": context_of(batch), "plain": plain}
         if found.passed_over:
             fields["passed_over"] = found.passed_over
-        checkpoints.finish(store, self._key, batch["attempts"], counts, fields)
+        queue.finish(store, self._key, batch["attempts"], counts, fields)
         return Loading(counts, again=False)
 
     def _read(
@@ -168,7 +168,7 @@ class _Load:
             payload,
             origin=_origin(raw, self._batch),
             first_row=self._batch["first_row"],
-            judged_at=_judged_at(self._batch),
+            judged_at=_validated_at(self._batch),
             seen=lookups.begin,
             known=known,
         )
@@ -177,7 +177,7 @@ class _Load:
         self, raw: Document, payload: bytes, lookups: writing.Lookups
     ) -> Records | None:
         """The rows that the file's former version does not have; None if all are to be read."""
-        former = Former.find(self._store, self._batch, payload)
+        former = PreviousVersion.find(self._store, self._batch, payload)
         if former is None:
             return None
         covers = former.covers()
@@ -195,23 +195,23 @@ class _Load:
     ) -> Records:
         """What is to be written, now that the batch's rows are kept for the first time."""
         store, batch = self._store, self._batch
-        if checkpoints.is_outdated(store, batch["_id"]):
+        if late_arrivals.is_stale(store, batch["_id"]):
             if found.passed_over:
                 found = self._read(raw, payload, lookups)
             else:
                 lookups.repeat()
-        for piece in found.pieces[:1]:
-            lookups.known(piece)
+        for chunk in found.chunks[:1]:
+            lookups.known(chunk)
         # The cover is noted by now: whoever begins the batch later on loads it as well. Who has
         # begun it before that may have skipped it, and then these rows are not its own.
-        checkpoints.require_attempt(store, batch["_id"], batch["attempts"])
+        queue.require_attempt(store, batch["_id"], batch["attempts"])
         return found
 
     def _cover(self, first: bytes, last: bytes) -> None:
-        checkpoints.note_cover(self._store, self._key, first, last)
+        late_arrivals.note_key_range(self._store, self._key, first, last)
 
     def _progress(self) -> tuple[Counts, int, bool]:
-        """What an earlier call has counted, how many pieces it has written, and if all plainly."""
+        """What an earlier call has counted, how many chunks it has written, and if all plainly."""
         progress = self._batch.get("progress")
         # If rows are cut otherwise by now, all of them are gone through again: what is written
         # already is found, and counted as what it was.
@@ -222,13 +222,13 @@ class _Load:
     def _pause(self, counts: Counts, reached: Document) -> Loading:
         progress = {**reached, "counts": asdict(counts)}
         name, attempt = self._batch["_id"], self._batch["attempts"]
-        checkpoints.note_progress(self._store, name, attempt, progress)
-        checkpoints.pause(self._store, name, attempt)
+        queue.note_progress(self._store, name, attempt, progress)
+        queue.pause(self._store, name, attempt)
         return Loading(counts, again=True)
 
 
-_CUT = f"{PIECE} {NORMALISER_VERSION}"
-"""What decides how all rows of a batch are cut into pieces."""
+_CUT = f"{CHUNK_ROWS} {NORMALISER_VERSION}"
+"""What decides how all rows of a batch are cut into chunks."""
 
 
 def _cut(found: Records) -> str:
@@ -249,7 +249,7 @@ def read_records(raw: Document, batch: Document, *, judged_at: datetime | None =
         unpack(raw),
         origin=_origin(raw, batch),
         first_row=batch["first_row"],
-        judged_at=judged_at or _judged_at(batch),
+        judged_at=judged_at or _validated_at(batch),
     )
 
 
@@ -276,9 +276,9 @@ def write_records(
         groups,
         counts,
         memory=_memory(store, batch) if remember else writing.Memory(),
-        later=lambda ids, known: _later_sightings(store, batch, ids, known),
+        later=lambda ids, known: _later_revisions(store, batch, ids, known),
     )
-    records.raise_latest(store, current)
+    latest_prices.raise_latest(store, current)
 
 
 def rewrite(store: Store, raw: Document, batch: Document) -> Counts:
@@ -295,13 +295,13 @@ def rewrite(store: Store, raw: Document, batch: Document) -> Counts:
             unpack(raw),
             origin=_origin(raw, batch),
             first_row=batch["first_row"],
-            judged_at=_judged_at(batch),
+            judged_at=_validated_at(batch),
             seen=lookups.begin,
         )
         for part in writing.parts(found, lookups.known):
             written = _write_part(store, batch, part, counts, writing.Memory())
-            records.newest_of(written.current, newest)
-    records.raise_latest(store, list(newest.values()))
+            latest_prices.newest_of(written.current, newest)
+    latest_prices.raise_latest(store, list(newest.values()))
     counts.rows_in, counts.quarantined = found.rows, len(found.faults)
     counts.duplicate = len(found) - found.identities
     return counts
@@ -319,7 +319,7 @@ def _write_part(
         part,
         counts,
         memory=memory,
-        later=lambda ids, known: _later_sightings(store, batch, ids, known),
+        later=lambda ids, known: _later_revisions(store, batch, ids, known),
     )
 
 
@@ -328,8 +328,8 @@ def _memory(store: Store, batch: Document) -> writing.Memory:
     return writing.Memory(
         frozenset(map(bytes, batch.get("moved", ()))),
         frozenset(map(bytes, batch.get("updated", ()))),
-        lambda moved, updated: checkpoints.note_changes(store, key, moved, updated),
-        lambda: checkpoints.noted_moved(store, batch["_id"]),
+        lambda moved, updated: late_arrivals.note_changes(store, key, moved, updated),
+        lambda: late_arrivals.noted_backdated(store, batch["_id"]),
     )
 
 
@@ -338,7 +338,7 @@ def _mine(store: Store, batch: Document) -> Callable[[Sequence[bytes]], set[byte
     if batch["attempts"] <= 1:
         return None
     noted = {bytes(id_) for name in ("moved", "updated") for id_ in batch.get(name, ())}
-    return lambda ids: records.inserted_by(store, ids, batch["_id"]) | noted.intersection(ids)
+    return lambda ids: market_data.inserted_by(store, ids, batch["_id"]) | noted.intersection(ids)
 
 
 def _origin(raw: Document, batch: Document) -> Document:
@@ -355,7 +355,7 @@ def _origin(raw: Document, batch: Document) -> Document:
     return {**origin, "inserted_by": batch["_id"]}
 
 
-def _judged_at(batch: Document) -> datetime:
+def _validated_at(batch: Document) -> datetime:
     judged_at: datetime = batch.get("judged_at") or batch["received_at"]
     return judged_at
 
@@ -454,7 +454,7 @@ def _as_known(known: Document) -> Document:
     }
 
 
-def _later_sightings(
+def _later_revisions(
     store: Store, batch: Document, ids: AbstractSet[bytes], known: AbstractSet[str]
 ) -> dict[str, dict[bytes, list[Document]] | None]:
     """What batches that were received later, yet loaded earlier, say of these records.
@@ -473,7 +473,7 @@ def _later_sightings(
         those whose rows are not to be had.
     """
     found: dict[str, dict[bytes, list[Document]] | None] = {}
-    for other in checkpoints.received_later(store, batch, ids):
+    for other in late_arrivals.received_later(store, batch, ids):
         # Judged by another time, as by a replay, a batch may say more than it did.
         name, raw_id = f"{other['_id']} {other.get('judged_at')}", other["raw_id"]
         if name in known:
@@ -481,7 +481,7 @@ def _later_sightings(
         if other["state"] != "loaded":
             # Before its rows are read: if they are not there yet, it is to look again, and if they
             # are, they have to stay its own.
-            raw_id = checkpoints.note_outdated(store, other["_id"])
+            raw_id = late_arrivals.mark_stale(store, other["_id"])
         raw = raw_id and find_raw(store, raw_id)
         found[name] = read_records(raw, other).documents_of(ids) if raw else None
     return found

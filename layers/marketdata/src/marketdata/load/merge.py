@@ -1,7 +1,7 @@
-"""One winner, whatever the order: how the sightings of one identity become one record.
+"""One winner, whatever the order: how the revisions of one identity become one record.
 
 A sighting is what one row said of an identity, with where it came from. Precedence orders
-sightings: received at, then object version, then row. The highest is current; the others are
+revisions: received at, then object version, then row. The highest is current; the others are
 history, oldest first; neighbours that say the same are one sighting, the first of them.
 """
 
@@ -20,7 +20,7 @@ _IDENTITY_FIELDS = ("_id", "asset_id", "timestamp", "source", "dataset", "interv
 
 
 def precedence(sighting: Document) -> tuple[object, str, int, str]:
-    """What orders the sightings of one identity.
+    """What orders the revisions of one identity.
 
     The raw batch comes last: two pages can arrive within one millisecond, and the order in
     which their batches are loaded must not decide.
@@ -34,26 +34,26 @@ def precedence(sighting: Document) -> tuple[object, str, int, str]:
 
 
 def same_values(a: Document, b: Document) -> bool:
-    """Whether two sightings say the same."""
+    """Whether two revisions say the same."""
     return all(a.get(field) == b.get(field) for field in VALUE_FIELDS)
 
 
 def same_row(a: Document, b: Document) -> bool:
-    """Whether two sightings are the same row of the same receipt.
+    """Whether two revisions are the same row of the same receipt.
 
     Content that comes again unchanged is the same raw batch, received by another run.
     """
     return all(a[field] == b[field] for field in ("raw_id", "row", "run_id"))
 
 
-def sightings(document: Document) -> list[Document]:
-    """A record taken apart into its sightings, oldest first."""
+def revisions(document: Document) -> list[Document]:
+    """A record taken apart into its revisions, oldest first."""
     return [*document.get("history", ()), _part(document)]
 
 
 def same_story(a: Document, b: Document) -> bool:
     """Whether two states of a record say the same, now and in their history."""
-    mine, other = sightings(a), sightings(b)
+    mine, other = revisions(a), revisions(b)
     return len(mine) == len(other) and all(map(same_values, mine, other))
 
 
@@ -63,7 +63,7 @@ def merge(documents: Iterable[Document]) -> Document:
     The result does not depend on the order given.
     """
     documents = list(documents)
-    found = sorted((s for d in documents for s in sightings(d)), key=precedence)
+    found = sorted((s for d in documents for s in revisions(d)), key=precedence)
     line: list[Document] = []
     for sighting in found:
         if not line or not same_values(line[-1], sighting):

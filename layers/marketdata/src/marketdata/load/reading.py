@@ -66,7 +66,7 @@ def _json_rows(source: type[ApiSource], rows: Sequence[Any]) -> Reading:
                 Fault(index, "not_an_object", "", f"A row must be an object, not {row!r:.80}")
             )
             continue
-        candidates.append(source.candidate(row) | {"source": source.name, "dataset": ""})
+        candidates.append(source.map_row(row) | {"source": source.name, "dataset": ""})
         places.append(index)
     table = table_of(candidates)
     return Reading(len(rows), table, places, faults, lambda index: json.dumps(rows[index]))

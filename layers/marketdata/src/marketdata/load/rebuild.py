@@ -32,12 +32,12 @@ from pymongo.collection import Collection
 from marketdata.errors import MarketDataError, StateConflict, TerminalError
 from marketdata.load import loader, merge
 from marketdata.schema.record import VALUE_FIELDS
-from marketdata.store import quarantine, records, retention
-from marketdata.store.batches import UNFINISHED, Counts
+from marketdata.store import latest_prices, market_data, quarantine, retention
+from marketdata.store.batches.batch import UNFINISHED, Counts
 from marketdata.store.command_line import read_place
 from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.deadline import Threads
-from marketdata.store.raw import find_raw
+from marketdata.store.raw_batches import find_raw
 from marketdata.store.server_time import server_clock
 
 MARK = "rebuild"
@@ -470,28 +470,28 @@ class _Rebuild:
         """Bring into the new records what the live ones have from elsewhere."""
         if not ids:
             return
-        live = records.find_existing(self._store, ids)
-        new = records.find_existing(self._beside, ids)
+        live = market_data.find_existing(self._store, ids)
+        new = market_data.find_existing(self._beside, ids)
         kept = [self._merged(document, new.get(id_)) for id_, document in live.items()]
         self._beside.market_data.bulk_write(
             [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in kept],
             ordered=False,
         )
-        records.raise_latest(self._beside, kept)
+        latest_prices.raise_latest(self._beside, kept)
         self._report.kept += len(kept)
 
     def _merged(self, live: Document, new: Document | None) -> Document:
         changing = {*VALUE_FIELDS, *merge.ORIGIN_FIELDS, "history"}
         identity = {name: value for name, value in live.items() if name not in changing}
-        line = merge.sightings(new) if new else []
+        line = merge.revisions(new) if new else []
         parts = []
-        for sighting in merge.sightings(live):
+        for sighting in merge.revisions(live):
             if not self._covers(sighting):
                 parts.append({**identity, **sighting})
             elif values := _repeated(line, sighting):
                 parts.append({**identity, **values, **_origin(sighting)})
         merged = merge.merge([*parts, *([new] if new else [])])
-        if merge.sightings(merged) == merge.sightings(live):
+        if merge.revisions(merged) == merge.revisions(live):
             return live
         return {**merged, "inserted_by": live["inserted_by"]}
 
@@ -514,7 +514,7 @@ class _Rebuild:
                 self._replace_latest(kept)
             for some in batched(new.find({}), _TOGETHER, strict=False):
                 ids = [document["record_id"] for document in some]
-                found = records.find_existing(self._beside, ids)
+                found = market_data.find_existing(self._beside, ids)
                 self._replace_latest(
                     [
                         made
@@ -624,7 +624,7 @@ def _signature(batch: Document) -> _Signature:
 
 
 def _place(batch: Document) -> tuple[datetime, str, int, str]:
-    """The order of receipt, as sightings have it."""
+    """The order of receipt, as revisions have it."""
     version = (batch.get("object") or {}).get("version_id", "")
     return batch["received_at"], version, batch["first_row"], batch["raw_id"]
 

@@ -27,10 +27,10 @@ from marketdata.errors import StateConflict, TerminalError
 from marketdata.load import loader
 from marketdata.schema.record import MAX_AHEAD, Fault
 from marketdata.store import quarantine
-from marketdata.store.batches import Counts
+from marketdata.store.batches.batch import Counts
 from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.quarantine import Selection
-from marketdata.store.raw import find_raw
+from marketdata.store.raw_batches import find_raw
 from marketdata.store.server_time import server_clock
 
 MAX_ROWS = 1_000

@@ -1,7 +1,7 @@
 """Writing the records of a batch: new ones in bulk, changed ones one by one, known ones not at all.
 
 Most batches are either new or known as a whole, and both are settled in bulk: one look-up of
-what the database has, one unordered insert of the rest, a piece at a time. Pieces are looked up
+what the database has, one unordered insert of the rest, a chunk at a time. Pieces are looked up
 by threads of their own while the next ones are validated, and written by two, so that MongoDB
 works on one while another is prepared; the driver lets go of the interpreter while it waits.
 Whatever is not simply new or simply known - other values, a row that came twice, another loader
@@ -22,26 +22,26 @@ from types import TracebackType
 from typing import Self
 
 from marketdata.load import merge
-from marketdata.load.incoming import Piece, Records
-from marketdata.store import records
-from marketdata.store.batches import Counts
+from marketdata.load.incoming import Chunk, Records
+from marketdata.store import market_data
+from marketdata.store.batches.batch import Counts
 from marketdata.store.connection import Document, Store
 from marketdata.store.deadline import Threads
-from marketdata.store.records import Known
+from marketdata.store.market_data import Known
 
-CHUNK = 2_500
+INSERTED_TOGETHER = 2_500
 """Records inserted together: large enough to hide the round trip, small enough to overlap."""
 
 WRITTEN_TOGETHER = 5_000
-"""Records of a part, so that two chunks are under way at once."""
+"""Records of a part, so that two slices are under way at once."""
 
 MERGED_TOGETHER = 5_000
 """Records merged together; each is in memory twice."""
 
 _THREADS = 2
 
-type Places = Mapping[bytes, Sequence[tuple[Piece, int]]]
-"""Where the records of some identities are: in which piece, at which index."""
+type Places = Mapping[bytes, Sequence[tuple[Chunk, int]]]
+"""Where the records of some identities are: in which chunk, at which index."""
 type Groups = Mapping[bytes, Sequence[Document]]
 type Later = Callable[[AbstractSet[bytes], AbstractSet[str]], Mapping[str, Groups | None]]
 """Tells what batches that were received later say of some records, but for those named.
@@ -63,7 +63,7 @@ class Memory:
     moved: AbstractSet[bytes] = frozenset()
     updated: AbstractSet[bytes] = frozenset()
     note: Callable[[Sequence[bytes], Sequence[bytes]], None] = lambda _moved, _updated: None
-    noted_moved: Callable[[], AbstractSet[bytes]] = frozenset
+    noted_backdated: Callable[[], AbstractSet[bytes]] = frozenset
     """What is noted as moved by now: another attempt at the batch may be at work as well."""
 
 
@@ -82,8 +82,8 @@ class Part:
     """Some of a batch's records, to be written together."""
 
     first: int
-    """The number of its first piece in the batch."""
-    inserting: Sequence[tuple[Piece, Sequence[int]]] = ()
+    """The number of its first chunk in the batch."""
+    inserting: Sequence[tuple[Chunk, Sequence[int]]] = ()
     """Those that are not known, as far as one can tell."""
     merging: Places = field(default_factory=dict)
     """Those that need merging."""
@@ -135,13 +135,13 @@ class Lookups:
         self._mine = mine
         self._covering = covering
         self._pool = Threads(_THREADS)
-        self._found: dict[Piece, Future[Known]] = {}
+        self._found: dict[Chunk, Future[Known]] = {}
         self._lock = Lock()
         self._span: list[bytes] = []
         self._covered: list[bytes] = []
 
     def __enter__(self) -> Self:
-        """Nothing happens before the first piece."""
+        """Nothing happens before the first chunk."""
         return self
 
     def __exit__(
@@ -153,19 +153,19 @@ class Lookups:
         """Wait for what is under way."""
         self._pool.shutdown(cancel_futures=True)
 
-    def begin(self, piece: Piece) -> None:
-        """Start looking up a piece."""
-        self._span = _span([*self._span, *piece.ids])
-        self._found[piece] = self._pool.submit(self._look_up, piece)
+    def begin(self, chunk: Chunk) -> None:
+        """Start looking up a chunk."""
+        self._span = _span([*self._span, *chunk.ids])
+        self._found[chunk] = self._pool.submit(self._look_up, chunk)
 
     def repeat(self) -> None:
-        """Look up all pieces again."""
-        for piece in self._found:
-            self._found[piece] = self._pool.submit(self._look_up, piece)
+        """Look up all chunks again."""
+        for chunk in self._found:
+            self._found[chunk] = self._pool.submit(self._look_up, chunk)
 
-    def known(self, piece: Piece) -> Known:
-        """Which records of a piece are known."""
-        return self._found[piece].result()
+    def known(self, chunk: Chunk) -> Known:
+        """Which records of a chunk are known."""
+        return self._found[chunk].result()
 
     def _cover(self, needed: list[bytes]) -> None:
         """Note what is looked up, with all that is about to be."""
@@ -175,10 +175,10 @@ class Lookups:
                 self._covering(span[0], span[-1])
                 self._covered = span
 
-    def _look_up(self, piece: Piece) -> Known:
-        ids = piece.ids
+    def _look_up(self, chunk: Chunk) -> Known:
+        ids = chunk.ids
         self._cover(_span(ids))
-        known = records.known(self._store, ids, piece.digests, self._received_at)
+        known = market_data.known(self._store, ids, chunk.digests, self._received_at)
         if self._mine is None:
             return known
         mine = self._mine(ids)
@@ -190,23 +190,23 @@ def _span(ids: Sequence[bytes]) -> list[bytes]:
     return [min(ids), max(ids)]
 
 
-def parts(incoming: Records, known: Callable[[Piece], Known], first: int = 0) -> Iterator[Part]:
-    """The records of a batch in parts of whole pieces, in their order.
+def parts(incoming: Records, known: Callable[[Chunk], Known], first: int = 0) -> Iterator[Part]:
+    """The records of a batch in parts of whole chunks, in their order.
 
-    First those whose identity the batch has once, then the others, as if they were one piece
+    First those whose identity the batch has once, then the others, as if they were one chunk
     more. Pieces of which little is to be written share a part, as each costs several trips.
 
     Args:
         incoming: the records.
-        known: which of a piece are known.
-        first: the number of the piece to begin with.
+        known: which of a chunk are known.
+        first: the number of the chunk to begin with.
     """
     multiple = incoming.multiple
-    count = len(incoming.pieces)
+    count = len(incoming.chunks)
     whole: Part | None = None
     for number in range(first, count):
-        piece = incoming.pieces[number]
-        part = _part(number, piece, known(piece), multiple)
+        chunk = incoming.chunks[number]
+        part = _part(number, chunk, known(chunk), multiple)
         if whole is not None and whole.size and whole.size + part.size > WRITTEN_TOGETHER:
             yield whole
             whole = None
@@ -217,24 +217,24 @@ def parts(incoming: Records, known: Callable[[Piece], Known], first: int = 0) ->
         yield Part(count, merging=multiple)
 
 
-def _part(number: int, piece: Piece, known: Known, multiple: Places) -> Part:
-    count = len(piece)
+def _part(number: int, chunk: Chunk, known: Known, multiple: Places) -> Part:
+    count = len(chunk)
     if not (known.same or known.other or multiple):
-        return Part(number, [(piece, range(count))])
+        return Part(number, [(chunk, range(count))])
     if len(known.same) + len(known.other) == count and not multiple:
         inserting = []
-        others = [i for i, id_ in enumerate(piece.ids) if id_ in known.other] if known.other else []
+        others = [i for i, id_ in enumerate(chunk.ids) if id_ in known.other] if known.other else []
     else:
-        once = [i for i, id_ in enumerate(piece.ids) if id_ not in multiple]
+        once = [i for i, id_ in enumerate(chunk.ids) if id_ not in multiple]
         count = len(once)
-        others = [i for i in once if piece.ids[i] in known.other]
+        others = [i for i in once if chunk.ids[i] in known.other]
         inserting = [
-            i for i in once if piece.ids[i] not in known.same and piece.ids[i] not in known.other
+            i for i in once if chunk.ids[i] not in known.same and chunk.ids[i] not in known.other
         ]
     return Part(
         number,
-        [(piece, inserting)] if inserting else [],
-        {piece.ids[i]: [(piece, i)] for i in others},
+        [(chunk, inserting)] if inserting else [],
+        {chunk.ids[i]: [(chunk, i)] for i in others},
         # An earlier sighting of the same values stays as it is: the neighbours in its line say
         # the same.
         count - len(inserting) - len(others),
@@ -299,37 +299,37 @@ def _together(many: Iterable[Groups]) -> Groups:
 
 
 def _insert(store: Store, part: Part) -> Iterator[tuple[list[Document], Places]]:
-    """Insert what is not known; of each chunk what was inserted, and where the rest is."""
+    """Insert what is not known; of each some what was inserted, and where the rest is."""
 
-    def insert(piece: Piece, indexes: Sequence[int]) -> tuple[list[Document], Places]:
-        documents = piece.documents(indexes)
-        taken = records.insert_new(store, documents)
+    def insert(chunk: Chunk, indexes: Sequence[int]) -> tuple[list[Document], Places]:
+        documents = chunk.documents(indexes)
+        taken = market_data.insert_new(store, documents)
         if not taken:
             return documents, {}
-        places = {piece.ids[i]: [(piece, i)] for i in indexes if piece.ids[i] in taken}
+        places = {chunk.ids[i]: [(chunk, i)] for i in indexes if chunk.ids[i] in taken}
         return [d for d in documents if d["_id"] not in taken], places
 
-    chunks = [
-        (piece, chunk)
-        for piece, indexes in part.inserting
-        for chunk in batched(indexes, CHUNK, strict=False)
+    slices = [
+        (chunk, some)
+        for chunk, indexes in part.inserting
+        for some in batched(indexes, INSERTED_TOGETHER, strict=False)
     ]
-    if len(chunks) <= 1:
-        yield from (insert(*chunk) for chunk in chunks)
+    if len(slices) <= 1:
+        yield from (insert(*some) for some in slices)
         return
     with Threads(_THREADS) as pool:
-        yield from pool.map(lambda chunk: insert(*chunk), chunks)
+        yield from pool.map(lambda some: insert(*some), slices)
 
 
 def _documents(places: Places) -> dict[bytes, list[Document]]:
     """The documents at these places by identity, in the order of rows."""
-    by_piece: dict[Piece, list[int]] = {}
+    by_piece: dict[Chunk, list[int]] = {}
     for found in places.values():
-        for piece, index in found:
-            by_piece.setdefault(piece, []).append(index)
+        for chunk, index in found:
+            by_piece.setdefault(chunk, []).append(index)
     documents: dict[bytes, list[Document]] = {}
-    for piece, indexes in by_piece.items():
-        for document in piece.documents(indexes):
+    for chunk, indexes in by_piece.items():
+        for document in chunk.documents(indexes):
             documents.setdefault(document["_id"], []).append(document)
     return {id_: sorted(group, key=merge.precedence) for id_, group in documents.items()}
 
@@ -351,22 +351,22 @@ def _settle(
     changed: set[bytes] = set()
     open_ids = list(groups)
     while open_ids:
-        existing = records.find_existing(store, open_ids)
+        existing = market_data.find_existing(store, open_ids)
         new = [_first(groups[id_]) for id_ in open_ids if id_ not in existing]
-        taken = records.insert_new(store, new)
+        taken = market_data.insert_new(store, new)
         inserted = [document for document in new if document["_id"] not in taken]
         counts.inserted += len(inserted)
         current += inserted
 
         replacements = []
         # Read after the records: whatever another attempt has written, it had noted before.
-        noted_moved = cache(memory.noted_moved)
+        noted_backdated = cache(memory.noted_backdated)
         for id_, old in existing.items():
             merged = merge.merge([old, *groups[id_]])
-            # Who inserted it stays: the order of sightings need not be that of loading.
+            # Who inserted it stays: the order of revisions need not be that of loading.
             merged["inserted_by"] = old["inserted_by"]
             if _same_line(old, merged):
-                _count_known(counts, old, groups[id_][0], memory, noted_moved)
+                _count_known(counts, old, groups[id_][0], memory, noted_backdated)
                 current.append(old)
                 if id_ in noted or _is_in_between(old, groups[id_]):
                     # Whoever wrote it, an attempt that died for one, may not have got to ask.
@@ -377,7 +377,7 @@ def _settle(
         if replacements:
             updated = {bytes(o["_id"]) for o, _ in replacements} - moved
             memory.note(sorted(moved - memory.moved), sorted(updated - memory.updated))
-        lost = set(records.replace_if_unchanged(store, replacements))
+        lost = set(market_data.replace_if_unchanged(store, replacements))
         for old, merged in replacements:
             id_ = bytes(old["_id"])
             # One that counts as lost may have been written, and replaced by somebody else since.
@@ -403,13 +403,13 @@ def _first(documents: Sequence[Document]) -> Document:
 def _is_in_between(document: Document, mine: Sequence[Document]) -> bool:
     """Whether one of these rows is a sighting of a record that has several."""
     return "history" in document and any(
-        merge.same_row(sighting, row) for sighting in merge.sightings(document) for row in mine
+        merge.same_row(sighting, row) for sighting in merge.revisions(document) for row in mine
     )
 
 
 def _same_line(a: Document, b: Document) -> bool:
-    """Whether two states of a record have the same sightings."""
-    mine, other = merge.sightings(a), merge.sightings(b)
+    """Whether two states of a record have the same revisions."""
+    mine, other = merge.revisions(a), merge.revisions(b)
     return merge.same_story(a, b) and all(map(merge.same_row, mine, other))
 
 
@@ -418,7 +418,7 @@ def _count_known(
     existing: Document,
     mine: Document,
     memory: Memory,
-    noted_moved: Callable[[], AbstractSet[bytes]],
+    noted_backdated: Callable[[], AbstractSet[bytes]],
 ) -> None:
     """Count an identity whose record needs no change.
 
@@ -433,9 +433,9 @@ def _count_known(
         counts.updated += 1
     elif any(
         sighting["raw_id"] == mine["raw_id"] and sighting["run_id"] == mine["run_id"]
-        for sighting in merge.sightings(existing)
+        for sighting in merge.revisions(existing)
     ):
-        if mine["_id"] in noted_moved():
+        if mine["_id"] in noted_backdated():
             counts.unchanged += 1
         else:
             counts.updated += 1

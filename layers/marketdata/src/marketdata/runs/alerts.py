@@ -14,8 +14,8 @@ from marketdata.errors import TerminalError, TransientError
 from marketdata.logs import make_logger
 from marketdata.settings import Settings
 from marketdata.store import alerts
-from marketdata.store import batches as checkpoints
-from marketdata.store.batches import Parked
+from marketdata.store.batches import reclaiming
+from marketdata.store.batches.reclaiming import DeadLettered
 from marketdata.store.connection import Document, Store
 
 _LOG = make_logger()
@@ -108,7 +108,7 @@ def review(store: Store, after: int) -> None:
         consecutive, alerted = failures["consecutive"], failures.get("alerted")
         series = f"failing/{source}/{failures.get('first_run_id')}"
         if alerted is not None and (consecutive == 0 or alerted != series):
-            recovered = _recovered(source, checkpoints.parked_by_source(store).get(source))
+            recovered = _recovered(source, reclaiming.dead_lettered_by_source(store).get(source))
             alerts.put(store, alerted.replace("failing/", "recovered/", 1), recovered)
             alerts.set_alerted(store, source, alerted, None)
             alerted = None
@@ -133,7 +133,7 @@ def _failing(source: str, failures: Failures) -> NewAlert:
     }
 
 
-def _recovered(source: str, parked: Parked | None) -> NewAlert:
+def _recovered(source: str, parked: DeadLettered | None) -> NewAlert:
     subject = f"{source} works again"
     text = f"The source {source}, which had failed several times in a row, works again."
     if parked is not None:

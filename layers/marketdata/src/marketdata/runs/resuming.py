@@ -14,10 +14,10 @@ from pydantic import Field
 
 from marketdata import clock
 from marketdata.errors import NotFound, StateConflict
-from marketdata.runs.triggers import Asked
+from marketdata.runs.triggers import RunRequest
 from marketdata.settings import Settings
-from marketdata.store import batches as checkpoints
-from marketdata.store import leases, objects, runs
+from marketdata.store import leases, objects, run_inputs, runs
+from marketdata.store.batches import batch, queue, reclaiming
 from marketdata.store.connection import Document, Store
 
 CSV = "csv"
@@ -34,7 +34,7 @@ _WHOLE = ("extracted", "skipped")
 class ResumptionSettings(Settings):
     """How often what fails is tried again by later runs."""
 
-    batch_max_resumptions: int = Field(default=checkpoints.MAX_RESUMPTIONS, ge=0, le=1_000)
+    batch_max_resumptions: int = Field(default=batch.MAX_RESUMPTIONS, ge=0, le=1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def check_sources(asked: Collection[str], known: Collection[str], what: str) -> 
         )
 
 
-def leftovers(store: Store, asked: Asked) -> Leftovers:
+def leftovers(store: Store, asked: RunRequest) -> Leftovers:
     """What the run to be resumed has left, of the sources that are asked for.
 
     Raises:
@@ -91,7 +91,7 @@ def leftovers(store: Store, asked: Asked) -> Leftovers:
             return Leftovers({}, last)
         if asked.retry:
             _release(store, run_ids, input_id)
-        parked += checkpoints.parked(store, run_ids, input_id)
+        parked += reclaiming.parked(store, run_ids, input_id)
         if note["source"] == CSV and not asked.retry and objects.refused(store, input_id):
             given_up.append(input_id)
         elif not _whole(store, run_ids, input_id, note):
@@ -125,7 +125,7 @@ def _never_began(note: Document) -> bool:
 
 
 def _release(store: Store, run_ids: Sequence[str], input_id: str) -> None:
-    freed = checkpoints.unpark(store, run_ids, input_id)
+    freed = reclaiming.requeue_dead_lettered(store, run_ids, input_id)
     if leases.is_object(input_id):
         # One that is done is left so, unless batches of it were given up.
         objects.release(store, input_id, run_ids[-1], done=freed > 0)
@@ -138,7 +138,7 @@ def _whole(store: Store, run_ids: Sequence[str], input_id: str, note: Document) 
     if _never_began(note):
         return False
     done = note["status"] in _WHOLE and not note.get("error")
-    return done and not checkpoints.any_unfinished(store, run_ids, input_id)
+    return done and not reclaiming.any_unfinished(store, run_ids, input_id)
 
 
 def _resuming(note: Document, former: str) -> Document:
@@ -172,21 +172,21 @@ def acquire(store: Store, run_id: str, input_id: str, note: Document) -> None:
         stopped, died = _stopped(store, input_id, former)
         position = _position(store, run_id, input_id, stopped)
         # Before anything is taken over: batches and the place they were cut at belong together.
-        runs.set_input(store, run_id, input_id, position)
+        run_inputs.set_input(store, run_id, input_id, position)
         former = stopped["_id"]
         for earlier in (*died, former):
-            runs.note_resumed_by(store, earlier, input_id, run_id)
+            run_inputs.note_resumed_by(store, earlier, input_id, run_id)
         fields |= position
-    taken = checkpoints.take_over(store, input_id, run_id)
+    taken = reclaiming.reclaim_batches(store, input_id, run_id)
     if former is not None and former not in [one["run_id"] for one in taken]:
         taken.append({"run_id": former, "batches": 0})
     if taken:
         fields["resume_from"] = taken
     # What is extracted now gets the numbers after those of what was taken over.
-    fields["batches"] = checkpoints.next_number(store, run_id, input_id)
+    fields["batches"] = queue.next_number(store, run_id, input_id)
     if "progress" in fields:
         fields["progress"] = {**fields["progress"], "batches": fields["batches"]}
-    runs.set_input(store, run_id, input_id, fields)
+    run_inputs.set_input(store, run_id, input_id, fields)
 
 
 def _stopped(store: Store, input_id: str, former: str) -> tuple[Document, list[str]]:
@@ -208,11 +208,11 @@ def _position(store: Store, run_id: str, input_id: str, former: Document) -> Doc
     if leases.is_object(input_id):
         if note["status"] == "failed":
             # It is read from its beginning: what refused it may have been in any part of it.
-            checkpoints.drop_pending_from(store, input_id, former["_id"], 0)
+            queue.drop_pending_from(store, input_id, former["_id"], 0)
             return {}
         # Ranges that were cut after the last note of how far it got are cut again.
         counted = note.get("progress", {}).get("batches", 0)
-        checkpoints.drop_pending_from(store, input_id, former["_id"], counted)
+        queue.drop_pending_from(store, input_id, former["_id"], counted)
         found = {name: note[name] for name in _OF_OBJECTS if name in note}
         found["resumed_at"] = note.get("progress", {}).get("position", 0)
         mappings = {name: note[name] for name in _MAPPINGS if name in note}

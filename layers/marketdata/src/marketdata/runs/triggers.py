@@ -25,7 +25,7 @@ _UPLOAD_SOURCE = "aws.s3"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunRequest:
     """What a run on demand is asked to do; as it is, everything that the hourly one does."""
 
     sources: tuple[str, ...] | None = None
@@ -60,7 +60,7 @@ class Trigger:
     envelope: Mapping[str, Any] = field(repr=False)
     upload: ObjectVersion | None = None
     """Of an upload: the object version as the event tells of it."""
-    asked: Asked = Asked()
+    asked: RunRequest = RunRequest()
 
 
 def parse(envelope: Mapping[str, Any]) -> Trigger:
@@ -86,11 +86,11 @@ def parse(envelope: Mapping[str, Any]) -> Trigger:
     kind = {_SCHEDULE_SOURCE: "schedule", REFRESH_SOURCE: "refresh"}.get(source)
     if kind is None:
         raise InvalidInput(f"An event from {source!r} starts no run.")
-    asked = _asked(envelope.get("detail") or {}) if kind == "refresh" else Asked()
+    asked = _asked(envelope.get("detail") or {}) if kind == "refresh" else RunRequest()
     return Trigger(_run_id(time, event_id), kind, event_id, time, envelope, asked=asked)
 
 
-def _asked(detail: Any) -> Asked:
+def _asked(detail: Any) -> RunRequest:
     """What the detail of a refresh asks for; also people start executions, by hand."""
     if not isinstance(detail, Mapping) or detail.keys() - {"sources", "force", "resume", "retry"}:
         raise InvalidInput(
@@ -113,7 +113,7 @@ def _asked(detail: Any) -> Asked:
             f"`force` and `retry` as true or false; it is {detail!r}."
         )
     names = None if sources is None else tuple(dict.fromkeys(sources))
-    return Asked(names, force, resume, retry and resume is not None)
+    return RunRequest(names, force, resume, retry and resume is not None)
 
 
 def _upload(envelope: Mapping[str, Any]) -> ObjectVersion:
@@ -140,7 +140,7 @@ def _upload(envelope: Mapping[str, Any]) -> ObjectVersion:
         ) from None
 
 
-def refresh_envelope(asked: Asked | None = None) -> dict[str, Any]:
+def refresh_envelope(asked: RunRequest | None = None) -> dict[str, Any]:
     """A new envelope for a run on demand, in the very form that a rule would deliver."""
     return {
         "version": "0",

@@ -78,7 +78,7 @@ class ApiSource(ABC):
     """A public API that answers pages of rows, each page a JSON array.
 
     A subclass says which page comes first and which comes after a page of so many rows
-    (`page_after`), and what one row means in canonical terms (`candidate`).
+    (`page_after`), and what one row means in canonical terms (`map_row`).
     """
 
     name: ClassVar[str]
@@ -122,7 +122,7 @@ class ApiSource(ABC):
 
     @staticmethod
     @abstractmethod
-    def candidate(row: Mapping[str, Any]) -> dict[str, Any]:
+    def map_row(row: Mapping[str, Any]) -> dict[str, Any]:
         """One row under canonical names, without validation.
 
         What the source does not give is None. `source` and `dataset` are set by the caller.

@@ -66,7 +66,7 @@ class CoinGecko(ApiSource):
         return PageRequest(page + 1, self._url, params, self._headers)
 
     @staticmethod
-    def candidate(row: Mapping[str, Any]) -> dict[str, Any]:
+    def map_row(row: Mapping[str, Any]) -> dict[str, Any]:
         """A coin under canonical names."""
         return {
             "symbol": row.get("symbol"),

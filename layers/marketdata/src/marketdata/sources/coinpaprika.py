@@ -69,7 +69,7 @@ class CoinPaprika(ApiSource):
         return not isinstance(rank, int | float) or 0 < rank <= self._top
 
     @staticmethod
-    def candidate(row: Mapping[str, Any]) -> dict[str, Any]:
+    def map_row(row: Mapping[str, Any]) -> dict[str, Any]:
         """A coin under canonical names.
 
         A market cap of 0 is how CoinPaprika writes "unknown": it comes with a supply of 0. A

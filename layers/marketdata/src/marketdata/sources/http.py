@@ -62,7 +62,7 @@ class Action(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StatusPolicy:
     """What is done about a status, and why."""
 
     action: Action
@@ -70,50 +70,58 @@ class Verdict:
     """What it means, and what whoever runs this can do about it."""
 
 
-_REDIRECT = Verdict(Action.TERMINAL, "Set the source's URL to where it should be asked.")
+_REDIRECT = StatusPolicy(Action.TERMINAL, "Set the source's URL to where it should be asked.")
 
-VERDICTS: Mapping[int, Verdict] = {
-    200: Verdict(Action.OK),
-    304: Verdict(Action.NOT_MODIFIED),
-    400: Verdict(Action.TERMINAL, "The source does not understand the parameters; check its URL."),
-    401: Verdict(Action.TERMINAL, "The key is missing or wrong; check it in the secret."),
-    402: Verdict(Action.THROTTLED, "The plan's quota is used up; it renews itself, or upgrade."),
-    403: Verdict(
+STATUS_POLICIES: Mapping[int, StatusPolicy] = {
+    200: StatusPolicy(Action.OK),
+    304: StatusPolicy(Action.NOT_MODIFIED),
+    400: StatusPolicy(
+        Action.TERMINAL, "The source does not understand the parameters; check its URL."
+    ),
+    401: StatusPolicy(Action.TERMINAL, "The key is missing or wrong; check it in the secret."),
+    402: StatusPolicy(
+        Action.THROTTLED, "The plan's quota is used up; it renews itself, or upgrade."
+    ),
+    403: StatusPolicy(
         Action.TERMINAL,
         "The key, its plan or this address may not ask that; check the source's URL and key.",
     ),
-    404: Verdict(Action.TERMINAL, "There is nothing at this address; check the source's URL."),
-    405: Verdict(Action.TERMINAL, "The address takes no GET; check the source's URL."),
-    406: Verdict(Action.TERMINAL, "The address has no JSON; check the source's URL."),
-    408: Verdict(Action.TRANSIENT, "The source gave up waiting for the request."),
-    410: Verdict(Action.TERMINAL, "The source has withdrawn this address; look for its new one."),
-    414: Verdict(Action.TERMINAL, "The address is too long; check the source's URL."),
-    422: Verdict(Action.TERMINAL, "The source does not take the parameters; check its URL."),
-    425: Verdict(Action.TRANSIENT, "The source did not want to be asked so early."),
-    429: Verdict(Action.THROTTLED, "Too many requests; if this stays, lower the source's quota."),
-    451: Verdict(Action.TERMINAL, "The source may not answer here for legal reasons."),
-    500: Verdict(Action.TRANSIENT, "An error within the source."),
-    502: Verdict(Action.TRANSIENT, "The source's gateway did not reach it."),
-    503: Verdict(Action.TRANSIENT, "The source is overloaded or under maintenance."),
-    504: Verdict(Action.TRANSIENT, "The source's gateway waited for it in vain."),
+    404: StatusPolicy(Action.TERMINAL, "There is nothing at this address; check the source's URL."),
+    405: StatusPolicy(Action.TERMINAL, "The address takes no GET; check the source's URL."),
+    406: StatusPolicy(Action.TERMINAL, "The address has no JSON; check the source's URL."),
+    408: StatusPolicy(Action.TRANSIENT, "The source gave up waiting for the request."),
+    410: StatusPolicy(
+        Action.TERMINAL, "The source has withdrawn this address; look for its new one."
+    ),
+    414: StatusPolicy(Action.TERMINAL, "The address is too long; check the source's URL."),
+    422: StatusPolicy(Action.TERMINAL, "The source does not take the parameters; check its URL."),
+    425: StatusPolicy(Action.TRANSIENT, "The source did not want to be asked so early."),
+    429: StatusPolicy(
+        Action.THROTTLED, "Too many requests; if this stays, lower the source's quota."
+    ),
+    451: StatusPolicy(Action.TERMINAL, "The source may not answer here for legal reasons."),
+    500: StatusPolicy(Action.TRANSIENT, "An error within the source."),
+    502: StatusPolicy(Action.TRANSIENT, "The source's gateway did not reach it."),
+    503: StatusPolicy(Action.TRANSIENT, "The source is overloaded or under maintenance."),
+    504: StatusPolicy(Action.TRANSIENT, "The source's gateway waited for it in vain."),
 }
 """Statuses with a meaning of their own; `verdict` has the others, by hundreds."""
 
 
-def verdict(status: int) -> Verdict:
+def verdict(status: int) -> StatusPolicy:
     """What is done about a status (RFC 9110, section 15: an unknown one counts as its x00)."""
-    known = VERDICTS.get(status)
+    known = STATUS_POLICIES.get(status)
     if known is not None:
         return known
     match status // 100:
         case 3:
             return _REDIRECT
         case 4:
-            return Verdict(Action.TERMINAL, "Check the source's URL and key.")
+            return StatusPolicy(Action.TERMINAL, "Check the source's URL and key.")
         case 5:
-            return Verdict(Action.TRANSIENT, "A fault of the source.")
+            return StatusPolicy(Action.TRANSIENT, "A fault of the source.")
         case _:
-            return Verdict(Action.TERMINAL, "Only 200 brings a page; check the source's URL.")
+            return StatusPolicy(Action.TERMINAL, "Only 200 brings a page; check the source's URL.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,7 +464,7 @@ def _body(
 
 
 def _refusal(
-    response: requests.Response, judged: Verdict, where: str, now: datetime, head: Head
+    response: requests.Response, judged: StatusPolicy, where: str, now: datetime, head: Head
 ) -> Throttled | UpstreamUnavailable | UpstreamRefused:
     status = response.status_code
     if judged is _REDIRECT:

@@ -10,7 +10,7 @@ from pymongo.read_concern import ReadConcern
 
 from marketdata.store import retention
 from marketdata.store.connection import Document, Store, store_errors
-from marketdata.store.raw import raw_row_count
+from marketdata.store.raw_batches import raw_row_count
 from marketdata.store.server_time import server_clock
 
 

@@ -4,8 +4,8 @@ That one run at a time has an input is the promise of the index over `runs.holds
 beside the input (`sources.<name>.lease`, `objects.<id>.lease`) is what everybody else can go by:
 it tells a step of a run whether the run still has what it had when the step began. Its number
 fences what is written beside it, such as a watermark. It lasts as long as the run: until that ends,
-or has given no sign of life until its `expires_at`, which `runs.renew` sets by MongoDB's own clock,
-so that the clocks of functions do not matter.
+or has had no heartbeat until its `expires_at`, which `runs.heartbeat` sets by MongoDB's own
+clock, so that the clocks of functions do not matter.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from marketdata import clock
-from marketdata.store.batches import COUNTS, UNFINISHED
+from marketdata.store.batches.batch import COUNTS, UNFINISHED
 from marketdata.store.connection import Document, Store, store_errors
 
 _NAMESPACE_EXISTS = 48

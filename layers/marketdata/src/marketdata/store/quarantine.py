@@ -21,6 +21,7 @@ from pymongo.client_session import ClientSession
 
 from marketdata import clock
 from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.reading import MAX_TIME_MS, reading
 
 _IN_THE_ORDER_OF_HOW_MUCH_EACH_NARROWS = ("reason", "source")
 _PLACE = {"raw_id": 1, "row_number": 1, "batches": 1, "source": 1, "first_at": 1}
@@ -279,3 +280,18 @@ def take(store: Store, rows: Sequence[Document], session: ClientSession) -> bool
         return False
     store.quarantine.delete_many({"_id": {"$in": ids}}, session=session)
     return True
+
+
+def find_quarantined(
+    store: Store,
+    *,
+    limit: int,
+    run_id: str | None = None,
+    source: str | None = None,
+    reason: str | None = None,
+    after: str | None = None,
+) -> list[Document]:
+    """Rows that were set aside, by raw batch and row."""
+    selection = Selection(source, reason, run_id)
+    with reading("quarantined rows"):
+        return find(store, selection, after=after, limit=limit, max_time_ms=MAX_TIME_MS)

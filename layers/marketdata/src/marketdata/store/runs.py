@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from marketdata.errors import NotFound
@@ -22,10 +21,7 @@ LEASE = leases.LEASE
 _RENEWED_AFTER = timedelta(minutes=1)
 """A sign of life sooner than this after another one needs no write."""
 
-_ALIVE: Document = {"status": "running", "closing": {"$exists": False}}
-
-INPUT_ENDED = ("extracted", "skipped", "failed", "throttled")
-"""The states of an input whose extraction is over for its run."""
+ALIVE: Document = {"status": "running", "closing": {"$exists": False}}
 
 
 def create(store: Store, document: Document) -> Document | None:
@@ -40,7 +36,7 @@ def create(store: Store, document: Document) -> Document | None:
     made = {
         "$mergeObjects": [
             {"$literal": document},
-            {"started_at": "$$NOW", "expires_at": _after(LEASE)},
+            {"started_at": "$$NOW", "expires_at": after(LEASE)},
         ]
     }
     with store_errors(f"creating run {document['_id']}"):
@@ -63,7 +59,7 @@ def create(store: Store, document: Document) -> Document | None:
                 return None
 
 
-def holders(store: Store, input_ids: Sequence[str]) -> dict[str, str]:
+def lock_holders(store: Store, input_ids: Sequence[str]) -> dict[str, str]:
     """Which running run holds each of some inputs; those that nobody holds are not there."""
     with store_errors(f"looking who holds {', '.join(input_ids)}"):
         found = store.runs.find({"holds": {"$in": list(input_ids)}}, {"holds": 1})
@@ -106,13 +102,13 @@ def adopt(store: Store, run_id: str, execution: str) -> bool:
     """Tie a run to the execution that carries it out; False if another one does, or it ended."""
     with store_errors(f"adopting run {run_id}"):
         result = store.runs.update_one(
-            {"_id": run_id, **_ALIVE, "execution": {"$in": [None, execution]}},
-            [{"$set": {"execution": {"$literal": execution}, "expires_at": _after(LEASE)}}],
+            {"_id": run_id, **ALIVE, "execution": {"$in": [None, execution]}},
+            [{"$set": {"execution": {"$literal": execution}, "expires_at": after(LEASE)}}],
         )
     return result.matched_count == 1
 
 
-def renew(store: Store, run_id: str, *, pause_seconds: float = 0) -> bool:
+def heartbeat(store: Store, run_id: str, *, pause_seconds: float = 0) -> bool:
     """A sign of life; False if the run has ended meanwhile, or is just being ended.
 
     Args:
@@ -121,112 +117,19 @@ def renew(store: Store, run_id: str, *, pause_seconds: float = 0) -> bool:
         pause_seconds: so long no other sign can be expected.
     """
     life = LEASE + timedelta(seconds=pause_seconds)
-    enough = {"$gte": ["$expires_at", _after(life - _RENEWED_AFTER)]}
+    enough = {"$gte": ["$expires_at", after(life - _RENEWED_AFTER)]}
     with store_errors(f"renewing run {run_id}"):
         result = store.runs.update_one(
-            {"_id": run_id, **_ALIVE},
-            [{"$set": {"expires_at": {"$cond": [enough, "$expires_at", _after(life)]}}}],
+            {"_id": run_id, **ALIVE},
+            [{"$set": {"expires_at": {"$cond": [enough, "$expires_at", after(life)]}}}],
         )
     return result.matched_count == 1
-
-
-def set_input(store: Store, run_id: str, input_id: str, fields: Mapping[str, Any]) -> None:
-    """Update the run's note on one of its inputs; a run that has ended is left as it is."""
-    noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
-    longer = {"$max": ["$expires_at", _after(LEASE)]}
-    with store_errors(f"noting progress of {input_id} in run {run_id}"):
-        store.runs.update_one(
-            {"_id": run_id, **_ALIVE}, [{"$set": {"expires_at": longer, **noted}}]
-        )
-
-
-def note_error(store: Store, run_id: str, input_id: str, error: Mapping[str, Any]) -> None:
-    """Note why an input of a running run failed, unless something is noted already."""
-    place = f"inputs.{input_id}"
-    unsaid = {place: {"$exists": True}, f"{place}.error": None}
-    with store_errors(f"noting why {input_id} failed in run {run_id}"):
-        store.runs.update_one(
-            {"_id": run_id, **_ALIVE, **unsaid}, {"$set": {f"{place}.error": dict(error)}}
-        )
-
-
-def set_input_if(
-    store: Store, run_id: str, input_id: str, known: Mapping[str, Any], fields: Mapping[str, Any]
-) -> bool:
-    """Update the run's note on an input, if it is still as the caller knows it: one update.
-
-    Of two calls that extract one input at once, each so finds out when the other is further.
-
-    Args:
-        store: the database.
-        run_id: the run.
-        input_id: the input.
-        known: values that the note must have; None stands also for a field that is not there.
-        fields: what is set.
-
-    Returns:
-        False, with nothing written, if the note has other values, if the extraction is over, or
-        if the run has ended.
-    """
-    noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
-    longer = {"$max": ["$expires_at", _after(LEASE)]}
-    with store_errors(f"noting progress of {input_id} in run {run_id}"):
-        result = store.runs.update_one(
-            _as_known(run_id, input_id, known), [{"$set": {"expires_at": longer, **noted}}]
-        )
-    return result.matched_count == 1
-
-
-def claim_numbers(
-    store: Store, run_id: str, input_id: str, known: Mapping[str, Any]
-) -> tuple[int, Document] | None:
-    """Claim the next numbers of an input's batches, for as long as nobody claims them later.
-
-    Claims have numbers that grow. Whoever has one writes batches under it, and then notes how far
-    the input is by `set_input_if` with `claims` being this number: only the last one can.
-
-    Args:
-        store: the database.
-        run_id: the run.
-        input_id: the input.
-        known: as for `set_input_if`: how far the caller knows the input to be.
-
-    Returns:
-        The claim and the run's note on the input; None if another call is further, the extraction
-        is over, or the run has ended.
-    """
-    with store_errors(f"claiming numbers of batches of {input_id} in run {run_id}"):
-        found = store.runs.find_one_and_update(
-            _as_known(run_id, input_id, known),
-            {"$inc": {f"inputs.{input_id}.claims": 1}},
-            projection={f"inputs.{input_id}": 1},
-            return_document=ReturnDocument.AFTER,
-        )
-    if found is None:
-        return None
-    note: Document = found["inputs"][input_id]
-    return note["claims"], note
-
-
-def _as_known(run_id: str, input_id: str, known: Mapping[str, Any]) -> Document:
-    place = f"inputs.{input_id}"
-    same = {f"{place}.{name}": {"$eq": value} for name, value in known.items()}
-    return {"_id": run_id, **_ALIVE, f"{place}.status": {"$nin": list(INPUT_ENDED)}, **same}
 
 
 def set_fields(store: Store, run_id: str, fields: Mapping[str, Any]) -> None:
     """Set fields of a running run; one that has ended is left as it is."""
     with store_errors(f"noting progress of run {run_id}"):
-        store.runs.update_one({"_id": run_id, **_ALIVE}, {"$set": dict(fields)})
-
-
-def note_resumed_by(store: Store, run_id: str, input_id: str, by: str) -> None:
-    """Note on a run that ended that a later one goes on with the extraction of an input."""
-    with store_errors(f"noting that run {by} resumes run {run_id}"):
-        store.runs.update_one(
-            {"_id": run_id, f"inputs.{input_id}": {"$exists": True}},
-            {"$set": {f"inputs.{input_id}.resumed_by": by}},
-        )
+        store.runs.update_one({"_id": run_id, **ALIVE}, {"$set": dict(fields)})
 
 
 def begin_closing(store: Store, run_id: str) -> bool:
@@ -276,6 +179,6 @@ def running(store: Store, run_ids: list[str]) -> set[str]:
         return {run["_id"] for run in found}
 
 
-def _after(time: timedelta) -> Document:
+def after(time: timedelta) -> Document:
     """So long from now, by the server's clock."""
     return {"$add": ["$$NOW", leases.milliseconds(time)]}

@@ -18,7 +18,7 @@ from marketdata.web.settings import ControlSettings
 
 if TYPE_CHECKING:
     from marketdata.aws.s3 import Uploads
-    from marketdata.runs.lifecycle import Engine
+    from marketdata.runs.starting import WorkflowStarter
 
 ROUTERS = (refresh.router, upload_routes.router, quarantine.control_router)
 
@@ -28,7 +28,7 @@ def make_control() -> Application:
     settings = read_settings(ControlSettings)
 
     @cache
-    def engine() -> Engine:
+    def engine() -> WorkflowStarter:
         from marketdata.aws.step_functions import StepFunctions  # noqa: PLC0415 - boto3 is slow to import
 
         return StepFunctions(settings.state_machine_arn)

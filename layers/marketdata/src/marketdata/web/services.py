@@ -8,14 +8,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
 
 from marketdata.errors import SettingsError
-from marketdata.store.batches import MAX_RESUMPTIONS
+from marketdata.store.batches.batch import MAX_RESUMPTIONS
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler import Request
 
     from marketdata.aws.s3 import Uploads
     from marketdata.aws.schedule import Rule
-    from marketdata.runs.lifecycle import Engine
+    from marketdata.runs.starting import WorkflowStarter
     from marketdata.store.connection import Store
     from marketdata.web.problems import Problem
 
@@ -31,7 +31,7 @@ class Services:
     store: Callable[[], Store]
     rule: Callable[[], Rule | None] = lambda: None
     """The rule that starts runs; None when none is configured."""
-    engine: Callable[[], Engine] = _not_composed
+    engine: Callable[[], WorkflowStarter] = _not_composed
     uploads: Callable[[], Uploads] = _not_composed
     upload_max_bytes: int = 0
     sources: Sequence[str] = ()

@@ -15,9 +15,9 @@ from marketdata import clock
 from marketdata.errors import InvalidInput, NotFound
 from marketdata.schema.identity import ID_BYTES
 from marketdata.schema.record import VALUE_FIELDS
-from marketdata.store import queries
+from marketdata.store import record_queries, run_queries
 from marketdata.store.connection import Document
-from marketdata.store.queries import Position, RecordQuery
+from marketdata.store.record_queries import Position, RecordQuery
 from marketdata.web import cursor as cursors
 from marketdata.web.models.data import RECORD_ID, History, OneRecord, Records
 from marketdata.web.parameters import (
@@ -95,12 +95,14 @@ def list_data(
             description="Field and direction, as `price_usd:desc`. Without a direction that of "
             "`sort_dir` holds; without either, time descends and everything else ascends. Null "
             "counts as the lowest.",
-            json_schema_extra={"pattern": f"^(?:{'|'.join(queries.SORTABLE)})(?::(?:asc|desc))?$"},
+            json_schema_extra={
+                "pattern": f"^(?:{'|'.join(record_queries.SORTABLE)})(?::(?:asc|desc))?$"
+            },
             examples=["price_usd:desc"],
         ),
     ] = None,
     sort_by: Annotated[
-        Literal[queries.SORTABLE] | None,  # type: ignore[valid-type]
+        Literal[record_queries.SORTABLE] | None,  # type: ignore[valid-type]
         Query(description="The same by two parameters: the field. `sortBy` outweighs it."),
     ] = None,
     sort_dir: Annotated[
@@ -137,12 +139,12 @@ def list_data(
     store = services(request).store()
     skip = ((page or 1) - 1) * limit
     try:
-        found = queries.find_records(store, query, limit=limit + 1, after=after, skip=skip)
+        found = record_queries.find_records(store, query, limit=limit + 1, after=after, skip=skip)
     except InvalidInput as error:
         malformed("sortBy", error.message)
     shown = found[:limit]
     more = len(found) > limit
-    last_run = queries.last_closed_run_id(store)
+    last_run = run_queries.last_closed_run_id(store)
     return Records.model_validate(
         {
             "data": [record(document) for document in shown],
@@ -199,7 +201,7 @@ def get_history(request: Request, record_id: _RecordId) -> History:
 def _find(request: Request, record_id: str) -> Document:
     if not _ID.fullmatch(record_id):
         raise NotFound(f"There is no record {record_id[:80]!r}: an id has 40 hexadecimal digits.")
-    return queries.find_record(services(request).store(), bytes.fromhex(record_id))
+    return record_queries.find_record(services(request).store(), bytes.fromhex(record_id))
 
 
 _ID = re.compile(f"[0-9A-Fa-f]{{{2 * ID_BYTES}}}")
@@ -233,10 +235,11 @@ def _order(
     """The field and whether it descends, each None where it is not said."""
     if combined is not None:
         field, colon, said = combined.partition(":")
-        if field not in queries.SORTABLE:
+        if field not in record_queries.SORTABLE:
             malformed(
                 "sortBy",
-                f"{field[:80]!r} is no field to sort by; these are: {', '.join(queries.SORTABLE)}",
+                f"{field[:80]!r} is no field to sort by; these are: "
+                f"{', '.join(record_queries.SORTABLE)}",
             )
         if colon and said not in ("asc", "desc"):
             malformed("sortBy", f"the direction is asc or desc, not {said[:80]!r}")
@@ -267,7 +270,7 @@ def _resume(cursor: str, asked: _Asked) -> tuple[RecordQuery, Position]:
     if not (
         cursors.texts(symbols)
         and cursors.text_or_none(source)
-        and sort in queries.SORTABLE
+        and sort in record_queries.SORTABLE
         and isinstance(descending, bool)
         and _is_value(sort, value)
     ):

@@ -15,7 +15,7 @@ from marketdata import clock
 from marketdata.aws.schedule import Rule, RuleState, Timetable, timetable
 from marketdata.documents.sources import Failures
 from marketdata.errors import MarketDataError, TransientError
-from marketdata.store import alerts, queries, schedule
+from marketdata.store import alerts, reading, run_queries, schedule
 from marketdata.store.connection import Document, Store
 from marketdata.store.server_time import server_clock
 from marketdata.web.models.health import Health
@@ -102,14 +102,14 @@ def _mongodb(store: Any) -> tuple[Document, _Runs]:
     started = perf_counter()
     try:
         database: Store = store()
-        queries.ping(database, seconds=PING_SECONDS)
+        reading.ping(database, seconds=PING_SECONDS)
         milliseconds = round((perf_counter() - started) * 1000, 3)
         runs = _Runs(
             now=server_clock(database).now(),
-            last=queries.last_run(database),
-            scheduled=queries.last_run(database, trigger="schedule"),
-            success=queries.last_whole_success(database),
-            first=queries.first_run(database),
+            last=run_queries.last_run(database),
+            scheduled=run_queries.last_run(database, trigger="schedule"),
+            success=run_queries.last_whole_success(database),
+            first=run_queries.first_run(database),
             failing=[one for one in alerts.failures(database) if one[1]["consecutive"]],
         )
     except MarketDataError as error:
@@ -217,7 +217,7 @@ def _due(
         for _ in range(_EVENTS_EXCUSED):
             if due is None:
                 return None
-            if due + _GRACE >= now or not queries.run_under_way(
+            if due + _GRACE >= now or not run_queries.run_under_way(
                 store, begin=due - _GRACE, end=due + _GRACE, longest=_LONGEST_RUN
             ):
                 return due

@@ -5,9 +5,9 @@ from __future__ import annotations
 from aws_lambda_powertools.event_handler import Request
 
 from marketdata import clock
-from marketdata.store import queries
+from marketdata.store import latest_prices, run_queries
 from marketdata.store.connection import Document
-from marketdata.store.queries import LatestPosition
+from marketdata.store.latest_prices import LatestPosition
 from marketdata.web import cursor as cursors
 from marketdata.web.models.latest import Latest, SymbolList
 from marketdata.web.parameters import (
@@ -62,7 +62,9 @@ def list_latest(
         symbols, source = read_symbols(kept_symbols or None), read_text("source", kept_source)
         after = LatestPosition(last_symbol, cursors.id_bytes(last_id, _ASSET_KEY_BYTES))
     store = services(request).store()
-    found = queries.find_latest(store, limit=limit + 1, symbols=symbols, source=source, after=after)
+    found = latest_prices.find_latest(
+        store, limit=limit + 1, symbols=symbols, source=source, after=after
+    )
     shown, more = found[:limit], len(found) > limit
     next_cursor = None
     if more:
@@ -74,7 +76,7 @@ def list_latest(
         {
             "data": [record({**d, "_id": d["record_id"]}) for d in shown],
             "pagination": {"limit": limit, "next_cursor": next_cursor, "has_more": more},
-            "run_id": queries.last_closed_run_id(store),
+            "run_id": run_queries.last_closed_run_id(store),
         }
     )
 
@@ -102,7 +104,7 @@ def list_symbols(
         check_same("source", source, kept_source)
         source = read_text("source", kept_source)
     store = services(request).store()
-    found = queries.find_symbols(store, limit=limit + 1, source=source, after=after)
+    found = latest_prices.find_symbols(store, limit=limit + 1, source=source, after=after)
     shown, more = found[:limit], len(found) > limit
     return SymbolList.model_validate(
         {
@@ -115,7 +117,7 @@ def list_symbols(
                 "next_cursor": cursors.encode("symbols", source, shown[-1][0]) if more else None,
                 "has_more": more,
             },
-            "run_id": queries.last_closed_run_id(store),
+            "run_id": run_queries.last_closed_run_id(store),
         }
     )
 

@@ -12,7 +12,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from marketdata import clock
 from marketdata.errors import InvalidInput
-from marketdata.store import queries
+from marketdata.store import quarantine, run_queries
 from marketdata.store.connection import Document
 from marketdata.web import cursor as cursors
 from marketdata.web import patterns
@@ -79,14 +79,14 @@ def list_quarantine(
             check_same(name, asked[name], value)
             asked[name] = read_text(name, value)
     store = services(request).store()
-    found = queries.find_quarantined(store, limit=limit + 1, after=after, **asked)
+    found = quarantine.find_quarantined(store, limit=limit + 1, after=after, **asked)
     shown, more = found[:limit], len(found) > limit
     next_cursor = cursors.encode("quarantine", *asked.values(), shown[-1]["_id"]) if more else None
     return QuarantineList.model_validate(
         {
             "data": [_row(document) for document in shown],
             "pagination": {"limit": limit, "next_cursor": next_cursor, "has_more": more},
-            "run_id": queries.last_closed_run_id(store),
+            "run_id": run_queries.last_closed_run_id(store),
         }
     )
 

@@ -8,9 +8,9 @@ from aws_lambda_powertools.event_handler import Request
 from aws_lambda_powertools.event_handler.openapi.params import Body, Path
 
 from marketdata.errors import NotFound
-from marketdata.runs import lifecycle
-from marketdata.runs.triggers import Asked
-from marketdata.store import queries, runs
+from marketdata.runs import starting
+from marketdata.runs.triggers import RunRequest
+from marketdata.store import counts, runs
 from marketdata.web.models.common import RUN_ID
 from marketdata.web.models.runs import PreRunCounts, Refresh, RefreshRequest, UnderWay
 from marketdata.web.responses import responses
@@ -43,7 +43,7 @@ def refresh(
 ) -> Refresh:
     """Start a run, or find the one under way."""
     sources = None if body.sources is None else tuple(dict.fromkeys(body.sources))
-    return start(services(request), Asked(sources, body.force, body.resume))
+    return start(services(request), RunRequest(sources, body.force, body.resume))
 
 
 @router.post(
@@ -64,18 +64,18 @@ def retry(
     """Start a run for what another one gave up."""
     if len(run_id) > LONGEST_ID or not run_id.isprintable():
         raise NotFound(f"There is no run {run_id[:LONGEST_ID]!r}. GET /runs lists them.")
-    return start(services(request), Asked(resume=run_id, retry=True))
+    return start(services(request), RunRequest(resume=run_id, retry=True))
 
 
-def start(given: Services, asked: Asked) -> Refresh:
+def start(given: Services, asked: RunRequest) -> Refresh:
     """Start a run, or find the one in the way."""
     store = given.store()
-    counts = queries.row_counts(store)
-    run_id, started = lifecycle.request(
+    before = counts.row_counts(store)
+    run_id, started = starting.request(
         store,
         given.engine(),
         given.sources,
-        counts,
+        before,
         asked,
         most_resumptions=given.most_resumptions,
     )
@@ -84,12 +84,12 @@ def start(given: Services, asked: Asked) -> Refresh:
         # As it was when the run was made, which has some of the sources itself.
         elsewhere = run["under_way"]
     else:
-        elsewhere = lifecycle.under_way(store, asked, given.sources)
+        elsewhere = starting.under_way(store, asked, given.sources)
         # Of the run that is under way, if it was asked for as well.
-        counts = run.get("pre_run_counts") or counts
+        before = run.get("pre_run_counts") or before
     return Refresh(
         run_id=run_id,
         status="running" if started else "already_running",
-        pre_run_counts=PreRunCounts(**counts),
+        pre_run_counts=PreRunCounts(**before),
         under_way=[UnderWay(source=name, run_id=other) for name, other in elsewhere.items()],
     )

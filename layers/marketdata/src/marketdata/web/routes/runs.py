@@ -9,12 +9,12 @@ from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
 from marketdata import clock
 from marketdata.errors import NotFound
-from marketdata.runs import lifecycle
-from marketdata.store import batches as checkpoints
-from marketdata.store import queries
-from marketdata.store.batches import COUNTS
+from marketdata.runs.summary import RUNNING, summarise_inputs
+from marketdata.store import run_queries
+from marketdata.store.batches import reports
+from marketdata.store.batches.batch import COUNTS
 from marketdata.store.connection import Document, Store
-from marketdata.store.queries import RunPosition
+from marketdata.store.run_queries import RunPosition
 from marketdata.store.runs import get
 from marketdata.web import cursor as cursors
 from marketdata.web.models.common import RUN_ID
@@ -77,7 +77,7 @@ def list_runs(
             asked[name] = read_text(name, value)
         after = RunPosition(clock.from_ms(milliseconds), last_id)
     store = services(request).store()
-    found = queries.find_runs(store, limit=limit + 1, after=after, **asked)
+    found = run_queries.find_runs(store, limit=limit + 1, after=after, **asked)
     shown, more = found[:limit], len(found) > limit
     next_cursor = None
     if more:
@@ -86,7 +86,7 @@ def list_runs(
             "runs", *asked.values(), clock.to_ms(last["started_at"]), last["_id"]
         )
     inputs = inputs_of(store, shown)
-    newest = queries.last_run(store)
+    newest = run_queries.last_run(store)
     return Runs.model_validate(
         {
             "data": [summary(run, inputs[run["_id"]]) for run in shown],
@@ -115,8 +115,8 @@ def get_run(
     store = services(request).store()
     run = get(store, run_id)
     inputs = inputs_of(store, [run])[run_id]
-    states = queries.batch_states(store, run_id)
-    batches = checkpoints.of_run(store, run_id, limit=LISTED_BATCHES)
+    states = reports.batch_states(store, run_id)
+    batches = reports.of_run(store, run_id, limit=LISTED_BATCHES)
     failed, failed_total = _failed(store, run, states)
     mappings = {name: run.get(name, []) for name in _MAPPINGS}
     return Run.model_validate(
@@ -145,15 +145,15 @@ def _failed(store: Store, run: Document, states: Document) -> tuple[list[Documen
     """
     kept = run.get("failed_batches")
     if kept is None:
-        closed = run["status"] != lifecycle.RUNNING
-        found = queries.batches_not_loaded(
+        closed = run["status"] != RUNNING
+        found = reports.batches_not_loaded(
             store, run["_id"], unfinished=closed, limit=LISTED_BATCHES
         )
         total = states["total"] - states["loaded"] if closed else states["failed"]
-        failed = [checkpoints.failure(batch) | {"now": None} for batch in found]
+        failed = [reports.failure(batch) | {"now": None} for batch in found]
     else:
         total = run["failed_batches_total"]
-        owners = checkpoints.owners(store, [batch["batch_id"] for batch in kept])
+        owners = reports.owners(store, [batch["batch_id"] for batch in kept])
         failed = [batch | _now(owners.get(batch["batch_id"])) for batch in kept]
     return [batch | {"error": cause(batch["error"])} for batch in failed], total
 
@@ -171,7 +171,7 @@ def inputs_of(store: Store, runs: list[Document]) -> dict[str, list[Document]]:
     """What became of the inputs of runs: as stored for those that ended, else as it is now."""
     found = {run["_id"]: run["results"] for run in runs if "results" in run}
     if under_way := [run for run in runs if run["_id"] not in found]:
-        found |= lifecycle.summarise_inputs(store, under_way)
+        found |= summarise_inputs(store, under_way)
     return found
 
 

@@ -9,10 +9,12 @@ from datetime import datetime
 from aws_lambda_powertools.event_handler import Request
 
 from marketdata import clock
-from marketdata.runs.lifecycle import SUCCESS
-from marketdata.store import batches, queries, runs, sources
-from marketdata.store.batches import Parked
+from marketdata.runs.summary import SUCCESS
+from marketdata.store import counts, run_queries, runs
+from marketdata.store.batches import reclaiming, reports
+from marketdata.store.batches.reclaiming import DeadLettered
 from marketdata.store.connection import Document
+from marketdata.store.sources import overview
 from marketdata.web.models.stats import Stats
 from marketdata.web.responses import responses
 from marketdata.web.routes.health import brief
@@ -39,12 +41,12 @@ WINDOW = 100
 def get_stats(request: Request) -> Stats:
     """The figures, each from an index or from at most 100 runs."""
     store = services(request).store()
-    last = queries.last_run(store)
-    totals = queries.total_counts(store)
-    ended = queries.ended_runs(store, limit=WINDOW)
+    last = run_queries.last_run(store)
+    totals = reports.total_counts(store)
+    ended = run_queries.ended_runs(store, limit=WINDOW)
     statuses = Counter(run["status"] for run in ended)
-    parked = batches.parked_by_source(store)
-    found = sources.overview(store)
+    parked = reclaiming.dead_lettered_by_source(store)
+    found = overview.overview(store)
     alive = runs.expiries(store, [one["lease"]["run_id"] for one in found if one["lease"]])
     of_last = None
     if last is not None:
@@ -53,13 +55,13 @@ def get_stats(request: Request) -> Stats:
     return Stats.model_validate(
         {
             "counts": {
-                **queries.row_counts(store),
-                "quarantined": queries.quarantined_count(store),
+                **counts.row_counts(store),
+                "quarantined": counts.quarantined_count(store),
             },
             "totals": totals,
             "incremental": {"last_run": of_last, "total": _incremental(totals)},
             "last_run": brief(last),
-            "last_successful_run": brief(queries.last_run(store, status=SUCCESS)),
+            "last_successful_run": brief(run_queries.last_run(store, status=SUCCESS)),
             "error_rate": 1 - statuses[SUCCESS] / len(ended) if ended else None,
             "average_latency_ms": _mean_ms(ended),
             "window": {
@@ -119,7 +121,7 @@ def _times(watermark: Document) -> Document:
     return {name: _iso(watermark[name]) for name in ("timestamp", "received_at", "moved_at")}
 
 
-def _parked(found: Parked | None) -> Document:
+def _parked(found: DeadLettered | None) -> Document:
     return {
         "parked_batches": found.batches if found else 0,
         "parked_runs": found.runs if found else [],

@@ -17,16 +17,17 @@ from marketdata.load.context import context_of
 from marketdata.load.incoming import Records, incoming
 from marketdata.load.raw import unpack
 from marketdata.schema.identity import span_of, time_of
-from marketdata.store import known_content, quarantine, records, runs
+from marketdata.store import market_data, quarantine, runs
+from marketdata.store.batches import known_content
 from marketdata.store.connection import Document, Store
-from marketdata.store.raw import find_raw
+from marketdata.store.raw_batches import find_raw
 
 _MOST_REVISED = 5_000
 """Where more has been revised than a few hours' work of one who mends a file, all is read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Former:
+class PreviousVersion:
     """What was cut from the same place of a file's former version."""
 
     raw: Document
@@ -94,7 +95,7 @@ class Former:
         """
         received_at, raw_id = self.batch["received_at"], self.batch["raw_id"]
         most = _MOST_REVISED + 1
-        revised = records.revised_after(store, first, last, received_at, raw_id, most=most)
+        revised = market_data.revised_after(store, first, last, received_at, raw_id, most=most)
         if not revised:
             return self
         times = self._times() if len(revised) < most else None
@@ -115,8 +116,8 @@ class Former:
             others: the batch's other rows.
         """
         # Of its lines each has a record. What has none, then, is not among them.
-        strangers = {id_ for piece in others.pieces for id_ in piece.ids}
-        return not records.any_there(store, sorted(strangers.difference(self.gone.values())))
+        strangers = {id_ for chunk in others.chunks for id_ in chunk.ids}
+        return not market_data.any_there(store, sorted(strangers.difference(self.gone.values())))
 
     def _time(self, line: str) -> str:
         """The cell of the one part of an identity that is told without reading the line."""
@@ -157,5 +158,5 @@ def _ids(raw: Document, batch: Document, lines: Iterable[str]) -> dict[str, byte
     lines = list(lines)
     payload = "\n".join(lines).encode()
     read = incoming(raw, payload, origin={}, first_row=0, judged_at=batch["received_at"])
-    ids = [id_ for piece in read.pieces for id_ in piece.ids]
+    ids = [id_ for chunk in read.chunks for id_ in chunk.ids]
     return None if read.faults else dict(zip(lines, ids, strict=True))

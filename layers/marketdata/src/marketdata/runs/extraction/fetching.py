@@ -39,11 +39,12 @@ from marketdata.settings import UpstreamSettings
 from marketdata.sources import http
 from marketdata.sources.base import ApiSource, PageRequest, Upstream, Validators
 from marketdata.sources.json_stream import elements, parse
-from marketdata.store import batches as checkpoints
-from marketdata.store import sources
+from marketdata.store.batches import batch
 from marketdata.store.connection import Document, Store
 from marketdata.store.server_time import ServerClock
-from marketdata.store.sources import Admission, Grant
+from marketdata.store.sources import breaker, limiter, overview
+from marketdata.store.sources.breaker import Admission
+from marketdata.store.sources.limiter import Permit
 
 RESERVE_SECONDS = 10.0
 """Of a call's time, what is kept back for writing what was fetched."""
@@ -57,7 +58,7 @@ _PROBE_SLACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How much is tried for one page within one call; the state machine's retries come on top."""
 
     attempts: int = 3
@@ -67,7 +68,7 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
 
-PATIENCE = Patience()
+PATIENCE = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Unchanged:
     received_at: datetime
 
 
-class Held(Exception):
+class RateLimited(Exception):
     """The source must not be asked now; how long to wait, and on whose word."""
 
     def __init__(self, seconds: float, message: str) -> None:
@@ -153,7 +154,7 @@ class Throttling:
         return latency
 
 
-class Asker:
+class PageFetcher:
     """Asks one source on behalf of one call of its extractor."""
 
     def __init__(
@@ -166,7 +167,7 @@ class Asker:
         throttling: Throttling,
         remaining_seconds: Callable[[], float],
         settings: UpstreamSettings,
-        patience: Patience = PATIENCE,
+        patience: RetryPolicy = PATIENCE,
     ) -> None:
         self._store = store
         self._run_id = run_id
@@ -203,7 +204,7 @@ class Asker:
             known: the page's validators, if it may answer that it is unchanged.
 
         Raises:
-            Held: the quota is used up, ours or the source's.
+            RateLimited: the quota is used up, ours or the source's.
             CircuitOpen: the source has failed too often of late.
             UpstreamUnavailable: it failed now; it may be tried again.
             TerminalError: it answered, and would do so again, what can't be used.
@@ -229,18 +230,18 @@ class Asker:
 
         try:
             found = retrying(once)
-        except Held:
+        except RateLimited:
             self._give_up_probe(upstream)
             raise
         except Throttled as error:
-            grant = sources.refused(
+            permit = limiter.refused(
                 self._store, upstream, self._source.quota, error.retry_after_seconds
             )
             self._strained = True
-            self._note(grant)
+            self._note(permit)
             self.throttling.hold(self._server.now(), refusal=True)
             self._give_up_probe(upstream)
-            raise Held(grant.wait_seconds, error.message) from error
+            raise RateLimited(permit.wait_seconds, error.message) from error
         except (UpstreamUnavailable, UpstreamRefused, UpstreamMalformed) as error:
             self._note_failure(upstream, request.page, error)
             raise
@@ -286,18 +287,18 @@ class Asker:
     def _take_token(self, upstream: Upstream, _state: RetryCallState) -> None:
         while True:
             asked = time.monotonic()
-            grant = sources.take(self._store, upstream, self._source.quota)
-            self._note(grant)
-            self._strained |= grant.strikes > 0
-            self._strained |= grant.rate_per_minute < round(self._source.quota.per_minute, 3)
-            if grant.granted:
-                if time.monotonic() - asked <= sources.STALE_SECONDS:
+            permit = limiter.take(self._store, upstream, self._source.quota)
+            self._note(permit)
+            self._strained |= permit.strikes > 0
+            self._strained |= permit.rate_per_minute < round(self._source.quota.per_minute, 3)
+            if permit.granted:
+                if time.monotonic() - asked <= limiter.STALE_SECONDS:
                     return
                 continue
             self.throttling.hold(self._server.now(), refusal=False)
-            rest = grant.wait_seconds * (1 + random.uniform(0, _JITTER))  # noqa: S311 - no secret
-            if grant.wait_seconds > _LONGEST_REST_SECONDS or not self._may_rest(rest):
-                raise Held(grant.wait_seconds, _why(upstream, grant))
+            rest = permit.wait_seconds * (1 + random.uniform(0, _JITTER))  # noqa: S311 - no secret
+            if permit.wait_seconds > _LONGEST_REST_SECONDS or not self._may_rest(rest):
+                raise RateLimited(permit.wait_seconds, _why(upstream, permit))
             self._patience.sleep(rest)
             self._rested += rest
             self.throttling.wait(rest)
@@ -306,23 +307,23 @@ class Asker:
         budget = self._settings.max_wait_minutes * 60 - self.throttling.waited_seconds
         return seconds < min(self._left(), _RESTS_SECONDS - self._rested, budget)
 
-    def _note(self, grant: Grant) -> None:
-        self.throttling.tokens_left = grant.tokens_left
-        self.throttling.rate_per_minute = grant.rate_per_minute
+    def _note(self, permit: Permit) -> None:
+        self.throttling.tokens_left = permit.tokens_left
+        self.throttling.rate_per_minute = permit.rate_per_minute
         self.throttling.quota_per_minute = self._source.quota.per_minute
 
     # --- circuit breaker ------------------------------------------------------------------
 
     def _document(self) -> Document:
         if self._known is None:
-            self._known = sources.get(self._store, self._source.name)
+            self._known = overview.get(self._store, self._source.name)
         return self._known
 
     def _require_closed_circuit(self, upstream: Upstream) -> None:
         if self._probe is not None:
             return
         seconds = max(0.0, self._remaining()) + _PROBE_SLACK_SECONDS
-        admission = sources.admit(
+        admission = breaker.admit(
             self._store, upstream, self._document(), uuid4().hex, seconds=seconds
         )
         if not admission.allowed:
@@ -332,7 +333,7 @@ class Asker:
     def all_answered(self) -> None:
         """The source has answered for all its pages, which may be fewer than when it failed."""
         if self._upstream is not None and self._unsound():
-            sources.close_circuit(self._store, self._upstream)
+            breaker.close_circuit(self._store, self._upstream)
             self._probe = None
 
     def leave(self) -> None:
@@ -348,11 +349,11 @@ class Asker:
 
     def _give_up_probe(self, upstream: Upstream) -> None:
         if self._probe is not None:
-            sources.release_probe(self._store, upstream, self._probe)
+            breaker.release_probe(self._store, upstream, self._probe)
             self._probe = None
 
     def _note_failure(self, upstream: Upstream, page: int, error: MarketDataError) -> None:
-        sources.failed(
+        breaker.failed(
             self._store,
             upstream,
             self._run_id,
@@ -367,15 +368,15 @@ class Asker:
     def _note_answer(self, upstream: Upstream, page: int) -> None:
         latency = self.throttling.resume(self._server.now())
         if self._unsound() or self._strained or latency is not None:
-            sources.answered(self._store, upstream, page, retry_latency=latency)
+            limiter.answered(self._store, upstream, page, retry_latency=latency)
         if page >= self._document().get("breaker", {}).get("page", 0):
             self._known = {**self._document(), "breaker": {}}
             self._probe = None
         self._strained = False
 
 
-def _why(upstream: Upstream, grant: Grant) -> str:
-    if grant.blocked:
+def _why(upstream: Upstream, permit: Permit) -> str:
+    if permit.blocked:
         return f"{upstream.name} ({upstream.host}) asked for a pause that is not over yet."
     return f"The quota of {upstream.name} ({upstream.host}) has no token left."
 
@@ -383,7 +384,7 @@ def _why(upstream: Upstream, grant: Grant) -> str:
 def describe(error: MarketDataError) -> Document:
     """An error as a run's note keeps it, with the beginning of the payload that it is about."""
     head = error.details.get("payload_head")
-    return checkpoints.describe(error) | ({"payload_head": head} if head else {})
+    return batch.describe(error) | ({"payload_head": head} if head else {})
 
 
 def circuit_open(name: str, admission: Admission) -> Document:

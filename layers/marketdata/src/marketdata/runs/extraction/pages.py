@@ -10,30 +10,31 @@ from math import ceil
 from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
 from marketdata.load.raw import raw_id
-from marketdata.runs.asking import (
+from marketdata.runs.extraction.fetching import (
     PATIENCE,
     RESERVE_SECONDS,
-    Asker,
     CircuitOpen,
-    Held,
     Page,
-    Patience,
+    PageFetcher,
+    RateLimited,
+    RetryPolicy,
     Throttling,
     Unchanged,
     circuit_open,
     describe,
 )
-from marketdata.runs.lifecycle import require_running
-from marketdata.runs.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.heartbeat import require_running
 from marketdata.settings import UpstreamSettings
 from marketdata.sources import http
 from marketdata.sources.base import ApiSource, PageRequest, Validators
-from marketdata.store import batches as checkpoints
-from marketdata.store import runs, sources
-from marketdata.store.batches import BatchKey
+from marketdata.store import run_inputs, runs
+from marketdata.store.batches import queue
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Document, Store
-from marketdata.store.raw import save_raw
+from marketdata.store.raw_batches import save_raw
 from marketdata.store.server_time import server_clock
+from marketdata.store.sources import pages
 
 
 class _Overtaken(Exception):
@@ -48,7 +49,7 @@ def extract(
     rows_per_batch: int,
     remaining_seconds: Callable[[], float],
     settings: UpstreamSettings | None = None,
-    patience: Patience = PATIENCE,
+    patience: RetryPolicy = PATIENCE,
 ) -> Extracted:
     """Fetch all pages of a source that this run does not have yet.
 
@@ -75,12 +76,12 @@ def extract(
     require_running(store, run_id, source.name)
     run = runs.get(store, run_id)
     note = run["inputs"][source.name]
-    if note["status"] in runs.INPUT_ENDED:
+    if note["status"] in run_inputs.INPUT_ENDED:
         batches = note.get("batches", 0)
-        return Extracted(note["status"], checkpoints.numbers(store, run_id, source.name, batches))
+        return Extracted(note["status"], queue.numbers(store, run_id, source.name, batches))
     if not note.get("unfinished_done"):
-        left = checkpoints.resumed(store, run_id, source.name)
-        runs.set_input(store, run_id, source.name, {"unfinished_done": True})
+        left = queue.resumed(store, run_id, source.name)
+        run_inputs.set_input(store, run_id, source.name, {"unfinished_done": True})
         if left:
             return Extracted("unfinished", left)
     return _Extraction(
@@ -149,7 +150,7 @@ class _Extraction:
         rows_per_batch: int,
         remaining_seconds: Callable[[], float],
         settings: UpstreamSettings,
-        patience: Patience,
+        patience: RetryPolicy,
     ) -> None:
         note = run["inputs"][source.name]
         self._store = store
@@ -167,7 +168,7 @@ class _Extraction:
             source.conditional and not run.get("force") and source.row_filter() is None
         )
         self._server = server_clock(store)
-        self._asker = Asker(
+        self._fetcher = PageFetcher(
             store,
             self._run_id,
             source,
@@ -187,7 +188,7 @@ class _Extraction:
             with http.Session() as session:
                 return self._fetch(session, first)
         finally:
-            self._asker.leave()
+            self._fetcher.leave()
 
     def _fetch(self, session: http.Session, first: int) -> Extracted:
         while True:
@@ -197,7 +198,7 @@ class _Extraction:
                 require_running(self._store, self._run_id, self._name)
                 self._note = runs.get(self._store, self._run_id)["inputs"][self._name]
                 self._at = _Position.of(self._note)
-                if (status := self._note["status"]) in runs.INPUT_ENDED:
+                if (status := self._note["status"]) in run_inputs.INPUT_ENDED:
                     return Extracted(status, self._numbers())
 
     def _rest(self, session: http.Session, first: int) -> Extracted:
@@ -212,7 +213,7 @@ class _Extraction:
                 return Extracted("again", [])
             try:
                 self._page(session, request)
-            except Held as held:
+            except RateLimited as held:
                 return self._pause(request, held)
             except CircuitOpen as circuit:
                 return self._skip(circuit)
@@ -229,7 +230,7 @@ class _Extraction:
                 # Kept in case that the last of the state machine's retries fails as well.
                 self._set(error=describe(error), throttling=self._throttling.document())
                 raise
-        self._asker.all_answered()
+        self._fetcher.all_answered()
         if self._at.page and self._at.unchanged == self._at.page:
             pages = "The page is" if self._at.page == 1 else f"All {self._at.page} pages are"
             reason = f"{pages} as when last loaded: {self._name} says that nothing has changed."
@@ -241,7 +242,7 @@ class _Extraction:
     def _page(self, session: http.Session, request: PageRequest) -> None:
         known = self._known(request) if self._conditional else None
         validators = known.validators if known else None
-        found = self._asker.page(session, request, self._rows_per_batch, validators)
+        found = self._fetcher.page(session, request, self._rows_per_batch, validators)
         if isinstance(found, Unchanged):
             assert known is not None  # noqa: S101 - the request was conditional
             self._save_unchanged(request, known, found.received_at)
@@ -250,10 +251,10 @@ class _Extraction:
 
     def _known(self, request: PageRequest) -> _Known | None:
         """What a conditional request for a page can be about: what was fetched last, and loaded."""
-        found = self._asker.known_page(request.page)
+        found = self._fetcher.known_page(request.page)
         if found.get("request") != request.fingerprint:
             return None
-        batches = sources.loaded_batches(self._store, found["batches"])
+        batches = pages.loaded_batches(self._store, found["batches"])
         if batches is None or any(b.get("context") != context_of(b) for b in batches):
             return None
         if [batch["raw_id"] for batch in batches] != found.get("raw_ids"):
@@ -345,7 +346,7 @@ class _Extraction:
         while True:
             # A call that outlived its run has nothing more to write.
             require_running(store, run_id, name)
-            claimed = runs.claim_numbers(store, run_id, name, self._known_position())
+            claimed = run_inputs.take_numbers(store, run_id, name, self._known_position())
             if claimed is None:
                 raise _Overtaken
             claim, note = claimed
@@ -355,18 +356,18 @@ class _Extraction:
                 for number, batch in enumerate(batches, first)
             ]
             self._remember(request, numbered, validators, after.rows, left_out)
-            checkpoints.put_batches(store, name, run_id, numbered, claim)
+            queue.put_batches(store, name, run_id, numbered, claim)
             after.batches = first + len(numbered)
-            checkpoints.drop_pending_from(store, name, run_id, after.batches, before=claim)
+            queue.drop_pending_from(store, name, run_id, after.batches, before=claim)
             fields = {
                 **after.document(),
                 "throttling": self._throttling.document(),
                 "error": None,
             }
-            if runs.set_input_if(store, run_id, name, {"claims": claim}, fields):
+            if run_inputs.set_input_if_unchanged(store, run_id, name, {"claims": claim}, fields):
                 self._at = after
                 return
-            checkpoints.drop_claimed(store, name, run_id, claim)
+            queue.drop_claimed(store, name, run_id, claim)
 
     def _known_position(self) -> Document:
         """What the run's note says as long as nobody is further than this call."""
@@ -394,16 +395,16 @@ class _Extraction:
             "received_at": numbered[0]["received_at"],
         }
         kept = known if validators.headers else None
-        sources.remember_page(self._store, self._name, request.page, kept)
+        pages.remember_page(self._store, self._name, request.page, kept)
 
     # --- ends and pauses ------------------------------------------------------------------
 
     def _set(self, **fields: object) -> None:
         """Note something, unless another call has ended the extraction meanwhile."""
-        runs.set_input_if(self._store, self._run_id, self._name, {}, fields)
+        run_inputs.set_input_if_unchanged(self._store, self._run_id, self._name, {}, fields)
 
     def _numbers(self) -> list[int]:
-        return checkpoints.numbers(self._store, self._run_id, self._name, self._at.batches)
+        return queue.numbers(self._store, self._run_id, self._name, self._at.batches)
 
     def _end(self, status: str, **fields: object) -> Extracted:
         """End the extraction here; only who is as far as anybody can.
@@ -413,13 +414,13 @@ class _Extraction:
         """
         store, run_id, name = self._store, self._run_id, self._name
         told = {"status": status, "throttling": self._throttling.document(), **fields}
-        if not runs.set_input_if(store, run_id, name, self._known_position(), told):
+        if not run_inputs.set_input_if_unchanged(store, run_id, name, self._known_position(), told):
             raise _Overtaken
         # Beyond what is noted there is only what calls have left that died or were overtaken.
-        checkpoints.drop_pending_from(store, name, run_id, self._at.batches)
+        queue.drop_pending_from(store, name, run_id, self._at.batches)
         return Extracted(status, self._numbers())
 
-    def _pause(self, request: PageRequest, held: Held) -> Extracted:
+    def _pause(self, request: PageRequest, held: RateLimited) -> Extracted:
         """Have the state machine wait, unless this run has waited enough."""
         seconds = max(1, ceil(held.seconds))
         throttling, minutes = self._throttling, self._settings.max_wait_minutes
@@ -436,7 +437,7 @@ class _Extraction:
             return self._end("throttled", error=error)
         throttling.wait(seconds)
         self._set(throttling=throttling.document())
-        runs.renew(self._store, self._run_id, pause_seconds=seconds)
+        runs.heartbeat(self._store, self._run_id, pause_seconds=seconds)
         return Extracted("throttled", [], seconds)
 
     def _skip(self, circuit: CircuitOpen) -> Extracted:

@@ -27,15 +27,15 @@ from marketdata.load.loader import csv_raw
 from marketdata.load.raw import digest_of, pack_csv, raw_id
 from marketdata.logs import make_logger
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
-from marketdata.runs.lifecycle import require_running
-from marketdata.runs.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.heartbeat import require_running
 from marketdata.schema.mapping import ColumnMapping, map_columns
 from marketdata.settings import CsvSettings
-from marketdata.store import batches as checkpoints
 from marketdata.store import objects as uploads
-from marketdata.store import runs
+from marketdata.store import run_inputs, runs
+from marketdata.store.batches import batch, queue
 from marketdata.store.connection import Document, Store
-from marketdata.store.raw import save_raw
+from marketdata.store.raw_batches import save_raw
 from marketdata.store.server_time import server_clock
 
 _LOG = make_logger("extract_csv")
@@ -99,7 +99,7 @@ def extract_csv(
     server = server_clock(store)
     if "started_at" not in note:
         start = {"status": "extracting", "started_at": server.now()}
-        runs.set_input_if(store, run_id, input_id, {"started_at": None}, start)
+        run_inputs.set_input_if_unchanged(store, run_id, input_id, {"started_at": None}, start)
     extraction = _Extraction(store, run_id, input_id, note, settings)
     try:
         done = extraction.run(objects, remaining_seconds)
@@ -111,14 +111,14 @@ def extract_csv(
     except (StateConflict, StoreRefused, TransientError) as error:
         # None of these is of the file. The note tells of them in case that nobody else does.
         if not isinstance(error, StateConflict):
-            described = checkpoints.describe(error)
-            runs.set_input_if(store, run_id, input_id, {}, {"error": described})
+            described = batch.describe(error)
+            run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, {"error": described})
         raise
     except TerminalError as error:
-        fields = {"status": "failed", "error": checkpoints.describe(error)}
-        if runs.set_input_if(store, run_id, input_id, {}, fields):
+        fields = {"status": "failed", "error": batch.describe(error)}
+        if run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, fields):
             # What a file that is refused had brought so far was never to be loaded.
-            checkpoints.drop_pending_from(store, input_id, run_id, 0)
+            queue.drop_pending_from(store, input_id, run_id, 0)
             return Extracted("failed", [])
         # Another call has ended it before, which the next one tells.
         done = False
@@ -131,10 +131,10 @@ def _ended(store: Store, run_id: str, input_id: str, note: Document) -> Extracte
     """What an earlier call's end comes to; None if there was none."""
     if note["status"] in ("extracted", "skipped"):
         batches = note.get("progress", note).get("batches", 0)
-        return Extracted(note["status"], checkpoints.numbers(store, run_id, input_id, batches))
+        return Extracted(note["status"], queue.numbers(store, run_id, input_id, batches))
     if note["status"] == "failed":
         # Once more, as the call that found it may have died before it did so.
-        checkpoints.drop_pending_from(store, input_id, run_id, 0)
+        queue.drop_pending_from(store, input_id, run_id, 0)
         return Extracted("failed", [])
     return None
 
@@ -250,7 +250,7 @@ class _Extraction:
         if len(unused) > _TOLD_COLUMNS:
             self._warn(f"{len(unused) - _TOLD_COLUMNS} more columns are not used.")
         fields = {**mappings, "warnings": self._warnings, "object": self._version.document()}
-        runs.set_input(self._store, self._run_id, self._input_id, fields)
+        run_inputs.set_input(self._store, self._run_id, self._input_id, fields)
         uploads.note_mappings(self._store, self._run_id, self._input_id, mappings)
 
     def _save_all(self, pieces: Iterator[Piece], remaining_seconds: Callable[[], float]) -> bool:
@@ -281,7 +281,7 @@ class _Extraction:
         if not self._rows:
             self._warn("The file has a header and no rows.")
             noted = {"warnings": self._warnings}
-            runs.set_input(self._store, self._run_id, self._input_id, noted)
+            run_inputs.set_input(self._store, self._run_id, self._input_id, noted)
         return True
 
     def _batch(self, piece: Piece, number: int) -> Document:
@@ -314,16 +314,16 @@ class _Extraction:
         # A call that outlived its run has nothing more to write.
         require_running(self._store, self._run_id, self._input_id)
         store, run_id, input_id = self._store, self._run_id, self._input_id
-        claimed = runs.claim_numbers(store, run_id, input_id, self._known())
+        claimed = run_inputs.take_numbers(store, run_id, input_id, self._known())
         if claimed is None:
             raise _Overtaken
         claim, _ = claimed
-        checkpoints.put_batches(store, input_id, run_id, batches, claim)
-        checkpoints.drop_pending_from(store, input_id, run_id, self._batches, before=claim)
+        queue.put_batches(store, input_id, run_id, batches, claim)
+        queue.drop_pending_from(store, input_id, run_id, self._batches, before=claim)
         try:
             self._note_progress({"claims": claim})
         except _Overtaken:
-            checkpoints.drop_claimed(store, input_id, run_id, claim)
+            queue.drop_claimed(store, input_id, run_id, claim)
             raise
 
     def _known(self) -> Document:
@@ -337,14 +337,16 @@ class _Extraction:
             _Overtaken: another call has got further, or has ended it.
         """
         fields = {"status": "extracted", "extracted_at": at, "error": None}
-        if not runs.set_input_if(self._store, self._run_id, self._input_id, self._known(), fields):
+        if not run_inputs.set_input_if_unchanged(
+            self._store, self._run_id, self._input_id, self._known(), fields
+        ):
             raise _Overtaken
         # Beyond what is noted there is only what calls have left that died or were overtaken.
-        checkpoints.drop_pending_from(self._store, self._input_id, self._run_id, self._batches)
+        queue.drop_pending_from(self._store, self._input_id, self._run_id, self._batches)
 
     def numbers(self) -> list[int]:
         """The batches that are to be loaded."""
-        return checkpoints.numbers(self._store, self._run_id, self._input_id, self._batches)
+        return queue.numbers(self._store, self._run_id, self._input_id, self._batches)
 
     def _note_progress(self, known: Document) -> None:
         layout = self._layout
@@ -365,7 +367,9 @@ class _Extraction:
                 "columns": layout.columns,
                 "dataset": layout.dataset,
             }
-        if not runs.set_input_if(self._store, self._run_id, self._input_id, known, fields):
+        if not run_inputs.set_input_if_unchanged(
+            self._store, self._run_id, self._input_id, known, fields
+        ):
             raise _Overtaken
         self._noted = self._position
 

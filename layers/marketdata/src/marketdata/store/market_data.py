@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, cast
+from typing import cast
 
 import bson
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo import ReplaceOne, UpdateOne
+from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from marketdata import clock
 from marketdata.schema.identity import DIGEST_BYTES, ID_BYTES
 from marketdata.store.connection import Document, Store, store_errors
 
-_DUPLICATE_KEY = 11000
 _CURRENT = ("run_id", "raw_id", "row")
-"""Which sighting is current. With the history this tells any two states of a record apart; with
-the number of revisions instead, a sighting that took another's place in it would be lost."""
+"""Which revision is current. With the history this tells any two states of a record apart; with
+the number of revisions instead, a revision that took another's place in it would be lost."""
+_DUPLICATE_KEY = 11000
 _ID = b"\x05_id\0" + struct.pack("<iB", ID_BYTES, 0)
 _ANSWERED = re.compile(
     re.escape(_ID)
@@ -213,11 +213,11 @@ def insert_new(store: Store, documents: Sequence[Document]) -> set[bytes]:
         with store_errors(f"inserting {len(documents)} records"):
             store.market_data.insert_many(documents, ordered=False)
     except BulkWriteError as error:
-        return {bytes(documents[f["index"]]["_id"]) for f in _duplicates_or_raise(error)}
+        return {bytes(documents[f["index"]]["_id"]) for f in duplicates_or_raise(error)}
     return set()
 
 
-def _duplicates_or_raise(error: BulkWriteError) -> list[Document]:
+def duplicates_or_raise(error: BulkWriteError) -> list[Document]:
     """The duplicate-key errors of a bulk write; any other error in it is raised."""
     details = cast("Document", error.details or {})
     faults = [dict(f) for f in details.get("writeErrors", [])]
@@ -257,82 +257,3 @@ def replace_if_unchanged(
         # Which ones it were, the answer does not say.
         now = find_existing(store, [old["_id"] for old, _ in replacements])
     return [id_ for _, new in replacements if now.get(id_ := bytes(new["_id"])) != new]
-
-
-def newest_of(documents: Iterable[Document], newest: dict[bytes, Document]) -> None:
-    """Keep of records the newest of each asset, in `newest` by the tail of their ids."""
-    for document in documents:
-        key = document["_id"][8:]
-        held = newest.get(key)
-        # An identity that is there twice was changed twice; the last state counts.
-        if held is None or document["_id"] >= held["_id"]:
-            newest[key] = document
-
-
-def raise_latest(store: Store, documents: Iterable[Document]) -> None:
-    """Bring `latest_prices` up to these records, where it has no newer ones.
-
-    A record id ends with the hash of its asset and begins with its time, so the tail is the
-    key here and comparing ids compares times. Of one record the latest price is a copy, and it
-    may be changed while it is being copied: so it is looked at again afterwards. Whoever changed
-    it does the same; the last of them to copy finds it as it is.
-    """
-    newest: dict[bytes, Document] = {}
-    newest_of(documents, newest)
-    while newest:
-        with store_errors(f"updating {len(newest)} latest prices"):
-            written = _copy_to_latest(store, newest)
-        now = find_existing(store, [bytes(newest[key]["_id"]) for key in written])
-        newest = {
-            key: found
-            for key in written
-            if (found := now.get(bytes(newest[key]["_id"])))
-            and _sighting(found) != _sighting(newest[key])
-        }
-
-
-def _copy_to_latest(store: Store, newest: Mapping[bytes, Document]) -> list[bytes]:
-    """Write records as the latest of their assets; returns the keys of those that may be."""
-    known = {
-        bytes(d["_id"]): (bytes(d["record_id"]), _sighting(d))
-        for d in store.latest_prices.find(
-            {"_id": {"$in": list(newest)}}, dict.fromkeys(("record_id", *_SIGHTING), 1)
-        )
-    }
-    keys = [
-        key
-        for key, document in newest.items()
-        if key not in known
-        or known[key][0] < document["_id"]
-        or (known[key][0] == document["_id"] and known[key][1] != _sighting(document))
-    ]
-    updates = [_raise(key, newest[key]) for key in keys]
-    # Two loaders that both upsert a new key can meet: the one that lost simply asks again,
-    # now that the key is there.
-    while updates:
-        try:
-            store.latest_prices.bulk_write(updates, ordered=False)
-            break
-        except BulkWriteError as error:
-            updates = [updates[f["index"]] for f in _duplicates_or_raise(error)]
-    return keys
-
-
-_SIGHTING = ("run_id", "received_at", "version", "row", "raw_id", "revision")
-
-
-def _sighting(document: Document) -> tuple[Any, ...]:
-    """Which sighting of a record is current, and how many there are."""
-    return tuple(document.get(field) for field in _SIGHTING)
-
-
-def _raise(key: bytes, document: Document) -> UpdateOne:
-    new = {k: v for k, v in document.items() if k not in ("_id", "history", "digest")}
-    new |= {"_id": key, "record_id": document["_id"]}
-    # `$literal`: a name such as "$NOMAD" is a value here, never a field path.
-    newer = {"$gte": [{"$literal": new["record_id"]}, "$record_id"]}
-    return UpdateOne(
-        {"_id": new["_id"]},
-        [{"$replaceWith": {"$cond": [newer, {"$literal": new}, "$$ROOT"]}}],
-        upsert=True,
-    )

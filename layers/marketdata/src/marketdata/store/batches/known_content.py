@@ -10,7 +10,7 @@ have become another one since. A, then B, then A again leaves A, whichever place
 
 from __future__ import annotations
 
-from marketdata.store import records
+from marketdata.store import market_data
 from marketdata.store.connection import Document, Store, store_errors
 from marketdata.store.quarantine import root_of
 
@@ -21,7 +21,7 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
     The batch takes over the other's cover first. Whoever loads, later on, what was received
     before this one then finds it, and asks its rows; and what is being loaded now has noted its
     own cover and is seen here. Rows that were never fetched nobody can read: whoever looks for
-    them before the batch is closed marks it as outdated (`batches.note_outdated`), and then it
+    them before the batch is closed marks it as outdated (`batches.mark_stale`), and then it
     has to be loaded as well.
     """
     with store_errors(f"looking for known content of batch {batch['_id']}"):
@@ -125,7 +125,7 @@ def _revised(store: Store, before: Document) -> bool:
     was brought in: what it said then was known, and by now is a change.
     """
     first, last = bytes(before["covers"]["first"]), bytes(before["covers"]["last"])
-    found = records.revised_after(
+    found = market_data.revised_after(
         store, first, last, before["received_at"], before["raw_id"], most=1
     )
     return bool(found)

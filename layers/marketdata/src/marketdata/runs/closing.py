@@ -1,0 +1,204 @@
+"""Closing runs: their status and totals follow from their batches and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from marketdata.errors import (
+    InvalidInput,
+    StateConflict,
+)
+from marketdata.runs import alerts, triggers
+from marketdata.runs.summary import DONE, FAILED, PARTIAL, RUNNING, SUCCESS, summarise_inputs
+from marketdata.store import leases, objects, runs
+from marketdata.store.batches import batch, reclaiming, reports
+from marketdata.store.batches.batch import COUNTS
+from marketdata.store.connection import Document, Store
+from marketdata.store.sources.watermarks import move_watermark
+
+_OUTAGES = (
+    "transient",
+    "store_unavailable",
+    "store_full",
+    "store_refused",
+    "query_timeout",
+    "TransientError",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+)
+"""Errors of an input, told by the library or caught by Step Functions, that no file causes."""
+
+KEPT_FAILURES = 100
+"""Batches that were not loaded which a run keeps the reasons of; it keeps how many there were."""
+
+
+def close(
+    store: Store,
+    run_id: str,
+    errors: Sequence[Document] = (),
+    *,
+    most_resumptions: int = batch.MAX_RESUMPTIONS,
+) -> Document:
+    """End a run: its status and totals follow from its batches and inputs.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        errors: what went wrong outside the inputs, each `{code, message}` and, where it
+            belongs to one, `input`.
+        most_resumptions: how often a batch or an object that failed is tried by later runs.
+
+    Returns:
+        The run as it ended. Closing twice changes nothing.
+
+    Raises:
+        StateConflict: another run has one of its inputs; the ending is left to whoever finds
+            that this one gives no sign of life any more.
+    """
+    document = runs.get(store, run_id)
+    if document["status"] == RUNNING:
+        for name, note in document["inputs"].items():
+            if "lease" in note:
+                leases.require(store, run_id, name, note["lease"])
+        _end(store, run_id, errors, most_resumptions)
+    return runs.get(store, run_id)
+
+
+def close_dead(
+    store: Store,
+    run_id: str,
+    error: Document,
+    *,
+    most_resumptions: int = batch.MAX_RESUMPTIONS,
+) -> Document:
+    """End a run in place of its execution, which died, and alert; see `close`.
+
+    A run that has ended by itself is left as it is.
+    """
+    if runs.get(store, run_id)["status"] == RUNNING:
+        # Before its end: who dies in between finds it running, and comes here again.
+        alerts.note_died(store, run_id, error["message"])
+        _end(store, run_id, [error], most_resumptions)
+    return runs.get(store, run_id)
+
+
+def close_execution(
+    store: Store,
+    execution: str,
+    envelope: Mapping[str, Any],
+    error: Document,
+    *,
+    most_resumptions: int = batch.MAX_RESUMPTIONS,
+) -> Document | None:
+    """End the run of an execution that is over, and alert; None if it has none that runs.
+
+    Args:
+        store: the database.
+        execution: its id.
+        envelope: the event that had started it; empty if that is not known.
+        error: how it ended, as `{code, message}`.
+        most_resumptions: how often a batch or an object that failed is tried by later runs.
+    """
+    run_id = runs.find_by_execution(store, execution)
+    if run_id is None:
+        run = _named(store, envelope)
+        if run is None:
+            alerts.note_execution_died(store, execution, error["message"])
+            return None
+        # A run on demand is there before its execution, which is named after it.
+        if run["execution"] is not None or not execution.endswith(f":{run['_id']}"):
+            return None
+        run_id = run["_id"]
+    return close_dead(store, run_id, error, most_resumptions=most_resumptions)
+
+
+def _named(store: Store, envelope: Mapping[str, Any]) -> Document | None:
+    """The run that an event starts, if there is one."""
+    try:
+        return runs.find(store, triggers.parse(envelope).run_id)
+    except InvalidInput:
+        return None
+
+
+def _end(store: Store, run_id: str, errors: Sequence[Document], most_resumptions: int) -> None:
+    if not runs.begin_closing(store, run_id):
+        return
+    # From here on no attempt can close a batch of this run any more, so what is added up stays.
+    reclaiming.interrupt(store, run_id)
+    reclaiming.park(store, run_id, most_resumptions)
+    document = runs.get(store, run_id)
+    for error in errors:
+        name = error.get("input")
+        if name in document["inputs"] and not document["inputs"][name].get("error"):
+            document["inputs"][name]["error"] = {k: v for k, v in error.items() if k != "input"}
+    inputs = summarise_inputs(store, [document], closing=True)[run_id]
+    for result in inputs:
+        if leases.is_object(result["input"]):
+            _settle(store, document, result, most_resumptions)
+        elif result["rows_in"]:
+            _move_watermark(store, document, result["input"])
+    general = [e for e in errors if e.get("input") not in document["inputs"]]
+    totals = {name: sum(i[name] for i in inputs) for name in ("extracted", "rows_in", *COUNTS)}
+    failed, count = reports.not_loaded(store, run_id, limit=KEPT_FAILURES)
+    fields: Document = {
+        "status": _status(inputs, failed=bool(general)),
+        "results": inputs,
+        "totals": totals,
+        "failed_batches": failed,
+        "failed_batches_total": count,
+    }
+    if general:
+        fields["error"] = general[0]
+    # Before the end, as long as no other run of these sources can have begun.
+    alerts.count_outcomes(store, run_id, inputs)
+    runs.end(store, run_id, fields)
+
+
+def _move_watermark(store: Store, run: Document, name: str) -> None:
+    lease = run["inputs"][name].get("lease")
+    if lease is not None:
+        # Whoever has the source by now has a watermark of its own to move.
+        with suppress(StateConflict):
+            move_watermark(store, name, run["_id"], lease)
+
+
+def _settle(store: Store, run: Document, result: Document, most_resumptions: int) -> None:
+    """Say of an object whether it is done with; of one that is given up, the result says so."""
+    name, note = result["input"], run["inputs"][result["input"]]
+    if note["status"] == FAILED:
+        objects.settle(store, name, run["_id"], refused=True)
+    elif note["status"] in DONE:
+        # Whatever is left of it, whoever has it: the next run finds what this one did not.
+        if not reclaiming.any_left(store, name):
+            objects.settle(store, name, run["_id"])
+    elif _in_vain(note, result) and objects.settle(store, name, run["_id"], most=most_resumptions):
+        cause = (result["error"] or {}).get("message", "")
+        result["error"] = {
+            "code": "given_up",
+            "message": f"{most_resumptions + 1} runs got nowhere with this file; it is given up. "
+            f"POST /runs/{run['_id']}/retry tries it again. {cause}",
+        }
+
+
+def _in_vain(note: Document, result: Document) -> bool:
+    """Whether a run that extracted an object got nowhere, for no outage that would tell why."""
+    if "started_at" not in note or (result["error"] or {}).get("code") in _OUTAGES:
+        return False
+    got = note.get("progress", {}).get("position", 0) > note.get("resumed_at", 0)
+    return not got and result["batches"] == result["failed_batches"]
+
+
+def _status(inputs: Sequence[Document], *, failed: bool) -> str:
+    if not failed and all(map(alerts.succeeded, inputs)):
+        return SUCCESS
+    if any(
+        alerts.succeeded(i) or (i["status"] != FAILED and i["batches"] > i["failed_batches"])
+        for i in inputs
+    ):
+        return PARTIAL
+    return FAILED

@@ -1,0 +1,1 @@
+"""Extraction: pages of an API, or ranges of a file, become batches."""

@@ -1,0 +1,153 @@
+"""Opening a run: the first step of an execution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import nsmallest
+from itertools import batched
+from typing import Any
+
+from marketdata.errors import (
+    MarketDataError,
+    StateConflict,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+from marketdata.objects import ObjectVersion, Uploads, is_upload
+from marketdata.runs import resuming, triggers
+from marketdata.runs.resuming import CSV
+from marketdata.runs.starting import create
+from marketdata.runs.summary import FAILED
+from marketdata.runs.triggers import RunRequest
+from marketdata.store import objects, run_inputs, runs
+from marketdata.store.batches import batch
+from marketdata.store.connection import Document, Store
+
+MAX_UPLOADS = 200
+"""Object versions that one run takes at most: its document and its execution have limits."""
+
+_LOOKUP = 1_000
+
+
+def open_run(
+    store: Store,
+    envelope: Mapping[str, Any],
+    execution: str,
+    sources: Sequence[str],
+    uploads: Uploads | None = None,
+    *,
+    most_resumptions: int = batch.MAX_RESUMPTIONS,
+) -> Document:
+    """The first step of an execution: which run this is and what it has to do.
+
+    The hourly rule and a refresh take the sources that are free, and every uploaded object
+    version that no run has taken, or that an ended one has not loaded to its end. An upload takes
+    its object version and nothing else. Of each of its inputs the run then gets the lease, and
+    what earlier runs have left undone.
+
+    Args:
+        store: the database.
+        envelope: the event that started the execution.
+        execution: its id.
+        sources: the API sources.
+        uploads: the bucket for uploads; without one, none are looked for.
+        most_resumptions: how often a batch or an object that failed is tried by later runs.
+
+    Returns:
+        `{run_id, proceed, inputs}`: `proceed` is false when this execution has nothing to
+        do (the event came twice, or other runs hold all sources or the object), else
+        `inputs` lists `{run_id, input, source}`.
+
+    Raises:
+        InvalidInput: the envelope starts no run.
+        TransientError: MongoDB or, for an upload, S3 did not answer.
+    """
+    trigger = triggers.parse(envelope)
+    upload = None
+    if trigger.upload is not None:
+        upload = _find_upload(trigger.upload, uploads)
+        taken_by = objects.owner(store, upload.id) if upload else trigger.run_id
+        if upload is None or taken_by not in (None, trigger.run_id):
+            return _nothing_to_do(taken_by or trigger.run_id)
+    other = create(store, trigger, sources, upload=upload, most_resumptions=most_resumptions)
+    if other is not None and other["_id"] != trigger.run_id:
+        return _nothing_to_do(other["_id"])
+    if not runs.adopt(store, trigger.run_id, execution):
+        return _nothing_to_do(trigger.run_id)
+    if upload is not None:
+        taken_by = objects.claim(store, upload, trigger.run_id)
+        if taken_by != trigger.run_id:
+            # The run that had it ended between the look above and the creation of this one.
+            objects.discard_run(store, trigger.run_id)
+            return _nothing_to_do(taken_by)
+    elif trigger.asked.resume is not None:
+        objects.take_held(store, trigger.run_id, runs.get(store, trigger.run_id)["inputs"])
+    elif uploads is not None and _takes_uploads(trigger.asked):
+        _take_uploads(store, trigger.run_id, uploads)
+    try:
+        return _acquire(store, trigger.run_id)
+    except StateConflict:
+        # It was ended meanwhile, with its execution or as an orphan; what it held is free.
+        return _nothing_to_do(trigger.run_id)
+
+
+def _acquire(store: Store, run_id: str) -> Document:
+    """Make what a run holds its own, and list it for the state machine."""
+    for name, note in runs.get(store, run_id)["inputs"].items():
+        if note["status"] != FAILED:
+            resuming.acquire(store, run_id, name, note)
+    inputs = runs.get(store, run_id)["inputs"]
+    if (resume_from := resuming.told(inputs)) is not None:
+        runs.set_fields(store, run_id, {"resume_from": resume_from})
+    return {
+        "run_id": run_id,
+        "proceed": True,
+        "inputs": [
+            {"run_id": run_id, "input": name, "source": note["source"]}
+            for name, note in inputs.items()
+            if note["status"] != FAILED
+        ],
+    }
+
+
+def _takes_uploads(asked: RunRequest) -> bool:
+    return asked.sources is None or CSV in asked.sources
+
+
+def _nothing_to_do(run_id: str) -> Document:
+    return {"run_id": run_id, "proceed": False, "inputs": []}
+
+
+def _find_upload(told: ObjectVersion, uploads: Uploads | None) -> ObjectVersion | None:
+    """The uploaded object version that an event tells of; None if runs don't take it."""
+    if uploads is None or told.bucket != uploads.bucket:
+        return None
+    found = uploads.locate(told)
+    return found if is_upload(found.key) else None
+
+
+def _take_uploads(store: Store, run_id: str, uploads: Uploads) -> None:
+    """Make object versions inputs of a run: those left undone, then the oldest untaken ones.
+
+    If they can't be listed, the run says so and goes on without: a later one finds them.
+    """
+    left = objects.left(store, MAX_UPLOADS)
+    objects.add_to_run(store, run_id, [version for version, _ in left], {v.id: r for v, r in left})
+    try:
+        oldest = nsmallest(
+            MAX_UPLOADS + 1, _untaken(store, uploads), key=lambda v: (v.last_modified, v.id)
+        )
+    except (StoreUnavailable, StoreFull, StoreRefused):
+        raise
+    except MarketDataError as error:
+        note = {"source": CSV, "status": FAILED, "error": batch.describe(error)}
+        run_inputs.set_input(store, run_id, objects.LISTING, note)
+        return
+    objects.add_to_run(store, run_id, oldest[: MAX_UPLOADS - len(left)])
+
+
+def _untaken(store: Store, uploads: Uploads) -> Iterator[ObjectVersion]:
+    for page in batched(uploads.versions(), _LOOKUP, strict=False):
+        taken = objects.taken(store, [version.id for version in page])
+        yield from (version for version in page if version.id not in taken)

@@ -1,0 +1,187 @@
+"""Starting runs: by a trigger or on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from marketdata.logs import make_logger
+from marketdata.objects import ObjectVersion
+from marketdata.runs import resuming, triggers
+from marketdata.runs.closing import close, close_dead
+from marketdata.runs.resuming import CSV
+from marketdata.runs.summary import RUNNING
+from marketdata.runs.triggers import RunRequest, Trigger
+from marketdata.store import objects, runs
+from marketdata.store.batches import batch
+from marketdata.store.connection import Document, Store
+
+_LOG = make_logger()
+
+
+class WorkflowStarter(Protocol):
+    """What carries a run out: Step Functions, seen from here."""
+
+    def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
+        """Start the execution named after the run; returns its id.
+
+        Starting it a second time with the same input finds the first.
+
+        Raises:
+            TransientError: it could not be started now.
+        """
+
+
+def create(
+    store: Store,
+    trigger: Trigger,
+    sources: Sequence[str],
+    pre_run_counts: Mapping[str, int] | None = None,
+    *,
+    upload: ObjectVersion | None = None,
+    most_resumptions: int = batch.MAX_RESUMPTIONS,
+) -> Document | None:
+    """Create the run of a trigger, with one input for each thing that it has to take.
+
+    These are the sources, or those of them that are asked for; the uploaded object; or what the
+    run to be resumed has left. Sources that other runs hold are left to these, as long as there
+    is one that is free; the run says so in `under_way`.
+
+    Runs that gave no sign of life for longer than their lease are ended first: what died with its
+    execution must not hold its inputs for ever.
+
+    Returns:
+        None when it was created, else the run in the way: the same one, or the one that holds
+        the first of the inputs when none of them is free.
+
+    Raises:
+        NotFound: the run to be resumed does not exist.
+        InvalidInput: a source that is asked for does not exist.
+        StateConflict: the run to be resumed has left nothing.
+    """
+    for orphan in runs.expired(store):
+        message = (
+            "No step of this run gave a sign of life for 20 minutes, so it was ended. Its "
+            "execution in Step Functions shows what happened."
+        )
+        error = {"code": "expired", "message": message}
+        try:
+            close_dead(store, orphan["_id"], error, most_resumptions=most_resumptions)
+        except Exception:  # noqa: BLE001 - one orphan must not stop every other run
+            # It stays in the way of its own inputs, and of nobody else's.
+            _LOG.exception("Run %s is an orphan and could not be ended.", orphan["_id"])
+    if (known := runs.find(store, trigger.run_id)) is not None:
+        return known
+    asked, inputs = trigger.asked, {}
+    if upload is not None:
+        inputs = {upload.id: objects.input_note(upload)}
+    elif asked.resume is not None:
+        left = resuming.leftovers(store, asked)
+        if left.under_way is not None:
+            return left.under_way
+        inputs = left.inputs
+    else:
+        if asked.sources is not None:
+            resuming.check_sources(asked.sources, [*sources, CSV], "here")
+        inputs = {
+            name: {"source": name, "status": "pending"}
+            for name in sources
+            if asked.sources is None or name in asked.sources
+        }
+    document = {
+        "_id": trigger.run_id,
+        "trigger": trigger.kind,
+        "event_id": trigger.event_id,
+        "event_time": trigger.time,
+        "execution": None,
+        "status": RUNNING,
+        "started_at": None,
+        "ended_at": None,
+        "expires_at": None,
+        # A run of uploads alone holds the looking for them.
+        "holds": list(inputs) or [objects.LISTING],
+        **({"asked": asked.detail()} if asked.detail() else {}),
+        "force": asked.force,
+        "inputs": inputs,
+        "under_way": {},
+        "pre_run_counts": pre_run_counts,
+    }
+    if upload is not None or asked.resume is not None:
+        return runs.create(store, document)
+    return _create_of_free(store, document)
+
+
+def _create_of_free(store: Store, document: Document) -> Document | None:
+    """Create a run of those of its inputs that no other run holds; see `create`.
+
+    Which are free is only looked up when some are not, and may have changed by the time that the
+    run is created; then it is looked up again.
+    """
+    wanted = document["inputs"]
+    # Each upload is held by itself, so while some are loaded others can be looked for.
+    uploads = CSV in document.get("asked", {}).get("sources", ())
+    while (other := runs.create(store, document)) is not None:
+        if other["_id"] == document["_id"] or not document["inputs"]:
+            return other
+        held = runs.lock_holders(store, list(wanted))
+        free = {name: note for name, note in wanted.items() if name not in held}
+        if not free and not uploads:
+            return runs.get(store, next(iter(held.values())))
+        document = {
+            **document,
+            "inputs": free,
+            "holds": list(free) or [objects.LISTING],
+            "under_way": held,
+        }
+    return None
+
+
+def under_way(store: Store, asked: RunRequest, sources: Sequence[str]) -> dict[str, str]:
+    """Which run has each of the sources that are asked for, of those that one has, by source.
+
+    Args:
+        store: the database.
+        asked: what is asked for.
+        sources: the API sources that there are.
+    """
+    if asked.resume is not None:
+        return {}
+    names = {name: name for name in sources if asked.sources is None or name in asked.sources}
+    if asked.sources is not None and CSV in asked.sources:
+        names[objects.LISTING] = CSV
+    held = runs.lock_holders(store, list(names))
+    return {names[input_id]: run_id for input_id, run_id in held.items()}
+
+
+def request(
+    store: Store,
+    engine: WorkflowStarter,
+    sources: Sequence[str],
+    pre_run_counts: Mapping[str, int] | None = None,
+    asked: RunRequest | None = None,
+    *,
+    most_resumptions: int = batch.MAX_RESUMPTIONS,
+) -> tuple[str, bool]:
+    """Start a run on demand, unless others have all that it is to take.
+
+    The run exists before its execution, and from the moment its id is given out.
+
+    Returns:
+        The run's id, and whether it was started by this call.
+
+    Raises:
+        NotFound, InvalidInput, StateConflict: see `create`.
+        TransientError: Step Functions or MongoDB did not answer.
+    """
+    trigger = triggers.parse(triggers.refresh_envelope(asked))
+    other = create(store, trigger, sources, pre_run_counts, most_resumptions=most_resumptions)
+    if other is not None:
+        return other["_id"], False
+    try:
+        engine.start(trigger.run_id, trigger.envelope)
+    except Exception as error:
+        # Without an execution nobody would ever close it.
+        errors = [batch.describe(error)]
+        close(store, trigger.run_id, errors=errors, most_resumptions=most_resumptions)
+        raise
+    return trigger.run_id, True

@@ -1,0 +1,122 @@
+"""What batches tell each other, so that the order of loading does not decide.
+
+See `load.late_arrivals` for the invariant. Here are its notes in the collection `batches`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from marketdata.errors import StateConflict
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Document, Store, store_errors
+
+
+def note_key_range(store: Store, key: BatchKey, first: bytes, last: bytes) -> None:
+    """Note the lowest and the highest id of records of a batch, before any of them is looked up.
+
+    From then on `received_later` finds the batch for whoever changes one of these records.
+
+    Raises:
+        StateConflict: a later run has taken the batch over.
+    """
+    _note(store, key, {"$min": {"covers.first": first}, "$max": {"covers.last": last}})
+
+
+def note_changes(
+    store: Store, key: BatchKey, moved: Iterable[bytes], updated: Iterable[bytes]
+) -> None:
+    """Note which records are about to be rewritten.
+
+    Args:
+        store: the database.
+        key: the batch.
+        moved: those of which a row only says what they said already, at an earlier time.
+        updated: the others.
+
+    Raises:
+        StateConflict: a later run has taken the batch over.
+    """
+    added = {"moved": {"$each": list(moved)}, "updated": {"$each": list(updated)}}
+    _note(store, key, {"$push": {k: v for k, v in added.items() if v["$each"]}})
+
+
+def _note(store: Store, key: BatchKey, change: Document) -> None:
+    with store_errors(f"noting what batch {key.id} is about"):
+        result = store.batches.update_one(key.filter(), change)
+    if result.matched_count == 0:
+        raise StateConflict(
+            f"Batch {key.id} was taken over by a later run, to which its loading is left.",
+            batch=key.id,
+        )
+
+
+def noted_backdated(store: Store, batch_id: str) -> set[bytes]:
+    """Which records are noted as moved; see `note_changes`."""
+    with store_errors(f"reading what batch {batch_id} moves"):
+        found = store.batches.find_one({"_id": batch_id}, {"moved": 1}) or {}
+    return {bytes(id_) for id_ in found.get("moved", ())}
+
+
+def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[Document]:
+    """Batches of the same source that were received later and may have rows of these records.
+
+    Only those at whose loading was begun: others have seen nothing yet that could be wrong.
+    Rows further down in the same file count as later.
+    """
+    ids = list(ids)
+    query: Document = {
+        "_id": {"$ne": batch["_id"]},
+        "source": batch["source"],
+        "received_at": {"$gte": batch["received_at"]},
+        "covers.first": {"$lte": max(ids)},
+        "covers.last": {"$gte": min(ids)},
+    }
+    if "object" in batch:
+        # Every range of a file was received with it; those further up come before this one.
+        query["$nor"] = [
+            {
+                "received_at": batch["received_at"],
+                # Files without versions have the same one, all of them.
+                **{f"object.{n}": batch["object"][n] for n in ("bucket", "key", "version_id")},
+                "first_row": {"$lt": batch["first_row"]},
+            }
+        ]
+    needed = (
+        "run_id",
+        "first_run_id",
+        "raw_id",
+        "received_at",
+        "judged_at",
+        "first_row",
+        "object.version_id",
+        "state",
+    )
+    with store_errors(f"looking for batches received after {batch['_id']}"):
+        found = store.batches.find(query, dict.fromkeys(needed, 1))
+        return list(found.hint("source_received"))
+
+
+def mark_stale(store: Store, batch_id: str) -> str | None:
+    """Tell whoever loads a batch that records which it covers may have changed.
+
+    For who can't read the batch's raw rows as they are not kept yet. Whoever loads it keeps
+    them first and then asks `is_stale`; the one that notes this looks for the rows once
+    more. In whatever order these come, one of the two sees what the other did.
+
+    Returns:
+        Where the rows are to be looked for: the id of the batch's raw batch, which is another's
+        if the batch was skipped meanwhile; None if the batch is gone.
+    """
+    with store_errors(f"noting that records of batch {batch_id} have changed"):
+        store.batches.update_one(
+            {"_id": batch_id, "state": {"$ne": "loaded"}}, {"$set": {"outdated": True}}
+        )
+        found = store.batches.find_one({"_id": batch_id}, {"raw_id": 1})
+    return None if found is None else str(found["raw_id"])
+
+
+def is_stale(store: Store, batch_id: str) -> bool:
+    """Whether what was looked up for a batch may have changed before its raw rows were kept."""
+    with store_errors(f"reading batch {batch_id}"):
+        return store.batches.find_one({"_id": batch_id, "outdated": True}, {"_id": 1}) is not None

@@ -1,0 +1,395 @@
+"""The collection `batches`: the checkpoint of every run, and the only source of totals.
+
+    pending ──begin──► loading ──finish──► loaded
+       ▲                │  ▲
+       ├────pause───────┤  │ begin (the next attempt)
+       │           fail │  │
+       │                ▼  │
+       └──reclaim_batches── failed ──park──► failed, parked
+
+Every arrow is one atomic update whose filter is the state that it leaves. `attempts` counts
+the beginnings and is the fence: an attempt that was overtaken can't finish. Whoever takes a
+batch away from an attempt (a later attempt, a later run, the end of its own run) raises it.
+
+A batch keeps its `_id`, which tells where it was received: `first_run_id`, input and number.
+`run_id` and `number` are of the run that owns it now. When a run has ended, a later one takes
+over what it left, so a batch is found by (run_id, input, number) and never by a computed `_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import batched
+from typing import Any
+
+from pymongo import DESCENDING, ReplaceOne, ReturnDocument
+from pymongo.errors import BulkWriteError
+
+from marketdata import clock
+from marketdata.errors import NotFound, StateConflict
+from marketdata.store import leases, runs
+from marketdata.store.batches.batch import (
+    DUPLICATE_KEY,
+    UNFINISHED,
+    WRITTEN_TOGETHER,
+    BatchKey,
+    Counts,
+    describe,
+)
+from marketdata.store.connection import Document, Store, store_errors
+
+
+def put_batches(
+    store: Store, input_id: str, run_id: str, documents: Sequence[Document], claim: int = 0
+) -> None:
+    """Write new batches as pending.
+
+    A batch stays as it is that was written by a later claim, that is not pending, or that a later
+    run has taken over: a call that is made again, or twice at once, takes nothing back. A pending
+    one of an earlier claim is replaced: that claim's numbers were never noted as the input's.
+
+    Args:
+        store: the database.
+        input_id: the input.
+        run_id: the run.
+        documents: the batches, each with its `number`.
+        claim: the caller's claim to these numbers; see `run_inputs.take_numbers`.
+
+    Raises:
+        StateConflict: a number is that of another batch of this run.
+    """
+    now = clock.now()
+    replaceable: Document = {
+        "run_id": run_id,
+        "state": "pending",
+        "attempts": 0,
+        "claim": {"$not": {"$gt": claim}},
+    }
+    changes = {
+        id_: ReplaceOne(
+            {"_id": id_, **replaceable},
+            {
+                "run_id": run_id,
+                "first_run_id": run_id,
+                "input": input_id,
+                **document,
+                "claim": claim,
+                "state": "pending",
+                "attempts": 0,
+                "resumptions": 0,
+                "created_at": now,
+            },
+            upsert=True,
+        )
+        for document in documents
+        for id_ in [BatchKey(run_id, input_id, document["number"]).id]
+    }
+    with store_errors(f"saving {len(documents)} batches of {input_id} in run {run_id}"):
+        for some in batched(changes, WRITTEN_TOGETHER, strict=False):
+            left: Sequence[str] = some
+            while left:
+                met = _replace(store, left, [changes[id_] for id_ in left], input_id, run_id)
+                # Of two that write a number for the first time at once, one meets what the other
+                # has just written: that need not be what stays.
+                stay = store.batches.distinct("_id", {"_id": {"$in": met}, "$nor": [replaceable]})
+                left = [id_ for id_ in met if id_ not in stay]
+
+
+def _replace(
+    store: Store,
+    ids: Sequence[str],
+    changes: list[ReplaceOne[Document]],
+    input_id: str,
+    run_id: str,
+) -> list[str]:
+    """Replace or insert batches; the ids of those that met a batch which could not be replaced."""
+    try:
+        store.batches.bulk_write(changes, ordered=False)
+    except BulkWriteError as error:
+        details: Any = error.details
+        for fault in details["writeErrors"]:
+            if fault["code"] != DUPLICATE_KEY:
+                raise
+            if fault.get("keyPattern") != {"_id": 1}:
+                raise StateConflict(
+                    f"A number of new batches of {input_id} in run {run_id} is taken by a batch of "
+                    f"an earlier run: {fault.get('keyValue')}. Numbers go on after those in "
+                    "`batches` of the run's note on the input."
+                ) from error
+        if details["writeConcernErrors"]:
+            raise
+        return [ids[fault["index"]] for fault in details["writeErrors"]]
+    return []
+
+
+def drop_pending_from(
+    store: Store, input_id: str, run_id: str, number: int, *, before: int | None = None
+) -> None:
+    """Take back the pending batches of an input from a number on.
+
+    Args:
+        store: the database.
+        input_id: the input.
+        run_id: the run.
+        number: the first one.
+        before: only those that were written by an earlier claim than this one: by a call that
+            died or was overtaken, and had cut the same into more batches.
+    """
+    which: Document = {} if before is None else {"claim": {"$lt": before}}
+    with store_errors(f"clearing batches of {input_id} in run {run_id}"):
+        store.batches.delete_many(
+            {
+                "run_id": run_id,
+                "input": input_id,
+                "number": {"$gte": number},
+                "state": "pending",
+                **which,
+            }
+        )
+
+
+def drop_claimed(store: Store, input_id: str, run_id: str, claim: int) -> None:
+    """Take back what was written by a claim that was overtaken before its batches were noted.
+
+    Batches that the run took over have claims of the run that cut them, and stay.
+    """
+    with store_errors(f"taking back batches of {input_id} in run {run_id}"):
+        store.batches.delete_many(
+            {
+                "run_id": run_id,
+                "first_run_id": run_id,
+                "input": input_id,
+                "claim": claim,
+                "state": "pending",
+            }
+        )
+
+
+def begin(store: Store, key: BatchKey) -> Document | None:
+    """Start an attempt at loading a batch; None when it is loaded already.
+
+    It is a sign of life of the run.
+
+    Raises:
+        NotFound: there is no such batch.
+        StateConflict: the run has ended, or a later one has taken the batch over, or it is
+            parked.
+    """
+    with store_errors(f"beginning batch {key.id}"):
+        document = store.batches.find_one_and_update(
+            {**key.filter(), "state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}},
+            [
+                {
+                    "$set": {
+                        "state": "loading",
+                        "loading_since": "$$NOW",
+                        "attempts": {"$add": ["$attempts", 1]},
+                    }
+                },
+                {"$unset": ["error", "failed_at", "outdated"]},
+            ],
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            _explain(store, key)
+            return None
+        # In this order: either this sees that the run is being closed, or closing it sees that
+        # the batch is being loaded, and takes it from this attempt.
+        if runs.heartbeat(store, key.run_id) or runs.find(store, key.run_id) is None:
+            return document
+        store.batches.update_one(
+            {"_id": document["_id"], "state": "loading", "attempts": document["attempts"]},
+            {"$set": {"state": "pending"}},
+        )
+    raise StateConflict(
+        f"Run {key.run_id} has ended; batch {key.number} of {key.input} is left to a later run.",
+        batch=key.id,
+    )
+
+
+def counts_of(store: Store, key: BatchKey) -> Counts:
+    """The counts of a batch, zeros until it is closed."""
+    with store_errors(f"reading batch {key.id}"):
+        document = store.batches.find_one(key.filter(), {"counts": 1}) or {}
+    return Counts(**document.get("counts", {}))
+
+
+def _explain(store: Store, key: BatchKey) -> None:
+    """Say why a batch can't be begun, unless it is loaded."""
+    owned = store.batches.find_one(key.filter(), {"state": 1, "parked": 1})
+    if owned is None:
+        moved = store.batches.find_one({"_id": key.id}, {"run_id": 1, "number": 1})
+        if moved is None:
+            raise NotFound(f"There is no batch {key.id}.", batch=key.id)
+        raise StateConflict(
+            f"Batch {key.id} was taken over by run {moved['run_id']}, where it has the number "
+            f"{moved['number']}.",
+            batch=key.id,
+        )
+    if owned.get("parked"):
+        raise StateConflict(
+            f"Batch {key.id} is parked, as loading it failed too often. Remove the cause and ask "
+            f"for POST /runs/{key.run_id}/retry.",
+            batch=key.id,
+        )
+
+
+def require_attempt(store: Store, batch_id: str, attempt: int) -> None:
+    """Make sure that a batch is still being loaded by an attempt.
+
+    Raises:
+        StateConflict: it was taken from this attempt.
+    """
+    mine = {"_id": batch_id, "state": "loading", "attempts": attempt}
+    with store_errors(f"reading batch {batch_id}"):
+        found = store.batches.find_one(mine, {"_id": 1})
+    if found is None:
+        raise _overtaken(batch_id, attempt)
+
+
+def note_progress(store: Store, batch_id: str, attempt: int, progress: Document) -> None:
+    """Note how far an attempt has got, for the one that goes on from there.
+
+    Raises:
+        StateConflict: the batch was taken from this attempt.
+    """
+    _of_attempt(store, batch_id, attempt, {"progress": progress}, "noting the progress of")
+
+
+def pause(store: Store, batch_id: str, attempt: int) -> None:
+    """Give a batch back whose loading is to be gone on with; that is no failure.
+
+    Raises:
+        StateConflict: the batch was taken from this attempt.
+    """
+    _of_attempt(store, batch_id, attempt, {"state": "pending"}, "pausing")
+
+
+def _of_attempt(store: Store, batch_id: str, attempt: int, fields: Document, doing: str) -> None:
+    with store_errors(f"{doing} batch {batch_id}"):
+        result = store.batches.update_one(
+            {"_id": batch_id, "state": "loading", "attempts": attempt}, {"$set": fields}
+        )
+    if result.matched_count == 0:
+        raise _overtaken(batch_id, attempt)
+
+
+def _overtaken(batch_id: str, attempt: int) -> StateConflict:
+    return StateConflict(
+        f"Batch {batch_id} was taken from attempt {attempt}: by a later attempt, by the end of "
+        "its run or by a later run, to which its closing is left.",
+        batch=batch_id,
+    )
+
+
+def finish(
+    store: Store,
+    key: BatchKey,
+    attempt: int,
+    counts: Counts,
+    fields: Mapping[str, Any] | None = None,
+) -> None:
+    """Close a batch as loaded, with its counts, and with further fields.
+
+    Raises:
+        ConservationBroken: the counts don't add up; nothing is written.
+        StateConflict: the batch was taken from this attempt, or the input from its run.
+    """
+    if not _close(store, key, {"attempts": attempt}, counts, fields or {}):
+        raise _overtaken(key.id, attempt)
+
+
+def finish_unread(
+    store: Store, key: BatchKey, attempt: int, counts: Counts, fields: Mapping[str, Any]
+) -> bool:
+    """Close a batch whose rows need no loading, as `finish` does, if nobody has asked for them.
+
+    Returns:
+        False if somebody has: records that it covers have changed, and it is to be loaded.
+    """
+    unasked = {"attempts": attempt, "outdated": {"$ne": True}}
+    if _close(store, key, unasked, counts, fields):
+        return True
+    mine = {**key.filter(), "state": "loading", "attempts": attempt}
+    with store_errors(f"reading batch {key.id}"):
+        if store.batches.find_one(mine, {"_id": 1}):
+            return False
+    raise _overtaken(key.id, attempt)
+
+
+def _close(
+    store: Store, key: BatchKey, which: Document, counts: Counts, fields: Mapping[str, Any]
+) -> bool:
+    counts.check(f"Batch {key.id}")
+    leases.require(store, key.run_id, key.input)
+    with store_errors(f"closing batch {key.id}"):
+        result = store.batches.update_one(
+            {**key.filter(), "state": "loading", **which},
+            [
+                {
+                    "$set": {
+                        "state": "loaded",
+                        "loaded_at": "$$NOW",
+                        "counts": {"$literal": asdict(counts)},
+                        **{name: {"$literal": value} for name, value in fields.items()},
+                    }
+                },
+                {"$unset": ["progress", "moved", "updated"]},
+            ],
+        )
+    return result.matched_count == 1
+
+
+def fail(store: Store, key: BatchKey, attempt: int, error: Exception) -> None:
+    """Mark an attempt as failed with its reason; a later attempt's state is left alone."""
+    with store_errors(f"marking batch {key.id} as failed"):
+        store.batches.update_one(
+            {**key.filter(), "state": "loading", "attempts": attempt},
+            {"$set": {"state": "failed", "failed_at": clock.now(), "error": describe(error)}},
+        )
+
+
+def next_number(store: Store, run_id: str, input_id: str) -> int:
+    """The lowest number that no batch of an input in a run has, nor any before it."""
+    with store_errors(f"counting the batches of {input_id} in run {run_id}"):
+        last = store.batches.find_one(
+            {"run_id": run_id, "input": input_id}, {"number": 1}, sort=[("number", DESCENDING)]
+        )
+    return last["number"] + 1 if last else 0
+
+
+def resumed(store: Store, run_id: str, input_id: str) -> list[int]:
+    """The numbers of the batches that a run took over and that it has not begun yet, ascending."""
+    return _numbers(
+        store,
+        run_id,
+        input_id,
+        {"state": "pending", "resumed_from": {"$ne": None}},
+    )
+
+
+def numbers(store: Store, run_id: str, input_id: str, below: int) -> list[int]:
+    """The numbers of the batches of an input that are to be loaded yet, ascending.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the input.
+        below: the number of batches that are noted. From there on there is only what a call
+            writes that was overtaken and does not know it yet; it takes that back itself.
+    """
+    which = {
+        "number": {"$lt": below},
+        "state": {"$in": list(UNFINISHED)},
+        "parked": {"$ne": True},
+    }
+    return _numbers(store, run_id, input_id, which)
+
+
+def _numbers(store: Store, run_id: str, input_id: str, which: Document) -> list[int]:
+    with store_errors(f"listing the batches of {input_id} in run {run_id}"):
+        found = store.batches.find(
+            {"run_id": run_id, "input": input_id, **which}, {"number": 1}
+        ).sort("number")
+        return [document["number"] for document in found]

@@ -1,0 +1,162 @@
+"""The collection `latest_prices`: the newest record of each source's asset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson import Binary
+from pymongo import ASCENDING, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.market_data import duplicates_or_raise, find_existing
+from marketdata.store.reading import MAX_TIME_MS, reading
+
+
+def newest_of(documents: Iterable[Document], newest: dict[bytes, Document]) -> None:
+    """Keep of records the newest of each asset, in `newest` by the tail of their ids."""
+    for document in documents:
+        key = document["_id"][8:]
+        held = newest.get(key)
+        # An identity that is there twice was changed twice; the last state counts.
+        if held is None or document["_id"] >= held["_id"]:
+            newest[key] = document
+
+
+def raise_latest(store: Store, documents: Iterable[Document]) -> None:
+    """Bring `latest_prices` up to these records, where it has no newer ones.
+
+    A record id ends with the hash of its asset and begins with its time, so the tail is the
+    key here and comparing ids compares times. Of one record the latest price is a copy, and it
+    may be changed while it is being copied: so it is looked at again afterwards. Whoever changed
+    it does the same; the last of them to copy finds it as it is.
+    """
+    newest: dict[bytes, Document] = {}
+    newest_of(documents, newest)
+    while newest:
+        with store_errors(f"updating {len(newest)} latest prices"):
+            written = _copy_to_latest(store, newest)
+        now = find_existing(store, [bytes(newest[key]["_id"]) for key in written])
+        newest = {
+            key: found
+            for key in written
+            if (found := now.get(bytes(newest[key]["_id"])))
+            and _revision(found) != _revision(newest[key])
+        }
+
+
+def _copy_to_latest(store: Store, newest: Mapping[bytes, Document]) -> list[bytes]:
+    """Write records as the latest of their assets; returns the keys of those that may be."""
+    known = {
+        bytes(d["_id"]): (bytes(d["record_id"]), _revision(d))
+        for d in store.latest_prices.find(
+            {"_id": {"$in": list(newest)}}, dict.fromkeys(("record_id", *_REVISION_FIELDS), 1)
+        )
+    }
+    keys = [
+        key
+        for key, document in newest.items()
+        if key not in known
+        or known[key][0] < document["_id"]
+        or (known[key][0] == document["_id"] and known[key][1] != _revision(document))
+    ]
+    updates = [_raise(key, newest[key]) for key in keys]
+    # Two loaders that both upsert a new key can meet: the one that lost simply asks again,
+    # now that the key is there.
+    while updates:
+        try:
+            store.latest_prices.bulk_write(updates, ordered=False)
+            break
+        except BulkWriteError as error:
+            updates = [updates[f["index"]] for f in duplicates_or_raise(error)]
+    return keys
+
+
+_REVISION_FIELDS = ("run_id", "received_at", "version", "row", "raw_id", "revision")
+
+
+def _revision(document: Document) -> tuple[Any, ...]:
+    """Which revision of a record is current, and how many there are."""
+    return tuple(document.get(field) for field in _REVISION_FIELDS)
+
+
+def _raise(key: bytes, document: Document) -> UpdateOne:
+    new = {k: v for k, v in document.items() if k not in ("_id", "history", "digest")}
+    new |= {"_id": key, "record_id": document["_id"]}
+    # `$literal`: a name such as "$NOMAD" is a value here, never a field path.
+    newer = {"$gte": [{"$literal": new["record_id"]}, "$record_id"]}
+    return UpdateOne(
+        {"_id": new["_id"]},
+        [{"$replaceWith": {"$cond": [newer, {"$literal": new}, "$$ROOT"]}}],
+        upsert=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LatestPosition:
+    """The last entry of a page of latest prices."""
+
+    symbol: str
+    id: bytes
+
+
+def find_latest(
+    store: Store,
+    *,
+    limit: int,
+    symbols: Sequence[str] = (),
+    source: str | None = None,
+    after: LatestPosition | None = None,
+) -> list[Document]:
+    """The newest record of each source's asset, by symbol."""
+    parts: list[Document] = []
+    if symbols:
+        parts.append({"symbol": {"$in": list(symbols)}})
+    if source is not None:
+        parts.append({"source": {"$eq": source}})
+    if after is not None:
+        tie = {"symbol": {"$eq": after.symbol}, "_id": {"$gt": Binary(after.id)}}
+        parts += [
+            {"symbol": {"$gte": after.symbol}},
+            {"$or": [{"symbol": {"$gt": after.symbol}}, tie]},
+        ]
+    with reading("latest prices"):
+        return list(
+            store.latest_prices.find({"$and": parts} if parts else {})
+            .sort([("symbol", ASCENDING), ("_id", ASCENDING)])
+            .hint("symbol_id")
+            .limit(limit)
+            .max_time_ms(MAX_TIME_MS)
+        )
+
+
+def find_symbols(
+    store: Store, *, limit: int, source: str | None = None, after: str | None = None
+) -> list[tuple[str, list[Document]]]:
+    """Tickers with the assets that bear them, by ticker; reads on only as far as it needs."""
+    parts: list[Document] = []
+    if source is not None:
+        parts.append({"source": {"$eq": source}})
+    if after is not None:
+        parts.append({"symbol": {"$gt": after}})
+    found: list[tuple[str, list[Document]]] = []
+    with (
+        reading("symbols"),
+        store.latest_prices.find({"$and": parts} if parts else {}, _ASSET)
+        .sort([("symbol", ASCENDING), ("_id", ASCENDING)])
+        .hint("symbol_id")
+        .batch_size(max(100, 2 * limit))
+        .max_time_ms(MAX_TIME_MS) as cursor,
+    ):
+        for document in cursor:
+            if not found or found[-1][0] != document["symbol"]:
+                if len(found) == limit:
+                    break
+                found.append((document["symbol"], []))
+            found[-1][1].append(document)
+    return found
+
+
+_ASSET = {"symbol": 1, "name": 1, "asset_id": 1, "source": 1, "dataset": 1, "timestamp": 1}

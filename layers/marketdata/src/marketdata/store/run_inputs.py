@@ -1,0 +1,105 @@
+"""What a run knows about each of its inputs: how far its extraction is, and what stopped it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo import ReturnDocument
+
+from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.runs import ALIVE, LEASE, after
+
+INPUT_ENDED = ("extracted", "skipped", "failed", "throttled")
+"""The states of an input whose extraction is over for its run."""
+
+
+def set_input(store: Store, run_id: str, input_id: str, fields: Mapping[str, Any]) -> None:
+    """Update the run's note on one of its inputs; a run that has ended is left as it is."""
+    noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
+    longer = {"$max": ["$expires_at", after(LEASE)]}
+    with store_errors(f"noting progress of {input_id} in run {run_id}"):
+        store.runs.update_one({"_id": run_id, **ALIVE}, [{"$set": {"expires_at": longer, **noted}}])
+
+
+def note_error(store: Store, run_id: str, input_id: str, error: Mapping[str, Any]) -> None:
+    """Note why an input of a running run failed, unless something is noted already."""
+    place = f"inputs.{input_id}"
+    unsaid = {place: {"$exists": True}, f"{place}.error": None}
+    with store_errors(f"noting why {input_id} failed in run {run_id}"):
+        store.runs.update_one(
+            {"_id": run_id, **ALIVE, **unsaid}, {"$set": {f"{place}.error": dict(error)}}
+        )
+
+
+def set_input_if_unchanged(
+    store: Store, run_id: str, input_id: str, known: Mapping[str, Any], fields: Mapping[str, Any]
+) -> bool:
+    """Update the run's note on an input, if it is still as the caller knows it: one update.
+
+    Of two calls that extract one input at once, each so finds out when the other is further.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the input.
+        known: values that the note must have; None stands also for a field that is not there.
+        fields: what is set.
+
+    Returns:
+        False, with nothing written, if the note has other values, if the extraction is over, or
+        if the run has ended.
+    """
+    noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
+    longer = {"$max": ["$expires_at", after(LEASE)]}
+    with store_errors(f"noting progress of {input_id} in run {run_id}"):
+        result = store.runs.update_one(
+            _as_known(run_id, input_id, known), [{"$set": {"expires_at": longer, **noted}}]
+        )
+    return result.matched_count == 1
+
+
+def take_numbers(
+    store: Store, run_id: str, input_id: str, known: Mapping[str, Any]
+) -> tuple[int, Document] | None:
+    """Claim the next numbers of an input's batches, for as long as nobody claims them later.
+
+    Claims have numbers that grow. Whoever has one writes batches under it, and then notes how far
+    the input is by `set_input_if_unchanged` with `claims` being this number: only the last one can.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the input.
+        known: as for `set_input_if_unchanged`: how far the caller knows the input to be.
+
+    Returns:
+        The claim and the run's note on the input; None if another call is further, the extraction
+        is over, or the run has ended.
+    """
+    with store_errors(f"claiming numbers of batches of {input_id} in run {run_id}"):
+        found = store.runs.find_one_and_update(
+            _as_known(run_id, input_id, known),
+            {"$inc": {f"inputs.{input_id}.claims": 1}},
+            projection={f"inputs.{input_id}": 1},
+            return_document=ReturnDocument.AFTER,
+        )
+    if found is None:
+        return None
+    note: Document = found["inputs"][input_id]
+    return note["claims"], note
+
+
+def _as_known(run_id: str, input_id: str, known: Mapping[str, Any]) -> Document:
+    place = f"inputs.{input_id}"
+    same = {f"{place}.{name}": {"$eq": value} for name, value in known.items()}
+    return {"_id": run_id, **ALIVE, f"{place}.status": {"$nin": list(INPUT_ENDED)}, **same}
+
+
+def note_resumed_by(store: Store, run_id: str, input_id: str, by: str) -> None:
+    """Note on a run that ended that a later one goes on with the extraction of an input."""
+    with store_errors(f"noting that run {by} resumes run {run_id}"):
+        store.runs.update_one(
+            {"_id": run_id, f"inputs.{input_id}": {"$exists": True}},
+            {"$set": {f"inputs.{input_id}.resumed_by": by}},
+        )

@@ -1,0 +1,159 @@
+"""Runs as the API reads them, each list with the index that answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pymongo import ASCENDING, DESCENDING
+
+from marketdata.store.connection import Document, Store
+from marketdata.store.reading import MAX_TIME_MS, reading
+
+
+def last_closed_run_id(store: Store) -> str | None:
+    """The run that started last among those that ended."""
+    with reading("the last run"):
+        run = store.runs.find_one(
+            {"status": {"$ne": "running"}},
+            {"_id": 1},
+            sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
+            hint="started",
+            max_time_ms=MAX_TIME_MS,
+        )
+    return None if run is None else run["_id"]
+
+
+def last_run(
+    store: Store, *, status: str | None = None, trigger: str | None = None
+) -> Document | None:
+    """The run that started last, of any status and trigger or of those given."""
+    filter_: Document = {}
+    if status is not None:
+        filter_["status"] = {"$eq": status}
+    if trigger is not None:
+        filter_["trigger"] = {"$eq": trigger}
+    with reading("the last run"):
+        return store.runs.find_one(
+            filter_,
+            sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
+            hint=_run_hint(status, trigger),
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
+def last_whole_success(store: Store) -> Document | None:
+    """The run that started last among those of all sources that were a success."""
+    with reading("the last success"):
+        return store.runs.find_one(
+            {
+                "status": {"$eq": "success"},
+                "trigger": {"$ne": "upload"},
+                "asked.sources": {"$eq": None},
+                "asked.resume": {"$eq": None},
+                # One that left sources to other runs says nothing of these.
+                "under_way": {"$in": [None, {}]},
+            },
+            {"started_at": 1, "event_time": 1, "trigger": 1},
+            sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
+            hint="status_started",
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
+def first_run(store: Store) -> Document | None:
+    """The run that started first of all."""
+    with reading("the first run"):
+        return store.runs.find_one(
+            {},
+            {"started_at": 1, "event_time": 1, "trigger": 1},
+            sort=[("started_at", ASCENDING), ("_id", ASCENDING)],
+            hint="started",
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
+def _run_hint(status: str | None, trigger: str | None) -> str:
+    if status is not None:
+        return "status_started"
+    return "started" if trigger is None else "trigger_started"
+
+
+def run_under_way(
+    store: Store, *, begin: datetime, end: datetime, longest: timedelta
+) -> Document | None:
+    """A run of the sources that was under way at some time between two; None if there was none.
+
+    Args:
+        store: the database.
+        begin: the first time.
+        end: the last time.
+        longest: runs that began longer than this before `begin` are not looked at.
+    """
+    with reading("which runs were under way"):
+        return store.runs.find_one(
+            {
+                "started_at": {"$gte": begin - longest, "$lte": end},
+                "trigger": {"$ne": "upload"},
+                "$or": [{"ended_at": {"$eq": None}}, {"ended_at": {"$gte": begin}}],
+            },
+            sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
+            hint="started",
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
+def ended_runs(store: Store, *, limit: int) -> list[Document]:
+    """Of the runs that ended, those that started last: status, start and end."""
+    with reading("runs"):
+        return list(
+            store.runs.find(
+                {"status": {"$ne": "running"}}, {"status": 1, "started_at": 1, "ended_at": 1}
+            )
+            .sort([("started_at", DESCENDING), ("_id", DESCENDING)])
+            .hint("started")
+            .limit(limit)
+            .max_time_ms(MAX_TIME_MS)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunPosition:
+    """The last run of a page."""
+
+    started_at: datetime
+    id: str
+
+
+def find_runs(
+    store: Store,
+    *,
+    limit: int,
+    status: str | None = None,
+    trigger: str | None = None,
+    source: str | None = None,
+    after: RunPosition | None = None,
+) -> list[Document]:
+    """Runs, the newest first, of a status, a trigger, and with an input of a source."""
+    parts: list[Document] = []
+    if status is not None:
+        parts.append({"status": {"$eq": status}})
+    if trigger is not None:
+        parts.append({"trigger": {"$eq": trigger}})
+    if source is not None:
+        # The inputs are an object by name; a CSV's name is its object's, so compare values.
+        sources = {"$map": {"input": {"$objectToArray": "$inputs"}, "in": "$$this.v.source"}}
+        parts.append({"$expr": {"$in": [{"$literal": source}, sources]}})
+    if after is not None:
+        earlier = {"started_at": {"$lt": after.started_at}}
+        tie = {"started_at": {"$eq": after.started_at}, "_id": {"$lt": after.id}}
+        # The first part bounds the index scan, the second is the exact place.
+        parts += [{"started_at": {"$lte": after.started_at}}, {"$or": [earlier, tie]}]
+    with reading("runs"):
+        return list(
+            store.runs.find({"$and": parts} if parts else {})
+            .sort([("started_at", DESCENDING), ("_id", DESCENDING)])
+            .hint(_run_hint(status, trigger))
+            .limit(limit)
+            .max_time_ms(MAX_TIME_MS)
+        )

@@ -1,0 +1,1 @@
+"""The collection `sources`: what all execution environments share about an upstream API."""

@@ -1,0 +1,39 @@
+"""What is known of a source's pages: what the next request for one can refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from marketdata.store.connection import Document, Store, store_errors
+
+
+def remember_page(store: Store, name: str, page: int, known: Document | None) -> None:
+    """Keep what a page's next request can refer to, or nothing.
+
+    It is to be called before the page's batches are written: a validator must never outlive the
+    content that it stands for.
+    """
+    place = f"pages.{page}"
+    update: Document = {"$unset": {place: ""}} if known is None else {"$set": {place: known}}
+    with store_errors(f"remembering page {page} of source {name}"):
+        store.sources.update_one({"_id": name}, update)
+
+
+def loaded_batches(store: Store, ids: Sequence[str]) -> list[Document] | None:
+    """The batches of a page in order; None unless all are there, loaded, and have their raw rows.
+
+    One that could end otherwise today does not count as loaded: a row of it was set aside as too
+    far ahead.
+    """
+    with store_errors("looking whether a page was loaded"):
+        found = {
+            batch["_id"]: batch
+            for batch in store.batches.find({"_id": {"$in": list(ids)}, "state": "loaded"})
+        }
+        if len(found) != len(ids) or any(
+            "depends_on_time" in batch or "judged_at" in batch for batch in found.values()
+        ):
+            return None
+        raw_ids = {batch["raw_id"] for batch in found.values()}
+        kept = store.raw_batches.count_documents({"_id": {"$in": list(raw_ids)}})
+    return [found[id_] for id_ in ids] if kept == len(raw_ids) else None
