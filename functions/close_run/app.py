@@ -14,8 +14,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
 from marketdata.aws.sns import Topic
-from marketdata.aws.tasks import task
 from marketdata.errors import TerminalError, TransientError
+from marketdata.handlers.tasks import task
 from marketdata.runs import alerts, closing, failures
 from marketdata.runs.alerts import AlertSettings
 from marketdata.runs.resuming import ResumptionSettings
@@ -59,7 +59,7 @@ _TOLD = {"run_id": "_id", "status": "status", "totals": "totals"}
 
 _CLASSES = (TransientError.__name__, TerminalError.__name__)
 _CODED = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
-"""See `aws.tasks`."""
+"""See `handlers.tasks`."""
 
 
 def _errors(results: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
 from marketdata.aws.sns import Topic
-from marketdata.aws.tasks import task
+from marketdata.handlers.tasks import task
 from marketdata.runs import alerts, closing
 from marketdata.runs.alerts import AlertSettings
 from marketdata.runs.resuming import ResumptionSettings

@@ -1,6 +1,6 @@
 """Fetches CoinGecko's pages into raw batches."""
 
-from marketdata.aws.extractors import extractor
+from marketdata.handlers.extractors import extractor
 from marketdata.sources.coingecko import SOURCE
 
 handler = extractor(SOURCE)

@@ -1,6 +1,6 @@
 """Fetches CoinPaprika's tickers into raw batches."""
 
-from marketdata.aws.extractors import extractor
+from marketdata.handlers.extractors import extractor
 from marketdata.sources.coinpaprika import SOURCE
 
 handler = extractor(SOURCE)

@@ -9,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
-from marketdata.aws.tasks import task
+from marketdata.handlers.tasks import task
 from marketdata.load.loader import load_within
 from marketdata.objects import ObjectReader
 from marketdata.store.batches.batch import BatchKey

@@ -8,7 +8,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
 from marketdata.aws.s3_objects import S3Objects
-from marketdata.aws.tasks import task
+from marketdata.handlers.tasks import task
 from marketdata.runs import opening
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import SourceSettings, UploadSettings, read_settings

@@ -34,7 +34,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         __name__,
-        "marketdata.aws.extractors",
+        "marketdata.handlers.extractors",
         "marketdata.aws.s3_objects",
         "marketdata.load.loader",
         "marketdata.sources.coingecko",

@@ -22,7 +22,7 @@ from marketdata.load.loader import load_batch
 from marketdata.load.rebuild import Report, rebuild
 from marketdata.load.replay import replay
 from marketdata.sources.coingecko import CoinGecko
-from marketdata.store import market_data
+from marketdata.store import market_data, rebuilds
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Document, Store, store_errors
@@ -75,7 +75,7 @@ def check(store: Store, before: list[Document]) -> None:
     assert documents(store) == before
     assert documents(store, "latest_prices") == latest_of_records(store)
     names = store.database.list_collection_names()
-    assert [name for name in names if f"_{rebuilding.MARK}_" in name] == []
+    assert [name for name in names if f"_{rebuilds.MARK}_" in name] == []
 
 
 def history(store: Store, seed: int = 1, batches: int = 24) -> list[BatchKey]:
@@ -286,7 +286,9 @@ def test_a_batch_under_way_at_the_exchange_is_loaded_once_more(
     assert written.wait(30)
     # Whatever the loader has written by now is in the collection that is thrown away, and what
     # is taken over from it at the beginning is made away with for this test.
-    monkeypatch.setattr(rebuilding._Rebuild, "_take_over", lambda _self: None)
+    monkeypatch.setattr(
+        rebuilding._Rebuild, "_keep_what_only_live_records_know", lambda _self: None
+    )
     reports: list[Report] = []
     said: list[str] = []
     rebuilding_thread = threading.Thread(

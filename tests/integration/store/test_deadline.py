@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from marketdata.aws.tasks import task
 from marketdata.errors import TransientError
+from marketdata.handlers.tasks import task
 from marketdata.store.connection import Store, store_errors
 from marketdata.store.deadline import Threads
 

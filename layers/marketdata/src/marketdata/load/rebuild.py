@@ -18,36 +18,31 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import batched
-from typing import Any
 
-from pymongo import IndexModel, ReplaceOne, ReturnDocument, UpdateOne
-from pymongo.collection import Collection
-
+from marketdata.documents.rebuilds import Rebuild, RebuildChanges, RebuildPhase
 from marketdata.errors import MarketDataError, StateConflict, TerminalError
 from marketdata.load import loader, merge
 from marketdata.schema.record import VALUE_FIELDS
-from marketdata.store import latest_prices, market_data, quarantine, retention
-from marketdata.store.batches.batch import UNFINISHED, Counts
+from marketdata.store import latest_prices, market_data, quarantine, rebuilds
+from marketdata.store.batches.batch import Counts
 from marketdata.store.command_line import read_place
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Document, Store
 from marketdata.store.deadline import Threads
 from marketdata.store.raw_batches import find_raw
+from marketdata.store.rebuilds import Signature
 from marketdata.store.server_time import server_clock
 
-MARK = "rebuild"
-"""What the names of collections end with, before a random part, that a rebuild works in."""
 LEASE_SECONDS = 20.0
-"""Time after which a rebuild without a sign of life is taken for dead."""
+"""Time after which a rebuild without a heartbeat is taken for dead."""
 LOADER_SECONDS = 960.0
 """Nobody has been at a batch for longer than this: the longest that a function lives."""
 
-_EXCHANGED = ("market_data", "latest_prices")
 _ORIGINS = ("raw_id", "run_id", "row")
 _NOTHING: AbstractSet[int] = frozenset()
 _TOGETHER = 1_000
@@ -91,7 +86,6 @@ class Report:
 
 
 type Say = Callable[[str], None]
-type _Signature = tuple[Any, ...]
 
 
 def rebuild(
@@ -106,233 +100,154 @@ def rebuild(
     Args:
         store: the database.
         say: is told of each step.
-        lease_seconds: how long another rebuild is waited for that gives no sign of life.
+        lease_seconds: how long another rebuild without a heartbeat is waited for.
         loader_seconds: how long a batch that is being loaded at the exchange is waited for.
 
     Raises:
         StateConflict: another rebuild is under way.
         TransientError: MongoDB is out of reach; a rebuild may be started again.
     """
-    with _Lease.held(store, lease_seconds, say) as lease:
-        return _Rebuild(store, lease, say, loader_seconds).run()
+    with _Ownership.taken(store, lease_seconds, say) as ownership:
+        return _Rebuild(store, ownership, say, loader_seconds).run()
 
 
-# --- one at a time ------------------------------------------------------------------------------
+# --- one at a time ------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class _Lease:
-    """The note that a rebuild is under way, with its signs of life on the server's clock."""
+class _Ownership:
+    """That this rebuild is the one under way, kept by a heartbeat on the server's clock."""
 
     store: Store
     owner: str
-    note: Document
-    """As the rebuild before had left it."""
+    before: Rebuild
+    """What the rebuild before this one had noted."""
     lost: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     @contextmanager
-    def held(cls, store: Store, seconds: float, say: Say) -> Iterator[_Lease]:
-        """Hold the lease for a block; an owner that has died is waited out.
+    def taken(cls, store: Store, seconds: float, say: Say) -> Iterator[_Ownership]:
+        """Be the owner for a block; an owner that has died is waited out.
 
         Raises:
-            StateConflict: its owner lives.
+            StateConflict: another owner lives.
         """
         owner = uuid.uuid4().hex[:12]
         deadline = time.monotonic() + seconds + 1
         seen: datetime | None = None
-        while (note := cls._take(store, owner, seconds)) is None:
-            other = _notes(store).find_one({"_id": "rebuild"}) or {}
+        while (before := rebuilds.begin(store, owner, seconds)) is None:
+            expires_at = rebuilds.expires_at(store)
             if seen is None:
-                seen = other.get("expires_at")
-                say("another rebuild was begun and has not ended; waiting for a sign of life")
-            elif other.get("expires_at") != seen or time.monotonic() > deadline:
+                seen = expires_at
+                say("another rebuild has begun and not ended; waiting for its heartbeat")
+            elif expires_at != seen or time.monotonic() > deadline:
                 raise StateConflict("Another rebuild is under way. Wait for its end.")
             time.sleep(min(0.5, seconds / 10))
-        lease = cls(store, owner, note)
+        ownership = cls(store, owner, before)
         ended = threading.Event()
-        thread = threading.Thread(target=lease._live, args=(seconds, ended), daemon=True)
+        thread = threading.Thread(target=ownership._live, args=(seconds, ended), daemon=True)
         thread.start()
         try:
-            yield lease
+            yield ownership
         finally:
             ended.set()
             thread.join()
-            with store_errors("letting go of the rebuild"):
-                _notes(store).update_one(
-                    {"_id": "rebuild", "owner": owner}, [{"$set": {"expires_at": "$$NOW"}}]
-                )
-
-    @staticmethod
-    def _take(store: Store, owner: str, seconds: float) -> Document | None:
-        """Become the owner, if nobody is; the note from before."""
-        with store_errors("beginning a rebuild"):
-            _notes(store).update_one(
-                {"_id": "rebuild"}, {"$setOnInsert": {"phase": "none"}}, upsert=True
-            )
-            return _notes(store).find_one_and_update(
-                {"_id": "rebuild", "$expr": {"$lte": ["$expires_at", "$$NOW"]}},
-                [{"$set": {"owner": owner, "expires_at": _ahead(seconds)}}],
-                return_document=ReturnDocument.BEFORE,
-            )
+            rebuilds.let_go(store, owner)
 
     def _live(self, seconds: float, ended: threading.Event) -> None:
         alive = time.monotonic()
         while not ended.wait(seconds / 5):
             try:
-                with store_errors("giving a sign of life"):
-                    renewed = _notes(self.store).update_one(
-                        {"_id": "rebuild", "owner": self.owner},
-                        [{"$set": {"expires_at": _ahead(seconds)}}],
-                    )
+                mine = rebuilds.heartbeat(self.store, self.owner, seconds)
             except MarketDataError:
                 if time.monotonic() - alive > seconds:
                     self.lost.set()
                 continue
             alive = time.monotonic()
-            if renewed.matched_count == 0:
+            if not mine:
                 self.lost.set()
 
     def require(self) -> None:
-        """Go no further without the lease.
+        """Go no further once another rebuild is the owner.
 
         Raises:
-            StateConflict: it was lost.
+            StateConflict: it is.
         """
         if self.lost.is_set():
             raise StateConflict("Another rebuild has taken over from this one, which was too slow.")
 
-    def set(self, fields: Mapping[str, Any]) -> None:
-        """Note how far the rebuild is."""
-        with store_errors("noting how far the rebuild is"):
-            done = _notes(self.store).update_one(
-                {"_id": "rebuild", "owner": self.owner}, {"$set": fields}
-            )
-        if done.matched_count == 0:
+    def note(self, changes: RebuildChanges) -> None:
+        """Store how far the rebuild is.
+
+        Raises:
+            StateConflict: another rebuild is the owner by now.
+        """
+        if not rebuilds.note(self.store, self.owner, changes):
             self.lost.set()
         self.require()
 
 
-def _notes(store: Store) -> Collection[Document]:
-    return store.database["rebuilds"]
-
-
-def _ahead(seconds: float) -> Document:
-    return {"$add": ["$$NOW", round(seconds * 1000)]}
-
-
-# --- the rebuild --------------------------------------------------------------------------------
+# --- the rebuild --------------------------------------------------------------------------
 
 
 class _Rebuild:
-    def __init__(self, store: Store, lease: _Lease, say: Say, loader_seconds: float) -> None:
+    def __init__(
+        self, store: Store, ownership: _Ownership, say: Say, loader_seconds: float
+    ) -> None:
         self._store = store
-        self._lease = lease
+        self._ownership = ownership
         self._say = say
         self._loader_seconds = loader_seconds
-        fresh: Any = {
-            name: store.database[f"{name}_{MARK}_{lease.owner}"]
-            for name in (*_EXCHANGED, "batches")
-        }
-        self._beside = replace(store, **fresh)
-        """The same database with fresh collections in place of the live ones."""
-        self._loaded: dict[str, _Signature] = {}
+        self._beside = rebuilds.beside(store, ownership.owner)
+        self._loaded: dict[str, Signature] = {}
         """How each batch was when it was loaded."""
         self._covered: dict[tuple[str, str], AbstractSet[int]] = {}
         """The raw batches, each with its run, that were loaded; and the rows that were not."""
-        self._unfinished: dict[str, _Signature] = {}
+        self._unfinished: dict[str, Signature] = {}
         """The batches that were not loaded at the beginning, as they were then."""
         self._report = Report()
 
     def run(self) -> Report:
         began = time.monotonic()
-        note = self._lease.note
-        if note.get("phase") == "exchanging" and self._is_exchanged(note):
+        before = self._ownership.before
+        if before["phase"] == RebuildPhase.EXCHANGING and rebuilds.is_exchanged(
+            self._store, before["beside"]
+        ):
             self._report.finished_another = True
-            self._exchange(note["beside"])
-            self._catch_up(note["since"])
+            rebuilds.exchange(self._store, before["beside"])
+            self._catch_up(before["since"])
         else:
-            since = server_clock(self._store).now() - _SKEW
-            self._lease.set({"phase": "building"})
-            self._clear()
-            self._unfinished = self._find_unfinished({})
-            self._make_collections()
-            self._load_all()
-            self._take_over()
-            self._make_indexes()
-            self._drop_expired()
-            self._catch_up_beside()
-            for name in _EXCHANGED:
-                # A migration may have made others by now.
-                self._copy_indexes(name)
-            beside = {name: getattr(self._beside, name).name for name in _EXCHANGED}
-            self._lease.set({"phase": "exchanging", "beside": beside, "since": since})
-            self._say("exchanging the collections")
-            self._exchange(beside)
-            self._catch_up(since)
-        self._clear()
-        self._lease.set({"phase": "done"})
-        with store_errors("counting records"):
-            self._report.records = self._store.market_data.estimated_document_count()
+            self._build()
+        rebuilds.remove_leftovers(self._store)
+        self._ownership.note({"phase": RebuildPhase.DONE})
+        self._report.records = rebuilds.count_records(self._store)
         self._report.seconds = time.monotonic() - began
         return self._report
 
-    # --- collections ------------------------------------------------------------------------
-
-    def _clear(self) -> None:
-        """Remove what this rebuild, or one that was killed, has left."""
-        database = self._store.database
-        with store_errors("removing what rebuilds have left"):
-            left = {"name": {"$regex": f"_{MARK}_[0-9a-f]{{12}}$"}}
-            for name in database.list_collection_names(filter=left):
-                database.drop_collection(name)
-
-    def _make_collections(self) -> None:
-        """Fresh collections with the options of the live ones, and the indexes that loading uses.
-
-        Those of the records come when they are there: that is faster, and nobody reads before.
-        """
-        database = self._store.database
-        with store_errors("making collections beside the live ones"):
-            for name in _EXCHANGED:
-                live = next(database.list_collections(filter={"name": name}), None)
-                if live is None:
-                    raise StateConflict(
-                        f"There is no collection {name}: run the migrations (make migrate) first."
-                    )
-                database.create_collection(getattr(self._beside, name).name, **live["options"])
-        for name in ("latest_prices", "batches"):
-            self._copy_indexes(name)
-
-    def _copy_indexes(self, name: str) -> None:
-        left_out = ("v", "ns", "key", "name")
-        with store_errors(f"making the indexes of {name}"):
-            made = [
-                IndexModel(
-                    list(index["key"].items()),
-                    name=index["name"],
-                    **{k: v for k, v in index.items() if k not in left_out},
-                )
-                for index in getattr(self._store, name).list_indexes()
-                if index["name"] != "_id_"
-            ]
-            if made:
-                getattr(self._beside, name).create_indexes(made)
-
-    def _make_indexes(self) -> None:
+    def _build(self) -> None:
+        """Build the records beside the live ones, put them in their place, catch up."""
+        store, built = self._store, self._beside
+        since = server_clock(store).now() - _SKEW
+        self._ownership.note({"phase": RebuildPhase.BUILDING})
+        rebuilds.remove_leftovers(store)
+        self._unfinished = rebuilds.unfinished_signatures(store)
+        rebuilds.make_collections(store, built)
+        self._load_all()
+        self._keep_what_only_live_records_know()
         self._say("making the indexes")
-        self._copy_indexes("market_data")
-
-    def _drop_expired(self) -> None:
-        """Leave out what has expired from the live records and is still in raw batches."""
-        days = retention.in_force(self._store)["snapshot_retention_days"]
-        if days is None:
-            return
-        with store_errors("leaving out expired records"):
-            before = server_clock(self._store).now() - timedelta(days=days)
-            expiry = next(e for e in retention.EXPIRIES if e.collection == "market_data")
-            expired = {**expiry.only, expiry.field: {"$lt": before}}
-            self._beside.market_data.delete_many(expired, hint=expiry.index)
+        rebuilds.copy_indexes(store, built, "market_data")
+        rebuilds.drop_expired(store, built)
+        self._catch_up_beside()
+        for name in rebuilds.EXCHANGED:
+            # A migration may have made others by now.
+            rebuilds.copy_indexes(store, built, name)
+        collections = rebuilds.names(built)
+        self._ownership.note(
+            {"phase": RebuildPhase.EXCHANGING, "beside": collections, "since": since}
+        )
+        self._say("exchanging the collections")
+        rebuilds.exchange(store, collections)
+        self._catch_up(since)
 
     # --- loading ----------------------------------------------------------------------------
 
@@ -341,25 +256,21 @@ class _Rebuild:
 
         In that order nothing that was loaded before ever has to be asked again.
         """
-        with store_errors("listing the batches"):
-            needed = ("received_at", "first_row", "object.version_id", "raw_id")
-            found = self._store.batches.find({"state": "loaded"}, dict.fromkeys(needed, 1))
-            places = sorted(found, key=_place)
-        self._say(f"loading {len(places)} batches")
+        ids = rebuilds.loaded_in_order(self._store)
+        self._say(f"loading {len(ids)} batches")
         began, told = time.monotonic(), time.monotonic()
-        for batch, raw in self._with_raw(place["_id"] for place in places):
+        for batch, raw in self._with_raw(ids):
             self._load(self._beside, batch, raw)
             if time.monotonic() - told > 5:  # noqa: PLR2004 - seconds between two lines
                 told = time.monotonic()
                 pace = self._report.rows / (told - began)
-                self._say(f"{len(self._loaded)} of {len(places)} batches, {pace:.0f} rows/s")
+                self._say(f"{len(self._loaded)} of {len(ids)} batches, {pace:.0f} rows/s")
 
     def _with_raw(self, ids: Iterable[str]) -> Iterator[tuple[Document, Document | None]]:
         """Batches with their raw batches; the next one is fetched while one is loaded."""
 
         def fetch(id_: str) -> tuple[Document, Document | None] | None:
-            with store_errors(f"reading batch {id_}"):
-                batch = self._store.batches.find_one({"_id": id_, "state": "loaded"})
+            batch = rebuilds.find_batch(self._store, id_, state="loaded")
             return None if batch is None else (batch, find_raw(self._store, batch["raw_id"]))
 
         with Threads(1) as pool:
@@ -373,12 +284,11 @@ class _Rebuild:
                 yield found
 
     def _load(self, target: Store, batch: Document, raw: Document | None) -> None:
-        """Load one batch, as far as its rows were loaded: what is set aside stays there."""
-        self._lease.require()
-        self._loaded[batch["_id"]] = _signature(batch)
+        """Load one batch, as far as its rows were loaded: what is in quarantine stays there."""
+        self._ownership.require()
+        self._loaded[batch["_id"]] = rebuilds.signature(batch)
         if target is self._beside:
-            with store_errors(f"noting batch {batch['_id']}"):
-                target.batches.replace_one({"_id": batch["_id"]}, batch, upsert=True)
+            rebuilds.copy_batch(target, batch)
         if raw is None:
             self._report.unavailable += 1
             return
@@ -425,33 +335,26 @@ class _Rebuild:
 
     # --- what only the live records know ------------------------------------------------------
 
-    def _take_over(self) -> None:
-        """Compare the live records with the new ones, and take over what only they have.
+    def _keep_what_only_live_records_know(self) -> None:
+        """Compare the live records with the new ones, and keep what only the live ones have.
 
-        Both are walked along side by side. Who inserted a record is taken over for all: of
-        loaders that worked at the same time, no order of batches tells it.
+        Both are walked along side by side. Who inserted a record is kept for all: of loaders that
+        worked at the same time, no order of batches tells it.
         """
         self._say("comparing with the live records")
         origins = [*_ORIGINS, *(f"history.{name}" for name in _ORIGINS), "inserted_by"]
-        with store_errors("comparing the records"):
-            live = _in_order(self._store.market_data, origins)
-            new = _in_order(self._beside.market_data, ["inserted_by"])
-            for some in batched(self._differences(live, new), _TOGETHER, strict=False):
-                self._lease.require()
-                self._keep([id_ for id_, inserted_by in some if inserted_by is None])
-                changes = [
-                    UpdateOne({"_id": id_}, {"$set": {"inserted_by": inserted_by}})
-                    for id_, inserted_by in some
-                    if inserted_by is not None
-                ]
-                if changes:
-                    self._beside.market_data.bulk_write(changes, ordered=False)
+        live = rebuilds.records_in_order(self._store, origins)
+        new = rebuilds.records_in_order(self._beside, ["inserted_by"])
+        for some in batched(self._differences(live, new), _TOGETHER, strict=False):
+            self._ownership.require()
+            self._keep([id_ for id_, inserted_by in some if inserted_by is None])
+            rebuilds.set_inserted_by(self._beside, {id_: by for id_, by in some if by is not None})
         self._follow_with_latest()
 
     def _differences(
         self, live: Iterator[Document], new: Iterator[Document]
     ) -> Iterator[tuple[bytes, str | None]]:
-        """Ids of records to be taken over (None), or to be given another `inserted_by`."""
+        """Ids of records to be kept (None), or to be given another `inserted_by`."""
         beside: Document | None = next(new, None)
         for record in live:
             while beside is not None and beside["_id"] < record["_id"]:
@@ -462,9 +365,9 @@ class _Rebuild:
             elif same and beside is not None and beside["inserted_by"] != record["inserted_by"]:
                 yield record["_id"], record["inserted_by"]
 
-    def _covers(self, sighting: Document) -> bool:
-        left_out = self._covered.get((sighting["raw_id"], sighting["run_id"]))
-        return left_out is not None and sighting["row"] not in left_out
+    def _covers(self, revision: Document) -> bool:
+        left_out = self._covered.get((revision["raw_id"], revision["run_id"]))
+        return left_out is not None and revision["row"] not in left_out
 
     def _keep(self, ids: Sequence[bytes]) -> None:
         """Bring into the new records what the live ones have from elsewhere."""
@@ -473,10 +376,7 @@ class _Rebuild:
         live = market_data.find_existing(self._store, ids)
         new = market_data.find_existing(self._beside, ids)
         kept = [self._merged(document, new.get(id_)) for id_, document in live.items()]
-        self._beside.market_data.bulk_write(
-            [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in kept],
-            ordered=False,
-        )
+        rebuilds.replace_records(self._beside, kept)
         latest_prices.raise_latest(self._beside, kept)
         self._report.kept += len(kept)
 
@@ -485,11 +385,11 @@ class _Rebuild:
         identity = {name: value for name, value in live.items() if name not in changing}
         line = merge.revisions(new) if new else []
         parts = []
-        for sighting in merge.revisions(live):
-            if not self._covers(sighting):
-                parts.append({**identity, **sighting})
-            elif values := _repeated(line, sighting):
-                parts.append({**identity, **values, **_origin(sighting)})
+        for revision in merge.revisions(live):
+            if not self._covers(revision):
+                parts.append({**identity, **revision})
+            elif values := _repeated(line, revision):
+                parts.append({**identity, **values, **_origin(revision)})
         merged = merge.merge([*parts, *([new] if new else [])])
         if merge.revisions(merged) == merge.revisions(live):
             return live
@@ -497,45 +397,35 @@ class _Rebuild:
 
     def _follow_with_latest(self) -> None:
         """Make the latest prices those of the records, and keep those that have none any more."""
-        live, new = self._store.latest_prices, self._beside.latest_prices
-        with store_errors("comparing the latest prices"):
-            for some in batched(live.find({}), _TOGETHER, strict=False):
-                ids = [document["_id"] for document in some]
-                there = {d["_id"]: d for d in new.find({"_id": {"$in": ids}})}
-                kept = [
-                    document
-                    for document in some
-                    if not self._covers(document)
-                    and (
-                        document["_id"] not in there
-                        or there[document["_id"]]["record_id"] < document["record_id"]
-                    )
-                ]
-                self._replace_latest(kept)
-            for some in batched(new.find({}), _TOGETHER, strict=False):
-                ids = [document["record_id"] for document in some]
-                found = market_data.find_existing(self._beside, ids)
-                self._replace_latest(
-                    [
-                        made
-                        for document in some
-                        if (record := found.get(bytes(document["record_id"]))) is not None
-                        and (made := _as_latest(document["_id"], record)) != document
-                    ]
+        for some in rebuilds.latest_in_parts(self._store):
+            there = rebuilds.find_latest(self._beside, [price["_id"] for price in some])
+            kept = [
+                price
+                for price in some
+                if not self._covers(price)
+                and (
+                    price["_id"] not in there
+                    or there[price["_id"]]["record_id"] < price["record_id"]
                 )
-
-    def _replace_latest(self, documents: Sequence[Document]) -> None:
-        if documents:
-            self._beside.latest_prices.bulk_write(
-                [ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in documents], ordered=False
-            )
+            ]
+            rebuilds.replace_latest(self._beside, kept)
+        for some in rebuilds.latest_in_parts(self._beside):
+            ids = [price["record_id"] for price in some]
+            found = market_data.find_existing(self._beside, ids)
+            made = [
+                made
+                for price in some
+                if (record := found.get(bytes(price["record_id"]))) is not None
+                and (made := _as_latest(price["_id"], record)) != price
+            ]
+            rebuilds.replace_latest(self._beside, made)
 
     # --- what happened meanwhile --------------------------------------------------------------
 
     def _catch_up_beside(self) -> None:
         """Load what was closed or replayed meanwhile, so that little is left to be done after."""
         for _ in range(10):
-            found = self._changed({})
+            found = self._changed()
             if not found:
                 return
             self._say(f"loading {len(found)} batches that came or changed meanwhile")
@@ -549,15 +439,14 @@ class _Rebuild:
         A loader that was at work during the exchange has written a part of its batch into
         each. So has an attempt that failed; its batch is written whole, as by another attempt.
         """
-        recent = {"$or": [{"loaded_at": {"$gte": since}}, {"replayed_at": {"$gte": since}}]}
         # From the exchange on loaders write into the new collections: this set only shrinks.
-        unfinished = self._find_unfinished({"loading_since": {"$gte": since}})
+        unfinished = rebuilds.unfinished_signatures(self._store, since)
         under_way = [
             id_
             for id_, signature in unfinished.items()
             if signature != self._unfinished.get(id_) or signature[0] == "loading"
         ]
-        for batch, raw in self._with_raw(self._changed(recent)):
+        for batch, raw in self._with_raw(self._changed(since)):
             self._load(self._store, batch, raw)
             self._report.again += 1
         if under_way:
@@ -570,27 +459,16 @@ class _Rebuild:
                 loader.rewrite(self._store, kept, waited_for)
                 self._report.again += 1
 
-    def _changed(self, query: Document) -> list[str]:
+    def _changed(self, since: datetime | None = None) -> list[str]:
         """The loaded batches that are not as they were when they were loaded here."""
-        found = self._signatures({**query, "state": "loaded"})
+        found = rebuilds.loaded_signatures(self._store, since)
         return [id_ for id_, signature in found.items() if self._loaded.get(id_) != signature]
-
-    def _find_unfinished(self, query: Document) -> dict[str, _Signature]:
-        """The batches whose loading was begun and did not come to its end."""
-        begun = {"state": {"$in": list(UNFINISHED)}, "loading_since": {"$exists": True}}
-        return self._signatures({**begun, **query})
-
-    def _signatures(self, query: Document) -> dict[str, _Signature]:
-        with store_errors("looking for batches that changed"):
-            found = self._store.batches.find(query, dict.fromkeys(_SIGNATURE, 1))
-            return {batch["_id"]: _signature(batch) for batch in found}
 
     def _wait_for(self, batch_id: str) -> Document | None:
         """A batch once nobody is loading it any more."""
         while True:
-            self._lease.require()
-            with store_errors(f"reading batch {batch_id}"):
-                batch = self._store.batches.find_one({"_id": batch_id})
+            self._ownership.require()
+            batch = rebuilds.find_batch(self._store, batch_id)
             if batch is None or batch["state"] != "loading":
                 return batch
             passed = server_clock(self._store).now() - batch["loading_since"]
@@ -598,56 +476,21 @@ class _Rebuild:
                 return batch
             time.sleep(0.2)
 
-    # --- the exchange -------------------------------------------------------------------------
 
-    def _is_exchanged(self, note: Document) -> bool:
-        """Whether the rebuild of a note died after it had exchanged the records."""
-        with store_errors("looking for what rebuilds have left"):
-            names = self._store.database.list_collection_names()
-        return note["beside"]["market_data"] not in names
-
-    def _exchange(self, beside: Mapping[str, str]) -> None:
-        """Put the new collections in the place of the live ones; those done already are left."""
-        database = self._store.database
-        with store_errors("exchanging the collections"):
-            names = database.list_collection_names()
-            for name in _EXCHANGED:
-                if beside[name] in names:
-                    database[beside[name]].rename(name, dropTarget=True)
+def _origin(revision: Document) -> Document:
+    return {name: revision[name] for name in merge.ORIGIN_FIELDS if name in revision}
 
 
-_SIGNATURE = ("state", "attempts", "loaded_at", "replayed_at")
-
-
-def _signature(batch: Document) -> _Signature:
-    return tuple(batch.get(name) for name in _SIGNATURE)
-
-
-def _place(batch: Document) -> tuple[datetime, str, int, str]:
-    """The order of receipt, as revisions have it."""
-    version = (batch.get("object") or {}).get("version_id", "")
-    return batch["received_at"], version, batch["first_row"], batch["raw_id"]
-
-
-def _origin(sighting: Document) -> Document:
-    return {name: sighting[name] for name in merge.ORIGIN_FIELDS if name in sighting}
-
-
-def _repeated(line: Sequence[Document], sighting: Document) -> Document | None:
-    """What a sighting says that is missing in a line; None if the line has it.
+def _repeated(line: Sequence[Document], revision: Document) -> Document | None:
+    """What a revision says that is missing in a line; None if the line has it.
 
     It is missing since it repeats the one before it. That matters once another value, which only
     the live record has, comes in between.
     """
-    if any(merge.same_row(sighting, other) for other in line):
+    if any(merge.same_row(revision, other) for other in line):
         return None
-    before = [s for s in line if merge.precedence(s) < merge.precedence(sighting)]
+    before = [s for s in line if merge.precedence(s) < merge.precedence(revision)]
     return {n: v for n, v in before[-1].items() if n in VALUE_FIELDS} if before else None
-
-
-def _in_order(collection: Collection[Document], fields: Iterable[str]) -> Iterator[Document]:
-    found = collection.find({}, dict.fromkeys(fields, 1)).sort([("_id", 1)]).hint("_id_")
-    return iter(found.batch_size(5_000))
 
 
 def _as_latest(id_: bytes, record: Document) -> Document:

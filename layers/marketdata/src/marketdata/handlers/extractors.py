@@ -8,7 +8,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
-from marketdata.aws.tasks import Event, Handler, task
+from marketdata.handlers.tasks import Event, Handler, task
 from marketdata.runs.extraction.pages import extract
 from marketdata.settings import BatchSettings, UpstreamSettings, read_settings
 from marketdata.sources.base import ApiSource
