@@ -27,25 +27,26 @@ from marketdata.web.resolver import make_resolver
 _DESCRIPTION = """\
 Crypto market data from several sources, normalised and loaded exactly once.
 
-**Answers.** Every JSON answer carries `request_id` and `api_latency_ms`, and `run_id` where a run
-stands behind it. Numbers are finite; `null` means that the source does not say. Times are UTC with
-milliseconds.
+**Answers.** Every JSON answer carries `request_id` and `api_latency_ms`, and `run_id` where the
+answer comes from a run. Numbers are finite; `null` means that the source does not say. Times are
+UTC with milliseconds.
 
 **Errors** have one form: `{"error": {"code", "message", "details"}, "request_id"}`. Parameters that
 are unknown or malformed are a 400 that names them; nothing is ignored silently.
 
-**Lists** go on by `pagination.next_cursor`. A walk along cursors gives every entry exactly once,
-with ties and while new ones come in. A cursor keeps the filters and the order of its list.
+**Lists** continue with `pagination.next_cursor`. A walk along cursors returns every entry exactly
+once, also with ties and while new entries arrive. A cursor keeps the filters and the order of its
+list.
 
-**Changing something** takes the bearer token from the stack's secret.
+**Changing something** needs the bearer token from the stack's secret.
 """
 
 _TAGS = {
     "data": "Normalised records.",
     "runs": "Runs of the pipeline and what they did.",
-    "operations": "How the service is.",
-    "control": "What changes something; needs the token.",
-    "documentation": "What describes this API.",
+    "operations": "The health and the figures of the service.",
+    "control": "Routes that change something; they need the token.",
+    "documentation": "Descriptions of this API.",
 }
 
 _UNUSED_SCHEMAS = ("HTTPValidationError", "ResponseValidationError", "ValidationError")

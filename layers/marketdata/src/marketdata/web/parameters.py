@@ -20,14 +20,14 @@ DEFAULT_LIMIT = 100
 MAX_SYMBOLS = 200
 
 Limit = Annotated[
-    int, Query(ge=1, le=MAX_LIMIT, description="Entries on a page at most.", examples=[10])
+    int, Query(ge=1, le=MAX_LIMIT, description="The most entries on a page.", examples=[10])
 ]
 CursorText = Annotated[
     str | None,
     Query(
         pattern=PATTERN,
-        description="`next_cursor` of the page before. It keeps the list's filters and order, "
-        "which need not be given again.",
+        description="`next_cursor` of the previous page. It keeps the list's filters and "
+        "order, so you need not repeat them.",
     ),
 ]
 _TICKER = "[^ ,](?:[^,]{0,62}[^ ,])?"
@@ -78,7 +78,7 @@ Source = Annotated[
 ]
 RunId = Annotated[
     str | None,
-    Query(pattern=patterns.RUN_ID, description="Only of this run."),
+    Query(pattern=patterns.RUN_ID, description="Only those of this run."),
 ]
 
 MAX_MS = clock.to_ms(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 _MEANINGS = {
     400: "A parameter or the body is unknown or malformed; the message names it.",
     401: "The bearer token is missing or wrong.",
-    404: "There is nothing under that name.",
+    404: "Nothing has that name or id.",
     409: "It is not in the state that this needs.",
     500: "A defect of this service.",
-    503: "Something behind the API does not answer; see `Retry-After`.",
+    503: "A service behind the API does not answer; see `Retry-After`.",
 }
 
 

@@ -25,7 +25,7 @@ class Answer(Form):
 
     request_id: str = Field(
         default="",
-        description="Names this request in the log.",
+        description="Identifies this request in the log.",
         examples=["6f0d8c2e-3f55-4c7e-9a53-2f6b3a1f8a11"],
     )
     api_latency_ms: float = Field(
@@ -70,7 +70,7 @@ class Error(Answer):
 class Cursored(Form):
     """Where a list goes on."""
 
-    limit: int = Field(description="Entries on a page at most.", examples=[100])
+    limit: int = Field(description="The most entries on a page.", examples=[100])
     next_cursor: str | None = Field(
         default=None, description="Give it as `cursor` to get the next page; null on the last."
     )

@@ -56,7 +56,7 @@ class Records(Answer):
     )
 
 
-class Sighting(Form):
+class Revision(Form):
     """An earlier value of a record."""
 
     symbol: str
@@ -83,5 +83,5 @@ class History(Answer):
     """The values that a record has had, the oldest first; the last is the current one."""
 
     id: str = Field(examples=[RECORD_ID])
-    data: list[Sighting]
+    data: list[Revision]
     run_id: str = Field(description="The run that brought the current one.", examples=[RUN_ID])

@@ -36,19 +36,19 @@ class LastRun(Form):
 
 
 class Scheduler(Form):
-    """The rule that starts runs by itself."""
+    """The rule that starts runs on a schedule."""
 
     status: Literal["ok", "disabled", "overdue", "unknown", "unconfigured"] = Field(
-        description="`unknown`: it could not be asked; `unconfigured`: there is none to ask."
+        description="`unknown`: the rule could not be read; `unconfigured`: there is none."
     )
     enabled: bool | None = Field(description="Null when it is not known.")
     expression: str | None = Field(examples=["rate(1 hour)"])
     last_run_at: Time | None = Field(description="When the rule last started a run.")
     next_run_at: Time | None = Field(
-        description="When it is due next at the latest; null where that is not known: of a run "
-        "that is due just now, while it is overdue and while it is disabled."
+        description="The time by which it starts the next run. Null where that is not known: "
+        "while a run is due or overdue, and while the rule is disabled."
     )
-    overdue: bool = Field(description="Whether a run certainly should have started by now.")
+    overdue: bool = Field(description="Whether a run should certainly have started by now.")
     message: str | None = Field(description="What is wrong.")
 
 
@@ -56,8 +56,8 @@ class FailingSource(Form):
     """A source that does not work at the moment."""
 
     source: str = Field(examples=["coingecko"])
-    failures: int = Field(description="Runs in a row.")
-    alerted: bool = Field(description="Whether there is an alert for it, sent or about to be.")
+    failures: int = Field(description="Failed runs in a row.")
+    alerted: bool = Field(description="Whether there is an alert for it, sent or about to be sent.")
 
 
 class Data(Form):
@@ -76,7 +76,7 @@ class Data(Form):
 
 
 class Health(Answer):
-    """How the service is."""
+    """The health of the service."""
 
     status: State = Field(
         description="`down`: the database does not answer (HTTP 503). `degraded`: reads work, but "

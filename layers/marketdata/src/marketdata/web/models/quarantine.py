@@ -19,14 +19,14 @@ class Quarantined(Form):
 
     id: str = Field(examples=[ROW_ID])
     source: str = Field(examples=["coingecko"])
-    run_id: str = Field(description="The last run that met it.", examples=[RUN_ID])
+    run_id: str = Field(description="The last run that received it.", examples=[RUN_ID])
     batch: str = Field(
-        description="The last batch that met it.", examples=[f"{RUN_ID}/coingecko/0"]
+        description="The last batch that received it.", examples=[f"{RUN_ID}/coingecko/0"]
     )
-    raw_id: str = Field(description="The raw batch that has it, whole.")
-    row_number: int = Field(description="Its place in what was received.", examples=[17])
+    raw_id: str = Field(description="The raw batch that has the whole row.")
+    row_number: int = Field(description="Its place in the input.", examples=[17])
     reason: str = Field(description="A stable name for programs.", examples=["greater_than"])
-    field: str = Field(description="What is wrong with it.", examples=["price_usd"])
+    field: str = Field(description="The field that is wrong.", examples=["price_usd"])
     message: str = Field(examples=["Input should be greater than 0 (is 0)"])
     row: str = Field(description="The row as JSON text, its first 4,000 characters.")
     truncated: bool = Field(description="Whether the row is longer than that.")
@@ -36,7 +36,7 @@ class Quarantined(Form):
 
 
 class QuarantineList(Answer):
-    """Rows that were set aside, by raw batch and row."""
+    """Rows in quarantine, by raw batch and row."""
 
     data: list[Quarantined]
     pagination: Cursored
@@ -44,7 +44,7 @@ class QuarantineList(Answer):
 
 
 class ReplayRequest(Form):
-    """Which rows to try again; what is left out selects nothing out."""
+    """Which rows to try again; a field that is not given excludes no row."""
 
     source: Annotated[
         str | None,
@@ -60,14 +60,14 @@ class ReplayRequest(Form):
     ] = None
     run_id: Annotated[
         str | None,
-        Field(pattern=patterns.RUN_ID, description="Only of this run.", examples=[RUN_ID]),
+        Field(pattern=patterns.RUN_ID, description="Only those of this run.", examples=[RUN_ID]),
     ] = None
     ids: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=128)]] | None,
         Field(
             min_length=1,
             max_length=MAX_IDS,
-            description="Only these, by the `id` that the list gives.",
+            description="Only these, by the `id` in the list.",
             examples=[[ROW_ID]],
         ),
     ] = None
@@ -84,7 +84,7 @@ class ReplayRequest(Form):
 class ReplayedBatch(Form):
     """What became of the selected rows of one raw batch."""
 
-    raw_id: str = Field(description="The raw batch that has them.")
+    raw_id: str = Field(description="The raw batch.")
     source: str = Field(examples=["coingecko"])
     batches: list[str] = Field(description="The batches that count these rows.")
     replayed: int = Field(description="Selected rows of it.")

@@ -22,10 +22,10 @@ class Cause(Form):
     type: str | None = Field(default=None, description="Class of the error.")
     message: str
     payload_head: str | None = Field(
-        default=None, description="How the payload began that it is about, up to 2,048 bytes."
+        default=None, description="The beginning of the payload that caused it, up to 2,048 bytes."
     )
     next_probe_at: Time | None = Field(
-        default=None, description="With `circuit_open`: from when on the source is asked again."
+        default=None, description="With `circuit_open`: when the source is tried again."
     )
 
 
@@ -36,7 +36,9 @@ class RowCounts(Form):
     inserted: int = Field(default=0, description="New records.")
     updated: int = Field(default=0, description="Known records that changed.")
     unchanged: int = Field(default=0, description="Known records that said the same.")
-    duplicate: int = Field(default=0, description="Rows that lost to another of their batch.")
+    duplicate: int = Field(
+        default=0, description="Rows of a record for which their batch has another row."
+    )
     quarantined: int = Field(default=0, description="Rows set aside; see `GET /quarantine`.")
 
 
@@ -44,33 +46,37 @@ class Incremental(Form):
     """What a run changed."""
 
     new: int = Field(description="Records that were inserted.")
-    updated: int = Field(description="Records that were known and changed.")
-    unchanged: int = Field(description="Rows that said what was known already.")
+    updated: int = Field(description="Known records that changed.")
+    unchanged: int = Field(description="Rows that said what was on record.")
 
 
 class Throttling(Form):
-    """How a source's limits held a run back."""
+    """How a source's limits slowed a run down."""
 
     model_config = ConfigDict(extra="ignore")
 
-    events: int = Field(default=0, description="Times that the run was held back.")
-    refusals: int = Field(default=0, description="Of these, the ones by the source (429, 402).")
+    events: int = Field(default=0, description="How often the run was rate-limited.")
+    refusals: int = Field(default=0, description="Of these, refusals by the source (429, 402).")
     waited_seconds: float = 0
-    tokens_left: float | None = Field(default=None, description="In the source's bucket.")
-    quota_per_minute: float | None = Field(default=None, description="By the settings.")
+    tokens_left: float | None = Field(
+        default=None, description="Requests that the source's token bucket allowed at that moment."
+    )
+    quota_per_minute: float | None = Field(default=None, description="As set.")
     rate_per_minute: float | None = Field(
-        default=None, description="What is asked at most by now; lower after refusals."
+        default=None, description="The present limit; lower after refusals."
     )
     retry_latency_seconds: float | None = Field(
-        default=None, description="The longest time from being held back to the answer."
+        default=None, description="The longest time from being rate-limited to the answer."
     )
 
 
 class ResumedRun(Form):
-    """Work of an earlier run that this one took up."""
+    """What this run reclaimed of an earlier one."""
 
     run_id: str = Field(examples=[RUN_ID])
-    batches: int = Field(description="Its batches that were not loaded, and are this run's now.")
+    batches: int = Field(
+        description="Its batches that were not loaded, and that this run reclaimed."
+    )
 
 
 class SourceResult(RowCounts):
@@ -79,12 +85,12 @@ class SourceResult(RowCounts):
     source: str = Field(examples=["coingecko"])
     input: str = Field(description="The source, or the object for a CSV.", examples=["coingecko"])
     status: InputStatus = Field(
-        description="`skipped`: nothing had changed or, with an `error`, the source is not asked "
-        "for a while as it failed too often; `throttled`: its quota was used up for longer than "
-        "a run waits."
+        description="`skipped`: nothing had changed; or, with an `error`, the source is left "
+        "alone for a while because it failed too often. `throttled`: its quota was "
+        "used up for longer than a run waits."
     )
     reason: str | None = Field(
-        default=None, description="Why it was skipped, though nothing is wrong."
+        default=None, description="Why it was skipped, when nothing is wrong."
     )
     incremental: Incremental
     extracted: int = Field(description="Rows received.")
@@ -92,35 +98,39 @@ class SourceResult(RowCounts):
     failed_batches: int
     parked_batches: int = Field(
         default=0,
-        description="Of the failed ones, those that no run tries again unless it is asked for.",
+        description="Failed batches that are dead-lettered: no run tries them again until "
+        "`POST /runs/{run_id}/retry`.",
     )
     skipped_batches: int = Field(
-        default=0, description="Loaded without being read, as their content was known."
+        default=0, description="Batches that were skipped, since their content was known."
     )
     resume_from: list[ResumedRun] = Field(
-        default_factory=list, description="What earlier runs had left of this input."
+        default_factory=list, description="What this run reclaimed of earlier runs of this input."
     )
     pages: int = Field(description="Pages fetched from an API.")
     unchanged_pages: int = Field(
-        default=0, description="Of these, the ones that the source says are as they were."
+        default=0, description="Of these, pages that the source reported as not modified."
     )
-    throttled: int = Field(description="Times that the source's limits held the run back.")
-    throttling: Throttling | None = Field(default=None, description="More about that.")
+    throttled: int = Field(description="How often the run was rate-limited.")
+    throttling: Throttling | None = Field(default=None, description="Details of that.")
     left_out: int = Field(
         default=0,
-        description="Rows that the source answered beyond those asked for; they are not kept.",
+        description="Filtered rows: the source answered them beyond those asked for. They are "
+        "not kept.",
     )
-    bucket: str | None = Field(default=None, description="Of a CSV: the bucket of its object.")
+    bucket: str | None = Field(default=None, description="CSV only: the bucket of the object.")
     key: str | None = Field(
-        default=None, description="Of a CSV: its object.", examples=["incoming/prices.csv"]
+        default=None,
+        description="CSV only: the key of the object.",
+        examples=["incoming/prices.csv"],
     )
-    version_id: str | None = Field(default=None, description="Of a CSV: its object's version.")
+    version_id: str | None = Field(default=None, description="CSV only: the version of the object.")
     dataset: str | None = Field(
         default=None,
-        description="Of a CSV: the dataset of rows that name none; null until its header is read.",
+        description="CSV only: the dataset of rows that name none; null until the header is read.",
     )
     warnings: list[str] = Field(
-        default_factory=list, description="What should be looked at, though nothing failed."
+        default_factory=list, description="What should be looked at, although nothing failed."
     )
     seconds: float | None = Field(description="From the first request to the last batch.")
     error: Cause | None
@@ -151,30 +161,35 @@ class Batch(Form):
     state: BatchState
     attempts: int
     rows: int = Field(description="Rows received.")
-    counts: RowCounts | None = Field(description="What became of them; null until it is loaded.")
+    counts: RowCounts | None = Field(
+        description="What became of the rows; null until the batch is loaded."
+    )
 
 
 class Owner(Form):
     """Where a batch is now."""
 
-    run_id: str = Field(description="The run that has it; a later one may have taken it over.")
+    run_id: str = Field(description="The run that owns it; a later run may have reclaimed it.")
     state: BatchState
 
 
 class FailedBatch(Form):
     """One batch that was not loaded."""
 
-    batch_id: str = Field(description="Stays the same when a later run takes the batch over.")
+    batch_id: str = Field(description="It stays the same when a later run reclaims the batch.")
     source: str
     input: str
     number: int
     rows: int
     attempts: int
     parked: bool = Field(
-        description="Given up after several runs; `POST /runs/{run_id}/retry` tries it again."
+        description="Whether it is dead-lettered: given up after several runs. `POST "
+        "/runs/{run_id}/retry` tries it again."
     )
     error: Cause | None
-    now: Owner | None = Field(description="What became of it since; null while the run goes on.")
+    now: Owner | None = Field(
+        description="What has become of it since; null while the run is under way."
+    )
 
 
 class PreRunCounts(Form):
@@ -185,10 +200,10 @@ class PreRunCounts(Form):
 
 
 class UnderWay(Form):
-    """A source that another run had."""
+    """A source that another run had locked."""
 
     source: str = Field(examples=["coinpaprika"])
-    run_id: str = Field(description="The run that had it.", examples=[RUN_ID])
+    run_id: str = Field(description="The run that had locked it.", examples=[RUN_ID])
 
 
 class RunSummary(Form):
@@ -203,11 +218,11 @@ class RunSummary(Form):
     sources: list[SourceResult]
     totals: Totals
     incremental: Incremental
-    error: Cause | None = Field(description="What failed outside of the sources.")
+    error: Cause | None = Field(description="What failed outside the sources.")
 
 
 class Run(Answer):
-    """A run, whole."""
+    """All about a run."""
 
     run_id: str = Field(examples=[RUN_ID])
     status: RunStatus
@@ -220,32 +235,32 @@ class Run(Answer):
     batch_states: BatchStates
     batches: list[Batch] = Field(description="By input and number, the first 100.")
     failed_batches: list[FailedBatch] = Field(
-        description="Batches that failed, and those that an ended run left undone; the first 100."
+        description="Batches that failed, or that an ended run did not load; the first 100."
     )
-    failed_batches_total: int = Field(description="How many these are in all.")
+    failed_batches_total: int = Field(description="The number of all of these.")
     incremental: Incremental
-    force: bool = Field(description="Whether it loads content that is known all the same.")
+    force: bool = Field(description="Whether it also loads content that is known.")
     applied_mappings: list[dict[str, Any]] = Field(
-        description="Columns of a CSV that were taken for a canonical one; none for APIs."
+        description="Columns of a CSV that were mapped to a canonical field; none for APIs."
     )
     quarantined_mappings: list[dict[str, Any]] = Field(
-        description="Columns whose mapping is uncertain, and which were not used."
+        description="Columns whose mapping is uncertain; they were not used."
     )
     skipped_mappings: list[dict[str, Any]] = Field(
-        description="Columns that are like no canonical one."
+        description="Columns that resemble no canonical field."
     )
     resume_from: ResumedRun | None = Field(
-        description="The latest run whose unfinished work this one took up; null if there was "
-        "none. Each of `sources` says it for itself, with all runs that it is about."
+        description="The latest run from which this one reclaimed work; null if there was "
+        "none. Each entry of `sources` names all such runs of its own."
     )
     pre_run_counts: PreRunCounts | None = Field(
-        description="Known for runs on demand; null for others."
+        description="Only of runs on demand; null for others."
     )
     under_way: list[UnderWay] = Field(
-        description="Sources that this run would have taken as well, had others not had them when "
-        "it was made."
+        description="Sources that other runs had locked when this run was created, and that it "
+        "left to them."
     )
-    error: Cause | None = Field(description="What failed outside of the sources.")
+    error: Cause | None = Field(description="What failed outside the sources.")
 
 
 class Runs(Answer):
@@ -257,7 +272,7 @@ class Runs(Answer):
 
 
 class RefreshRequest(Form):
-    """What the run is to do; an empty body means everything that the hourly one does."""
+    """What the run has to do; an empty body means what the hourly run does."""
 
     sources: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
         default=None,
@@ -270,29 +285,29 @@ class RefreshRequest(Form):
     resume: str | None = Field(
         default=None,
         pattern=patterns.RUN_ID,
-        description="Go on with what this run has left, instead of asking everything anew: its "
-        "batches that are not loaded, and its pages from the one after the last that was fetched.",
+        description="Continue what this run has left, instead of fetching everything anew: its "
+        "batches that are not loaded, and its pages after the last one that was fetched.",
         examples=[RUN_ID],
     )
     force: bool = Field(
         default=False,
-        description="Load also what has not changed since it was loaded last.",
+        description="Also load what has not changed since it was loaded last.",
     )
 
 
 class Refresh(Answer):
-    """A run that was asked for."""
+    """The run that a request started, or found under way."""
 
     run_id: str = Field(
-        description="Follow it with `GET /runs/{run_id}`; it exists already.", examples=[RUN_ID]
+        description="The run exists already: follow it with `GET /runs/{run_id}`.",
+        examples=[RUN_ID],
     )
     status: Literal["running", "already_running"] = Field(
-        description="`already_running`: no run was started. This one is under way; it is the one "
-        "to be resumed, or has the first of the sources, none of which is free."
+        description="`already_running`: no run was started, since none of the sources is free. "
+        "This run is under way: it has locked the first of them, or what was to be resumed."
     )
     pre_run_counts: PreRunCounts
     under_way: list[UnderWay] = Field(
-        description="Sources that are asked for and that other runs have: those that are left to "
-        "them by the run that was started, or, with `already_running`, all that one has. Of a "
-        "resumed run none are listed."
+        description="Sources that were requested, but are locked by other runs: those that the "
+        "new run leaves to them or, with `already_running`, all of them. Empty for a `resume`."
     )

@@ -30,7 +30,7 @@ class UploadRequest(Form):
         Field(
             ge=1,
             le=MAX_FORM_BYTES,
-            description="Its size in bytes; when given, exactly so many are taken.",
+            description="Its size in bytes. If you give it, S3 accepts exactly this size.",
             examples=[52431],
         ),
     ] = None
@@ -52,6 +52,6 @@ class Upload(Answer):
     fields: dict[str, str] = Field(
         examples=[{"key": "incoming/prices.csv", "Content-Type": "text/csv", "policy": "..."}]
     )
-    key: str = Field(description="Where the object will be.", examples=["incoming/prices.csv"])
-    max_bytes: int = Field(description="The most that is taken.")
+    key: str = Field(description="The key of the object.", examples=["incoming/prices.csv"])
+    max_bytes: int = Field(description="The largest size that is accepted.")
     expires_at: Time

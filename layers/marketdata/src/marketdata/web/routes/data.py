@@ -75,10 +75,10 @@ _TEXT_FIELDS = {"symbol", "source", "name", "asset_id"}
 @router.get(
     "/data",
     summary="Records",
-    description="Records, the newest first unless another order is asked for. Go on with "
-    "`cursor`: a walk gives every record exactly once, also while new ones come in. `page` "
-    "counts from the start each time and is for looking around.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
+    description="Records, the newest first unless you ask for another order. Continue with "
+    "`cursor`: a walk returns every record exactly once, also while new ones "
+    "arrive. `page` counts from the start each time, and is for looking around.",
+    responses=responses("A page; an empty one if nothing matches.", 400, 404),
     tags=["data"],
     operation_id="listData",
 )
@@ -92,9 +92,9 @@ def list_data(
         str | None,
         Query(
             alias="sortBy",
-            description="Field and direction, as `price_usd:desc`. Without a direction that of "
-            "`sort_dir` holds; without either, time descends and everything else ascends. Null "
-            "counts as the lowest.",
+            description="Field and direction, such as `price_usd:desc`. Without a direction, "
+            "`sort_dir` counts; without either, time descends and everything else "
+            "ascends. Null is the lowest value.",
             json_schema_extra={
                 "pattern": f"^(?:{'|'.join(record_queries.SORTABLE)})(?::(?:asc|desc))?$"
             },
@@ -103,13 +103,13 @@ def list_data(
     ] = None,
     sort_by: Annotated[
         Literal[record_queries.SORTABLE] | None,  # type: ignore[valid-type]
-        Query(description="The same by two parameters: the field. `sortBy` outweighs it."),
+        Query(description="The field, as a parameter of its own. `sortBy` takes precedence."),
     ] = None,
     sort_dir: Annotated[
         Literal["asc", "desc"] | None,
         Query(
-            description="The same by two parameters: the direction. One within `sortBy` outweighs "
-            "it."
+            description="The direction, as a parameter of its own. A direction in `sortBy` "
+            "takes precedence."
         ),
     ] = None,
     page: Annotated[
@@ -117,7 +117,8 @@ def list_data(
         Query(
             ge=1,
             le=MAX_PAGE,
-            description="Number of a page of `limit` records, from 1; further on, take `cursor`.",
+            description="Number of a page of `limit` records, from 1. To read many pages, use "
+            "`cursor`.",
         ),
     ] = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -160,7 +161,7 @@ def list_data(
 
 
 _RecordId = Annotated[
-    str, Path(description="Its id, 40 hexadecimal digits in any case.", examples=[RECORD_ID])
+    str, Path(description="Its id: 40 hexadecimal digits, in any case.", examples=[RECORD_ID])
 ]
 
 
@@ -180,7 +181,7 @@ def get_record(request: Request, record_id: _RecordId) -> OneRecord:
 
 @router.get(
     "/data/<record_id>/history",
-    summary="The values that a record has had",
+    summary="The values of a record over time",
     description="All values that a source has given for this asset and time, the oldest first.",
     responses=responses("The values.", 400, 404),
     tags=["data"],

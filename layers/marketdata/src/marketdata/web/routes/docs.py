@@ -55,7 +55,7 @@ _POLICY = (
 
 @router.get(
     "/",
-    summary="What there is",
+    summary="Index of routes",
     description="An index of the routes.",
     responses=responses("The index."),
     tags=["documentation"],

@@ -37,10 +37,10 @@ _GRACE = timedelta(minutes=2)
 
 @router.get(
     "/health",
-    summary="How the service is",
-    description="The API, the database and the scheduler, with the last and the next run. "
-    "200 while reads work, 503 when they do not.",
-    responses=responses("It works, perhaps not in every part: see `status`.")
+    summary="Health of the service",
+    description="The state of the API, the database and the scheduler, with the last and the "
+    "next run. 200 while reads work, 503 when they do not.",
+    responses=responses("Reads work; `status` says whether everything else does.")
     | {503: {"description": "The database does not answer."}},
     tags=["operations"],
     operation_id="getHealth",

@@ -35,7 +35,7 @@ _ASSET_KEY_BYTES = 12
     summary="The newest prices",
     description="The newest record of each source's asset, by ticker. A ticker may stand for "
     "several coins: tell them apart by `source` and `asset_id`.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
+    responses=responses("A page; an empty one if nothing matches.", 400, 404),
     tags=["data"],
     operation_id="listLatest",
 )
@@ -83,9 +83,9 @@ def list_latest(
 
 @router.get(
     "/symbols",
-    summary="The tickers there are",
-    description="Tickers in alphabetical order, each with the assets that bear it.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
+    summary="All tickers",
+    description="Tickers in alphabetical order, each with the assets that have it.",
+    responses=responses("A page; an empty one if nothing matches.", 400, 404),
     tags=["data"],
     operation_id="listSymbols",
 )

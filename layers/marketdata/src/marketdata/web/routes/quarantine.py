@@ -46,10 +46,11 @@ _SHOWN_CHARACTERS = 4_000
 @router.get(
     "/quarantine",
     summary="Rows that were set aside",
-    description="Rows that could not be loaded, each with the reason. The raw batch has them "
-    "whole; nothing is ever dropped. A row that several runs met is one, and each of them finds "
-    "it: `run_id` shows what a run's loaded batches count as quarantined.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
+    description="Rows that could not be loaded, each with the reason. The raw batch has the "
+    "whole rows; nothing is ever dropped. A row that several runs received is "
+    "listed once, and `run_id` finds it for each of them: it shows what a run's "
+    "loaded batches count as quarantined.",
+    responses=responses("A page; an empty one if nothing matches.", 400, 404),
     tags=["operations"],
     operation_id="listQuarantine",
 )
@@ -128,7 +129,7 @@ def _row(document: Document) -> Document:
 )
 def replay_quarantine(
     request: Request,
-    body: Annotated[ReplayRequest, Body(description="May be left out.")] = _EVERYTHING,
+    body: Annotated[ReplayRequest, Body(description="Optional.")] = _EVERYTHING,
 ) -> Replayed:
     """Go through some rows of a selection."""
     # Reading rows is for this route alone, and costs the start of the function something.

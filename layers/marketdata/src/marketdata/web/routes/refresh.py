@@ -29,8 +29,9 @@ _NOTHING = RefreshRequest()
     "/refresh",
     summary="Start a run",
     description="Starts a run over all sources, or over what the body asks for, and answers at "
-    "once. Sources that another run has at the moment are left to it and listed in `under_way`. "
-    "When that leaves nothing to do, no run is started and the id of the one under way is given.",
+    "once. Sources that another run has locked are left to it and listed in "
+    "`under_way`. If no source is free, no run is started, and the answer has the "
+    "id of the run that is under way.",
     status_code=202,
     responses=responses("The run is under way.", 400, 401, 404, 409, status=202),
     tags=["control"],
@@ -39,7 +40,7 @@ _NOTHING = RefreshRequest()
 )
 def refresh(
     request: Request,
-    body: Annotated[RefreshRequest, Body(description="May be left out.")] = _NOTHING,
+    body: Annotated[RefreshRequest, Body(description="Optional.")] = _NOTHING,
 ) -> Refresh:
     """Start a run, or find the one under way."""
     sources = None if body.sources is None else tuple(dict.fromkeys(body.sources))
@@ -49,8 +50,9 @@ def refresh(
 @router.post(
     "/runs/<run_id>/retry",
     summary="Try again what a run gave up",
-    description="Starts a run that goes on with what this one has left, like `resume` of "
-    "`POST /refresh`, and with what was given up as well: parked batches, refused files.",
+    description="Starts a run that continues what this one has left, like `resume` of `POST "
+    "/refresh`. It also tries what was given up: dead-lettered batches and refused "
+    "files.",
     status_code=202,
     responses=responses("The run is under way.", 400, 401, 404, 409, status=202),
     tags=["control"],

@@ -45,7 +45,7 @@ _MAPPINGS = ("applied_mappings", "quarantined_mappings", "skipped_mappings")
     "/runs",
     summary="Runs",
     description="Runs, the newest first.",
-    responses=responses("A page; with nothing that fits, an empty one.", 400, 404),
+    responses=responses("A page; an empty one if nothing matches.", 400, 404),
     tags=["runs"],
     operation_id="listRuns",
 )
@@ -54,7 +54,7 @@ def list_runs(
     status: Annotated[RunStatus | None, Query(description="Only with this status.")] = None,
     trigger: Annotated[
         Trigger | None,
-        Query(description="Only those that this started.", examples=["schedule"]),
+        Query(description="Only those with this trigger.", examples=["schedule"]),
     ] = None,
     source: Source = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -99,8 +99,8 @@ def list_runs(
 @router.get(
     "/runs/<run_id>",
     summary="A run",
-    description="A run as it is now: its status, what each source brought, its batches and what "
-    "failed. It exists from the moment its id was given out.",
+    description="A run as it is now: its status, what each source brought, its batches, and "
+    "what failed. It exists from the moment that its id was returned.",
     responses=responses("The run.", 400, 404),
     tags=["runs"],
     operation_id="getRun",

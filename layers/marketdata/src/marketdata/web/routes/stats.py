@@ -30,10 +30,10 @@ WINDOW = 100
 
 @router.get(
     "/stats",
-    summary="How much there is, and how runs went",
-    description="What is kept, what became of all rows, how the last runs went, and how each "
-    "source is at the moment. Totals come from closed batches, so a batch that was tried twice "
-    "counts once.",
+    summary="Figures of data, runs and sources",
+    description="How much is stored, what became of all rows, how the last runs went, and the "
+    "present state of each source. Totals come from closed batches, so a batch "
+    "that was tried twice counts once.",
     responses=responses("The figures."),
     tags=["operations"],
     operation_id="getStats",

@@ -24,8 +24,8 @@ EXPIRES = timedelta(minutes=15)
 @router.post(
     "/uploads",
     summary="Get a form to put a CSV with",
-    description="Answers a presigned form. Send it as multipart/form-data, with the file last; "
-    "once the object is there, a run loads it by itself.",
+    description="Returns a presigned form. Send it as multipart/form-data, with the file last. "
+    "When the object arrives, a run loads it automatically.",
     status_code=201,
     responses=responses("The form.", 400, 401, status=201),
     tags=["control"],
