@@ -7,6 +7,7 @@ until its lease is over, and keep the next one from starting.
 from typing import Any
 
 from local.errors import LocalError
+from marketdata.documents.errors import FailedInput
 from marketdata.errors import MarketDataError
 from marketdata.runs.closing import close
 from marketdata.store.connection import connect
@@ -34,7 +35,7 @@ def end_orphans(uri: str, database: str, stack_name: str, *, shared: bool) -> li
     if shared:
         executions = f":{LOCAL_ACCOUNT}:execution:{stack_name}-ingest:"
         orphans["execution"] = {"$regex": executions}
-    reason = {
+    reason: FailedInput = {
         "code": "interrupted",
         "message": "The local stack ended while this run was under way.",
     }

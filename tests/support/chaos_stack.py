@@ -43,6 +43,8 @@ STEPS = (
     "extract_csv",
     "normalize_load",
     "close_run",
+    "note_failure",
+    "opening_failed",
 )
 ENDED = "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from marketdata import clock, sources
+from marketdata.documents.errors import FailedInput
 from marketdata.errors import MarketDataError
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import pack_json, raw_id
@@ -110,12 +111,12 @@ class Pipeline:
         """One whole run; returns it closed."""
         opened = self.open()
         assert opened["proceed"], opened
-        errors = []
+        errors: list[FailedInput] = []
         for item in opened["inputs"]:
             try:
                 numbers = self._extracted(item["run_id"], item["source"]).numbers
             except MarketDataError as error:
-                told = {"code": error.code, "message": str(error)}
+                told: FailedInput = {"code": error.code, "message": str(error)}
                 errors.append({"input": item["input"], **told})
                 numbers = failures.note_failure(self.store, item["run_id"], item["input"], told)
             self._load(item["run_id"], item["input"], numbers)

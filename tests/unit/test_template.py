@@ -230,7 +230,7 @@ def test_alerts_are_mailed_if_there_is_an_address(resources: Resources) -> None:
     subscription = resources["AlertSubscription"]
     assert subscription["Condition"] == "AlertsByEmail"
     assert subscription["Properties"]["Endpoint"] == {"Ref": "AlertEmail"}
-    for name in ("CloseRunFunction", "ExecutionEndedFunction"):
+    for name in ("CloseRunFunction", "OpeningFailedFunction", "ExecutionEndedFunction"):
         variables = of_type(resources, "Lambda::Function")[name]["Environment"]["Variables"]
         assert variables["ALERT_TOPIC_ARN"] == {"Ref": "AlertTopic"}
 
@@ -239,9 +239,9 @@ def test_alerts_are_mailed_if_there_is_an_address(resources: Resources) -> None:
 
 FUNCTION_OF = {
     "OpenRun": "OpenRunFunction",
-    "CloseUnopened": "CloseRunFunction",
-    "ExtractionFailed": "CloseRunFunction",
-    "InputFailed": "CloseRunFunction",
+    "CloseUnopened": "OpeningFailedFunction",
+    "ExtractionFailed": "NoteFailureFunction",
+    "InputFailed": "NoteFailureFunction",
     "CloseRun": "CloseRunFunction",
     "NormalizeLoad": "NormalizeLoadFunction",
 }

@@ -154,7 +154,7 @@ def test_a_run_whose_lease_is_stolen_while_its_source_is_silent(chaos: Chaos) ->
 def test_functions_whose_clocks_are_minutes_apart(chaos: Chaos, sign: int) -> None:
     off = {
         name: {"PYTHONPATH": str(CLOCK), "CLOCK_AHEAD": str(sign * by)}
-        for name, by in zip(STEPS, (-MINUTES, MINUTES) * 3, strict=True)
+        for name, by in zip(STEPS, (-MINUTES, MINUTES) * 4, strict=True)
     }
     chaos.next_hour(upload=False)
     former = chaos.store.batches.distinct("run_id")

@@ -111,6 +111,7 @@ def test_functions_whose_clocks_are_minutes_apart(
         "extract_coinpaprika": -ahead,
         "normalize_load": -ahead,
         "close_run": ahead,
+        "note_failure": -ahead,
     }
     for hour in range(HOURS):
         set_hour(simulator, hour)

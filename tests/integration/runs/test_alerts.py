@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from marketdata import clock
 from marketdata.aws.sns import Topic
+from marketdata.documents.errors import StoredError
 from marketdata.documents.sources import Failures
 from marketdata.errors import ConservationBroken, TerminalError, TransientError
 from marketdata.runs import alerts, closing, opening, starting, triggers
@@ -203,7 +204,7 @@ def test_a_series_that_ended_unseen_is_told_before_the_next(store: Store, mail: 
 
 # --- executions that died -----------------------------------------------------------------------
 
-DIED = {"code": "execution_aborted", "message": "Its execution ended as ABORTED."}
+DIED: StoredError = {"code": "execution_aborted", "message": "Its execution ended as ABORTED."}
 
 
 def test_the_run_of_a_dead_execution_is_closed_and_told_of_once(store: Store, mail: Mail) -> None:

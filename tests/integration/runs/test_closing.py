@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from marketdata.documents.errors import FailedInput
 from marketdata.errors import NotFound, StateConflict
 from marketdata.runs import closing, heartbeat
 from marketdata.store import run_inputs, runs
@@ -65,7 +66,11 @@ def test_one_source_that_fails_makes_it_a_partial_success(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     loaded(store, run_id, "coingecko", [coin()])
     extracted(store, run_id, "coingecko")
-    error = {"input": "coinpaprika", "code": "TransientError", "message": "it did not answer"}
+    error: FailedInput = {
+        "input": "coinpaprika",
+        "code": "TransientError",
+        "message": "it did not answer",
+    }
     run = closing.close(store, run_id, errors=[error])
     assert run["status"] == "partial_success"
     result = line(run, "coinpaprika")
@@ -87,7 +92,7 @@ def test_an_error_after_good_pages_is_told(store: Store) -> None:
     run_inputs.set_input(
         store, run_id, "coingecko", {"status": "extracting", "pages": 1, "error": None}
     )
-    error = {"input": "coingecko", "code": "Sandbox.Timedout", "message": "timed out"}
+    error: FailedInput = {"input": "coingecko", "code": "Sandbox.Timedout", "message": "timed out"}
     run = closing.close(store, run_id, errors=[error])
     assert line(run, "coingecko")["error"] == {"code": "Sandbox.Timedout", "message": "timed out"}
 
@@ -96,7 +101,7 @@ def test_the_reason_that_the_source_gave_goes_before_the_engine_s(store: Store) 
     run_id = open_rule(store)["run_id"]
     reason = {"code": "upstream_malformed", "type": "UpstreamMalformed", "message": "HTML came"}
     run_inputs.set_input(store, run_id, "coingecko", {"status": "failed", "error": reason})
-    error = {"input": "coingecko", "code": "TerminalError", "message": "stopped"}
+    error: FailedInput = {"input": "coingecko", "code": "TerminalError", "message": "stopped"}
     run = closing.close(store, run_id, errors=[error])
     assert line(run, "coingecko")["error"] == reason
 

@@ -29,6 +29,8 @@ BUDGETS = {
     "extract_csv": TRACING | REST | {"requests", "tenacity"},
     "normalize_load": AWS | HTTP | TRACING | MATCHING | REST,
     "close_run": AWS | HTTP | TRACING | MATCHING | REST,
+    "note_failure": AWS | HTTP | TRACING | MATCHING | REST,
+    "opening_failed": AWS | HTTP | TRACING | MATCHING | REST,
     "execution_ended": AWS | HTTP | TRACING | MATCHING | REST,
     "api": AWS | HTTP | TRACING | MATCHING,
     # Starts executions and signs uploads, but asks no source.

@@ -18,6 +18,7 @@ from moto import mock_aws
 
 from local.replay.csv_sample import SAMPLE_ROWS, sample_csv
 from marketdata.aws.s3_objects import S3Objects
+from marketdata.documents.errors import StoredError
 from marketdata.errors import (
     MarketDataError,
     StateConflict,
@@ -809,7 +810,7 @@ def test_nothing_of_a_file_is_loaded_before_all_of_it_was_seen(
     monkeypatch.setattr(files, "_SAVED_TOGETHER", 2)
     first = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = first["inputs"]
-    error = {"code": "transient", "message": "S3 did not answer"}
+    error: StoredError = {"code": "transient", "message": "S3 did not answer"}
     cut_some(store, item)
     assert failures.note_failure(store, item["run_id"], item["input"], error) == []
     closing.close(store, first["run_id"])

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from marketdata.errors import (
-    InvalidInput,
-    StateConflict,
-)
+from marketdata.documents.errors import FailedInput, StoredError
+from marketdata.errors import InvalidInput, StateConflict
 from marketdata.runs import alerts, triggers
 from marketdata.runs.summary import DONE, FAILED, PARTIAL, RUNNING, SUCCESS, summarise_inputs
 from marketdata.store import leases, objects, runs
@@ -40,7 +38,7 @@ KEPT_FAILURES = 100
 def close(
     store: Store,
     run_id: str,
-    errors: Sequence[Document] = (),
+    errors: Sequence[FailedInput] = (),
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
 ) -> Document:
@@ -72,7 +70,7 @@ def close(
 def close_dead(
     store: Store,
     run_id: str,
-    error: Document,
+    error: StoredError,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
 ) -> Document:
@@ -83,7 +81,8 @@ def close_dead(
     if runs.get(store, run_id)["status"] == RUNNING:
         # Before its end: who dies in between finds it running, and comes here again.
         alerts.note_died(store, run_id, error["message"])
-        _end(store, run_id, [error], most_resumptions)
+        general: FailedInput = {"code": error["code"], "message": error["message"]}
+        _end(store, run_id, [general], most_resumptions)
     return runs.get(store, run_id)
 
 
@@ -91,7 +90,7 @@ def close_execution(
     store: Store,
     execution: str,
     envelope: Mapping[str, Any],
-    error: Document,
+    error: StoredError,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
 ) -> Document | None:
@@ -125,7 +124,7 @@ def _named(store: Store, envelope: Mapping[str, Any]) -> Document | None:
         return None
 
 
-def _end(store: Store, run_id: str, errors: Sequence[Document], most_resumptions: int) -> None:
+def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumptions: int) -> None:
     if not runs.begin_closing(store, run_id):
         return
     # From here on no attempt can close a batch of this run any more, so what is added up stays.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from marketdata.documents.errors import StoredError
 from marketdata.runs.summary import DONE
 from marketdata.store import leases, run_inputs, runs
 from marketdata.store.batches import queue
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 
 
-def note_failure(store: Store, run_id: str, input_id: str, error: Document) -> list[int]:
+def note_failure(store: Store, run_id: str, input_id: str, error: StoredError) -> list[int]:
     """Note why a step of an input failed.
 
     Returns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from marketdata.documents.errors import FailedInput, StoredError
 from marketdata.logs import make_logger
 from marketdata.objects import ObjectVersion
 from marketdata.runs import resuming, triggers
@@ -64,7 +65,7 @@ def create(
             "No step of this run gave a sign of life for 20 minutes, so it was ended. Its "
             "execution in Step Functions shows what happened."
         )
-        error = {"code": "expired", "message": message}
+        error: StoredError = {"code": "expired", "message": message}
         try:
             close_dead(store, orphan["_id"], error, most_resumptions=most_resumptions)
         except Exception:  # noqa: BLE001 - one orphan must not stop every other run
@@ -181,7 +182,8 @@ def request(
         engine.start(trigger.run_id, trigger.envelope)
     except Exception as error:
         # Without an execution nobody would ever close it.
-        errors = [batch.describe(error)]
-        close(store, trigger.run_id, errors=errors, most_resumptions=most_resumptions)
+        told = batch.describe(error)
+        why: FailedInput = {"code": told["code"], "message": told["message"], "type": told["type"]}
+        close(store, trigger.run_id, [why], most_resumptions=most_resumptions)
         raise
     return trigger.run_id, True
