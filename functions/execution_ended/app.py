@@ -12,6 +12,7 @@ from marketdata.aws.sns import Topic
 from marketdata.handlers.tasks import task
 from marketdata.runs import alerts, closing
 from marketdata.runs.alerts import AlertSettings
+from marketdata.runs.closing import Closed, NothingToClose
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import read_settings
 
@@ -24,13 +25,13 @@ _MESSAGE_CHARACTERS = 2_000
 
 @task("execution_ended")
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """An event "Step Functions Execution Status Change" in; the run that it was about out."""
+    """An event "Step Functions Execution Status Change" in; the run that was ended out."""
     detail = event["detail"]
     status = str(detail["status"])
     cause = f": {detail['cause']}" if detail.get("cause") else ""
     message = f"Its execution ended as {status}{cause}."[:_MESSAGE_CHARACTERS]
     store = bootstrap.store()
-    closed = closing.close_execution(
+    outcome = closing.close_execution(
         store,
         detail["executionArn"],
         _envelope(detail.get("input")),
@@ -39,7 +40,11 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     )
     alerts.review(store, ALERTS.alert_after_failures)
     alerts.send_or_log(store, TOPIC)
-    return {"run_id": closed and closed["_id"], "status": closed and closed["status"]}
+    match outcome:
+        case Closed(run):
+            return {"run_id": run["_id"], "status": run["status"]}
+        case NothingToClose(why):
+            return {"nothing_to_close": why}
 
 
 def _envelope(text: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from marketdata.handlers.caught import read_caught
 from marketdata.handlers.tasks import task
 from marketdata.runs import alerts, closing
 from marketdata.runs.alerts import AlertSettings
+from marketdata.runs.closing import Closed, NothingToClose
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import read_settings
 
@@ -28,7 +29,7 @@ TOPIC = Topic(ALERTS.alert_topic_arn) if ALERTS.alert_topic_arn else None
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """`{event: EventBridge envelope, execution: ARN, caught}` in; the run that was ended out."""
     store = bootstrap.store()
-    closed = closing.close_execution(
+    outcome = closing.close_execution(
         store,
         event["execution"],
         event["event"],
@@ -37,4 +38,8 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     )
     alerts.review(store, ALERTS.alert_after_failures)
     alerts.send_or_log(store, TOPIC)
-    return {"run_id": closed and closed["_id"], "status": closed and closed["status"]}
+    match outcome:
+        case Closed(run):
+            return {"run_id": run["_id"], "status": run["status"]}
+        case NothingToClose(why):
+            return {"nothing_to_close": why}

@@ -15,6 +15,7 @@ from marketdata.documents.errors import StoredError
 from marketdata.documents.sources import Failures
 from marketdata.errors import ConservationBroken, TerminalError, TransientError
 from marketdata.runs import alerts, closing, opening, starting, triggers
+from marketdata.runs.closing import Closed, NothingToClose
 from marketdata.store import alerts as kept
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue, reports
@@ -225,11 +226,13 @@ def test_a_run_whose_execution_never_spoke_is_found_by_its_event(store: Store, m
     trigger = triggers.parse(envelope)
     assert starting.create(store, trigger, ["coingecko"]) is None
     # One of another name has nothing to do with it.
-    assert closing.close_execution(store, "arn:other", envelope, DIED) is None
+    other = closing.close_execution(store, "arn:other", envelope, DIED)
+    assert isinstance(other, NothingToClose)
+    assert trigger.run_id in other.why
     assert runs.get(store, trigger.run_id)["status"] == "running"
     closed = closing.close_execution(store, f"arn:{trigger.run_id}", envelope, DIED)
-    assert closed is not None
-    assert closed["status"] == "failed"
+    assert isinstance(closed, Closed)
+    assert (closed.run["_id"], closed.run["status"]) == (trigger.run_id, "failed")
     tell(store, mail)
     assert [kind for kind, _ in mail.sent] == ["run_died"]
 
@@ -239,14 +242,15 @@ def test_a_run_that_ended_by_itself_is_left_as_it_is(store: Store, mail: Mail) -
     run_id = opening.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
     run_inputs.set_input(store, run_id, "coingecko", FINE)
     ended = closing.close(store, run_id)
-    assert closing.close_execution(store, "arn:x", envelope, DIED) is None
+    assert isinstance(closing.close_execution(store, "arn:x", envelope, DIED), NothingToClose)
     tell(store, mail)
     assert mail.sent == []
     assert runs.get(store, run_id) == ended
 
 
 def test_an_execution_that_never_became_a_run_is_told_of(store: Store, mail: Mail) -> None:
-    assert closing.close_execution(store, "arn:x", {}, DIED) is None
+    outcome = closing.close_execution(store, "arn:x", {}, DIED)
+    assert outcome == NothingToClose("The execution never became a run.")
     tell(store, mail)
     assert mail.sent == [("execution_died", "died/arn:x")]
 

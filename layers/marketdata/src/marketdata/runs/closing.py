@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from marketdata.documents.errors import FailedInput, StoredError
@@ -30,6 +31,23 @@ _OUTAGES = (
     "Lambda.TooManyRequestsException",
 )
 """Errors of an input, told by the library or caught by Step Functions, that no file causes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The run of an execution is over: this call ended it, or found it just ended."""
+
+    run: Document
+    """The run as it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToClose:
+    """An execution has no run that is under way."""
+
+    why: str
+    """In words."""
+
 
 KEPT_FAILURES = 100
 """Batches that were not loaded which a run keeps the reasons of; it keeps how many there were."""
@@ -93,8 +111,10 @@ def close_execution(
     error: StoredError,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
-) -> Document | None:
-    """End the run of an execution that is over, and alert; None if it has none that runs.
+) -> Closed | NothingToClose:
+    """End the run of an execution that is over, and alert.
+
+    An execution that never became a run is alerted of as well.
 
     Args:
         store: the database.
@@ -102,22 +122,28 @@ def close_execution(
         envelope: the event that had started it; empty if that is not known.
         error: how it ended, as `{code, message}`.
         most_resumptions: how often a batch or an object that failed is tried by later runs.
+
+    Returns:
+        What happened. There is nothing to close if the execution never became a run, or if its
+        run has ended already or is another execution's.
     """
     run_id = runs.find_by_execution(store, execution)
     if run_id is None:
-        run = _named(store, envelope)
+        run = _find_run_of(store, envelope)
         if run is None:
             alerts.note_execution_died(store, execution, error["message"])
-            return None
+            return NothingToClose("The execution never became a run.")
         # A run on demand is there before its execution, which is named after it.
         if run["execution"] is not None or not execution.endswith(f":{run['_id']}"):
-            return None
+            return NothingToClose(
+                f"Run {run['_id']} has ended already, or another execution carries it out."
+            )
         run_id = run["_id"]
-    return close_dead(store, run_id, error, most_resumptions=most_resumptions)
+    return Closed(close_dead(store, run_id, error, most_resumptions=most_resumptions))
 
 
-def _named(store: Store, envelope: Mapping[str, Any]) -> Document | None:
-    """The run that an event starts, if there is one."""
+def _find_run_of(store: Store, envelope: Mapping[str, Any]) -> Document | None:
+    """Find the run that an event starts; None if there is none of it."""
     try:
         return runs.find(store, triggers.parse(envelope).run_id)
     except InvalidInput:
@@ -138,7 +164,7 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
     inputs = summarise_inputs(store, [document], closing=True)[run_id]
     for result in inputs:
         if leases.is_object(result["input"]):
-            _settle(store, document, result, most_resumptions)
+            _record_outcome_of_object(store, document, result, most_resumptions)
         elif result["rows_in"]:
             _move_watermark(store, document, result["input"])
     general = [e for e in errors if e.get("input") not in document["inputs"]]
@@ -166,8 +192,13 @@ def _move_watermark(store: Store, run: Document, name: str) -> None:
             move_watermark(store, name, run["_id"], lease)
 
 
-def _settle(store: Store, run: Document, result: Document, most_resumptions: int) -> None:
-    """Say of an object whether it is done with; of one that is given up, the result says so."""
+def _record_outcome_of_object(
+    store: Store, run: Document, result: Document, most_resumptions: int
+) -> None:
+    """Record whether an object is loaded, refused or left for a later run.
+
+    One that too many runs got nowhere with is refused, and the run's result says so.
+    """
     name, note = result["input"], run["inputs"][result["input"]]
     if note["status"] == FAILED:
         objects.settle(store, name, run["_id"], refused=True)
@@ -175,7 +206,9 @@ def _settle(store: Store, run: Document, result: Document, most_resumptions: int
         # Whatever is left of it, whoever has it: the next run finds what this one did not.
         if not reclaiming.any_left(store, name):
             objects.settle(store, name, run["_id"])
-    elif _in_vain(note, result) and objects.settle(store, name, run["_id"], most=most_resumptions):
+    elif _got_nowhere(note, result) and objects.settle(
+        store, name, run["_id"], most=most_resumptions
+    ):
         cause = (result["error"] or {}).get("message", "")
         result["error"] = {
             "code": "given_up",
@@ -184,7 +217,7 @@ def _settle(store: Store, run: Document, result: Document, most_resumptions: int
         }
 
 
-def _in_vain(note: Document, result: Document) -> bool:
+def _got_nowhere(note: Document, result: Document) -> bool:
     """Whether a run that extracted an object got nowhere, for no outage that would tell why."""
     if "started_at" not in note or (result["error"] or {}).get("code") in _OUTAGES:
         return False
