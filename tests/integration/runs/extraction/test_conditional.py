@@ -11,7 +11,7 @@ import pytest
 
 from marketdata.load import context
 from marketdata.runs import closing
-from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.sources import coingecko as coingecko_module
 from marketdata.store import runs
 from marketdata.store.connection import Document, Store
@@ -137,7 +137,7 @@ def test_a_page_that_was_not_loaded_is_fetched_whole(pages: Pages, coingecko: Pi
     coingecko.store.batches.update_one({"page": 3}, {"$set": {"depends_on_time": True}})
     run_id = coingecko.open()["run_id"]
     # What was left of page 2 comes first.
-    assert coingecko.extract(run_id, "coingecko") == Extracted("unfinished", [0])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.UNFINISHED, [0])
     coingecko.extract(run_id, "coingecko")
     assert pages.told() == [("1", 304), ("2", 200), ("3", 200)]
 
@@ -237,10 +237,14 @@ def test_what_was_left_is_loaded_before_the_source_is_asked(
     closing.close(coingecko.store, dead)
     server.seen.clear()
     run_id = coingecko.open()["run_id"]
-    assert coingecko.extract(run_id, "coingecko") == Extracted("unfinished", [0, 1, 2])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(
+        ExtractionState.UNFINISHED, [0, 1, 2]
+    )
     assert server.seen == []
     # New batches come after those that were taken over, loaded or not.
-    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2, 3, 4, 5])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(
+        ExtractionState.EXTRACTED, [0, 1, 2, 3, 4, 5]
+    )
     assert [seen.query["page"] for seen in server.seen] == ["1", "2", "3"]
 
 

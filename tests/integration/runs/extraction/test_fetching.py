@@ -12,7 +12,7 @@ from marketdata import clock
 from marketdata.errors import UpstreamUnavailable
 from marketdata.load.raw import unpack
 from marketdata.runs.extraction.fetching import PATIENCE
-from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import runs
 from marketdata.store.connection import Document, Store
 from tests.support.pipeline import QUICK, Pipeline, coin, line
@@ -103,7 +103,7 @@ def test_a_short_fault_is_tried_again_within_the_call(
 ) -> None:
     server.replies[COINS] = [Reply(status=503), Reply(coins(3))]
     run_id = coingecko.open()["run_id"]
-    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0])
     assert len(server.seen) == 2
     assert note(coingecko, run_id)["error"] is None
 

@@ -696,7 +696,7 @@ def test_an_extraction_that_is_interrupted_goes_on_where_it_was(
                 objects=objects,
                 remaining=lambda: next(left),
             )
-            states.append(extracted.state)
+            states.append(str(extracted.state))
         except TransientError:
             states.append("broken")
 

@@ -16,7 +16,7 @@ from marketdata.errors import StateConflict, UpstreamMalformed
 from marketdata.load.raw import unpack
 from marketdata.runs import closing
 from marketdata.runs.extraction import pages
-from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue
 from marketdata.store.connection import Document, Store
@@ -84,7 +84,7 @@ def test_pages_become_raw_batches_and_pending_batches(
     rows = coins(600)
     server.pages(COINS, rows)
     run_id = coingecko.open()["run_id"]
-    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0, 1, 2])
     assert pages_asked(server) == ["1", "2", "3"]
     assert raw_rows(coingecko.store) == rows
     found = list(coingecko.store.batches.find({}).sort("number"))
@@ -237,7 +237,7 @@ def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
     with pytest.raises(Crash):
         coingecko.extract(run_id, "coingecko")
     monkeypatch.undo()
-    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0, 1, 2])
     assert raw_rows(coingecko.store) == coins(600)
     # A page whose note was written is not asked for again.
     again = page if where != "set_input_if_unchanged" else page + 1
@@ -260,7 +260,9 @@ def test_a_page_that_is_shorter_the_second_time_leaves_no_batch_behind(
     with pytest.raises(Crash):
         coinpaprika.extract(run_id, "coinpaprika")
     monkeypatch.undo()
-    assert coinpaprika.extract(run_id, "coinpaprika") == Extracted("extracted", [0, 1])
+    assert coinpaprika.extract(run_id, "coinpaprika") == Extracted(
+        ExtractionState.EXTRACTED, [0, 1]
+    )
     assert sum(b["rows"] for b in coinpaprika.store.batches.find({})) == 700
 
 
@@ -301,9 +303,9 @@ def test_a_call_without_time_left_asks_to_be_called_again(
     run_id = coingecko.open()["run_id"]
     coingecko.seconds = 10.2  # after the reserve, less than one answer may take
     for _ in range(2):
-        assert coingecko.extract(run_id, "coingecko") == Extracted("again", [])
+        assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.AGAIN, [])
     # It never gives up a page that it could have asked for: each call brings one more.
-    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0, 1, 2])
     assert pages_asked(server) == ["1", "2", "3"]
 
 
@@ -369,7 +371,7 @@ def test_a_call_that_is_behind_another_takes_none_of_its_pages_back(
 
     beside(monkeypatch, *where, other)
     late = coingecko.extract(run_id, "coingecko")
-    assert ended == [Extracted("extracted", [0, 1, 2])] == [late]
+    assert ended == [Extracted(ExtractionState.EXTRACTED, [0, 1, 2])] == [late]
     assert batches_by_place(coingecko.store) == [
         (0, "coingecko page 1 part 0", 250),
         (1, "coingecko page 2 part 0", 250),
@@ -397,7 +399,7 @@ def test_calls_at_once_leave_each_page_cut_by_one_of_them(
     with ThreadPoolExecutor(4) as pool:
         ends = list(pool.map(call, (40, 70, 110, 250)))
     found = list(coingecko.store.batches.find({}).sort("number"))
-    assert ends == [Extracted("extracted", list(range(len(found))))] * 4
+    assert ends == [Extracted(ExtractionState.EXTRACTED, list(range(len(found))))] * 4
     assert [(b["page"], b["first_row"]) for b in found] == sorted(
         (b["page"], b["first_row"]) for b in found
     )
@@ -440,7 +442,9 @@ def test_a_call_that_is_behind_goes_on_where_the_other_died(
         coingecko.rows_per_batch = 100
 
     beside(monkeypatch, pages, "save_raw", other)
-    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0, 1, 2, 3, 4])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(
+        ExtractionState.EXTRACTED, [0, 1, 2, 3, 4]
+    )
     assert pages_asked(server) == ["1", "1", "2", "2", "3"]
     assert batches_by_place(coingecko.store) == [
         (0, "coingecko page 1 part 0", 250),
@@ -462,7 +466,7 @@ def test_a_call_that_is_behind_does_not_end_what_the_other_ended(
         raise UpstreamMalformed("The one that is behind can't read its answer.")
 
     beside(monkeypatch, pages, "save_raw", other)
-    assert coingecko.extract(run_id, "coingecko") == Extracted("extracted", [0])
+    assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0])
     assert note(coingecko, run_id)["status"] == "extracted"
     assert note(coingecko, run_id).get("error") is None
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from marketdata.runs.extraction.fetching import RetryPolicy
-from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.runs.extraction.pages import extract
 from marketdata.sources.base import PageRequest, Quota, Upstream
 from marketdata.sources.coingecko import CoinGecko
@@ -328,7 +328,7 @@ def test_a_source_that_throttles_for_ever_is_left_to_another_run(
         {"_id": run["_id"]},
         {"$set": {"status": "running"}, "$unset": {"closing": ""}},
     )
-    assert coingecko.extract(run["_id"], "coingecko") == Extracted("throttled", [])
+    assert coingecko.extract(run["_id"], "coingecko") == Extracted(ExtractionState.THROTTLED, [])
     assert len(server.seen) == asked
 
 
@@ -423,7 +423,10 @@ def test_eight_extractors_never_exceed_the_quota_and_get_every_page(
 
     began = time.monotonic()
     with several(mongodb_uri, store, 8) as stores, ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(whole, range(8))) == [Extracted("extracted", list(range(6)))] * 8
+        assert (
+            list(pool.map(whole, range(8)))
+            == [Extracted(ExtractionState.EXTRACTED, list(range(6)))] * 8
+        )
     took = time.monotonic() - began
     assert (len(counting.moments), counting.refused) == (48, 0)
     # It was the quota that they waited for, and not much else.

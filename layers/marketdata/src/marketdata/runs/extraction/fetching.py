@@ -80,7 +80,7 @@ class Page:
     validators: Validators
     rows: int
     """Rows that the source answered."""
-    left_out: int
+    filtered: int
     """Of these, the ones that the source's settings do not ask for."""
 
 
@@ -275,9 +275,9 @@ class PageFetcher:
                 "content_type": answer.content_type,
                 "fetched_at": answer.received_at,
                 "rows": selection.rows,
-                "left_out": selection.left_out,
+                "left_out": selection.filtered,
             }
-        return Page(payloads, origin, answer.validators, selection.rows, selection.left_out)
+        return Page(payloads, origin, answer.validators, selection.rows, selection.filtered)
 
     def _left(self) -> float:
         return self._remaining() - RESERVE_SECONDS
@@ -411,7 +411,7 @@ class _Selection:
         self._keep = keep
         self._objects = 0
         self.rows = 0
-        self.left_out = 0
+        self.filtered = 0
 
     def of(self, texts: Iterable[str]) -> Iterator[str]:
         for text in texts:
@@ -420,7 +420,7 @@ class _Selection:
             if self._keep is None or self._keep(parse(text)):
                 yield text
             else:
-                self.left_out += 1
+                self.filtered += 1
 
     def require_rows(self, what: str) -> None:
         """Refuse a list of which nothing can be a row that was asked for.
@@ -433,7 +433,7 @@ class _Selection:
                 f"{what} answered a list of {self.rows} values of which none is an object, as rows "
                 "are. Its format has changed, or it is another resource; check the source's URL."
             )
-        if self.rows and self.rows == self.left_out:
+        if self.rows and self.rows == self.filtered:
             raise UpstreamMalformed(
                 f"{what} answered {self.rows} rows, and by the source's settings none of "
                 "them was asked for. Either a field that they go by has changed, or they ask "

@@ -7,14 +7,14 @@ A packed file can't be entered in the middle, so its raw batches are kept right 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain
-from typing import Any
 
 from marketdata.csv_files import cutting, encoding, parsing
 from marketdata.csv_files.columns import DEFAULT_DATASET
 from marketdata.csv_files.cutting import Piece
+from marketdata.documents.runs import FileProgress
 from marketdata.errors import (
     FileRefused,
     StateConflict,
@@ -27,7 +27,8 @@ from marketdata.load.loader import csv_raw
 from marketdata.load.raw import digest_of, pack_csv, raw_id
 from marketdata.logs import make_logger
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
-from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted, ExtractionState
+from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
 from marketdata.runs.heartbeat import require_running
 from marketdata.schema.mapping import ColumnMapping, map_columns
 from marketdata.settings import CsvSettings
@@ -54,7 +55,7 @@ _SAVED_TOGETHER = 50
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _Dialect:
     """What reading any part of the file takes."""
 
     header: list[str]
@@ -100,12 +101,12 @@ def extract_csv(
     if "started_at" not in note:
         start = {"status": "extracting", "started_at": server.now()}
         run_inputs.set_input_if_unchanged(store, run_id, input_id, {"started_at": None}, start)
-    extraction = _Extraction(store, run_id, input_id, note, settings)
+    extraction = _FileExtraction(store, run_id, input_id, note, settings)
     try:
         done = extraction.run(objects, remaining_seconds)
         if done:
             extraction.end(server.now())
-    except _Overtaken:
+    except Overtaken:
         require_running(store, run_id, input_id)
         done = False
     except (StateConflict, StoreRefused, TransientError) as error:
@@ -119,31 +120,28 @@ def extract_csv(
         if run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, fields):
             # What a file that is refused had brought so far was never to be loaded.
             queue.drop_pending_from(store, input_id, run_id, 0)
-            return Extracted("failed", [])
+            return Extracted(ExtractionState.FAILED, [])
         # Another call has ended it before, which the next one tells.
         done = False
     if not done:
-        return Extracted("again", [])
-    return Extracted("extracted", extraction.numbers())
+        return Extracted(ExtractionState.AGAIN, [])
+    return Extracted(ExtractionState.EXTRACTED, extraction.numbers())
 
 
 def _ended(store: Store, run_id: str, input_id: str, note: Document) -> Extracted | None:
     """What an earlier call's end comes to; None if there was none."""
     if note["status"] in ("extracted", "skipped"):
         batches = note.get("progress", note).get("batches", 0)
-        return Extracted(note["status"], queue.numbers(store, run_id, input_id, batches))
+        numbers = queue.numbers(store, run_id, input_id, batches)
+        return Extracted(ExtractionState(note["status"]), numbers)
     if note["status"] == "failed":
         # Once more, as the call that found it may have died before it did so.
         queue.drop_pending_from(store, input_id, run_id, 0)
-        return Extracted("failed", [])
+        return Extracted(ExtractionState.FAILED, [])
     return None
 
 
-class _Overtaken(Exception):
-    """Another call of the same run is further with this file."""
-
-
-class _Extraction:
+class _FileExtraction:
     """The extraction of one object version, with its progress."""
 
     def __init__(
@@ -165,17 +163,18 @@ class _Extraction:
         self._packed: bool = progress.get("packed", False)
         self._warnings: list[str] = list(note.get("warnings", ()))
         layout = note.get("layout")
-        self._layout = _Layout(**layout) if layout else None
+        self._dialect = _Dialect(**layout) if layout else None
+        self._extraction = Extraction(store, run_id, input_id)
 
     def run(self, objects: ObjectReader, remaining_seconds: Callable[[], float]) -> bool:
         """Cut the rest of the file; False if the time was up before its end."""
         start = 0 if self._packed else self._position
-        if self._layout and not self._packed and self._position == self._version.size:
+        if self._dialect and not self._packed and self._position == self._version.size:
             return True
         with objects.open(self._version, start) as opened:
             self._version = opened.version
             chunks = self._plain(opened, start)
-            if self._layout is None:
+            if self._dialect is None:
                 chunks = self._read_head(opened, chunks)
             pieces = cutting.cut(
                 chunks,
@@ -224,9 +223,10 @@ class _Extraction:
         self._note_mapping(mapping)
         mapping.require_usable(place)
         dataset = opened.metadata.get("dataset", "").strip() or DEFAULT_DATASET
-        self._layout = _Layout(header, dict(mapping.columns), dataset)
+        self._dialect = _Dialect(header, dict(mapping.columns), dataset)
         self._position = head.end
-        self._note_progress(self._known())
+        self._extraction.advance(self._known(), self._changes())
+        self._noted = self._position
         return chain((data[head.end :],), chunks)
 
     def _warn(self, *warnings: str) -> None:
@@ -285,7 +285,7 @@ class _Extraction:
         return True
 
     def _batch(self, piece: Piece, number: int) -> Document:
-        assert self._layout is not None  # noqa: S101 - the head is read before the first piece
+        assert self._dialect is not None  # noqa: S101 - the head is read before the first piece
         version = self._version
         digest = digest_of(piece.data)
         range_ = f"{piece.start}-{piece.end}"
@@ -301,8 +301,8 @@ class _Extraction:
             "cut": [piece.start, piece.end],
             "digest": digest,
             "object": version.document(),
-            "header": self._layout.header,
-            "layout": {"columns": self._layout.columns, "dataset": self._layout.dataset},
+            "header": self._dialect.header,
+            "layout": {"columns": self._dialect.columns, "dataset": self._dialect.dataset},
             "malformed": [list(place) for place in piece.malformed],
             "first_row": self._rows,
             "rows": piece.rows,
@@ -311,20 +311,10 @@ class _Extraction:
         return batch | {"context": context_of(batch)}
 
     def _save(self, batches: list[Document]) -> None:
-        # A call that outlived its run has nothing more to write.
-        require_running(self._store, self._run_id, self._input_id)
-        store, run_id, input_id = self._store, self._run_id, self._input_id
-        claimed = run_inputs.take_numbers(store, run_id, input_id, self._known())
-        if claimed is None:
-            raise _Overtaken
-        claim, _ = claimed
-        queue.put_batches(store, input_id, run_id, batches, claim)
-        queue.drop_pending_from(store, input_id, run_id, self._batches, before=claim)
-        try:
-            self._note_progress({"claims": claim})
-        except _Overtaken:
-            queue.drop_claimed(store, input_id, run_id, claim)
-            raise
+        written = Written(batches, self._batches, self._changes())
+        if not self._extraction.write(self._known(), lambda _state: written):
+            raise Overtaken
+        self._noted = self._position
 
     def _known(self) -> Document:
         """What the run's note says as long as no other call is further than this one."""
@@ -334,44 +324,32 @@ class _Extraction:
         """Note that the whole file was seen.
 
         Raises:
-            _Overtaken: another call has got further, or has ended it.
+            Overtaken: another call has got further, or has ended it.
         """
-        fields = {"status": "extracted", "extracted_at": at, "error": None}
-        if not run_inputs.set_input_if_unchanged(
-            self._store, self._run_id, self._input_id, self._known(), fields
-        ):
-            raise _Overtaken
-        # Beyond what is noted there is only what calls have left that died or were overtaken.
-        queue.drop_pending_from(self._store, self._input_id, self._run_id, self._batches)
+        changes = {"status": "extracted", "extracted_at": at, "error": None}
+        self._extraction.end(self._known(), self._batches, changes)
 
     def numbers(self) -> list[int]:
         """The batches that are to be loaded."""
-        return queue.numbers(self._store, self._run_id, self._input_id, self._batches)
+        return self._extraction.numbers(self._batches)
 
-    def _note_progress(self, known: Document) -> None:
-        layout = self._layout
-        fields: dict[str, Any] = {
-            "progress": {
-                "position": self._position,
-                "batches": self._batches,
-                "rows": self._rows,
-                "parts": self._parts,
-                "packed": self._packed,
-            },
+    def _changes(self) -> Document:
+        """The progress, as it is stored."""
+        progress = FileProgress(
+            position=self._position,
+            batches=self._batches,
+            rows=self._rows,
+            parts=self._parts,
+            packed=self._packed,
+        )
+        changes: Document = {
+            "progress": progress.document(),
             "object": self._version.document(),
             "error": None,
         }
-        if layout is not None:
-            fields["layout"] = {
-                "header": layout.header,
-                "columns": layout.columns,
-                "dataset": layout.dataset,
-            }
-        if not run_inputs.set_input_if_unchanged(
-            self._store, self._run_id, self._input_id, known, fields
-        ):
-            raise _Overtaken
-        self._noted = self._position
+        if self._dialect is not None:
+            changes["layout"] = asdict(self._dialect)
+        return changes
 
 
 def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:

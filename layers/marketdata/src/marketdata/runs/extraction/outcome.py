@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ExtractionState(StrEnum):
+    """What the state machine is to do next; it goes by these very words."""
+
+    UNFINISHED = "unfinished"
+    """Load what an earlier run has left, then call again."""
+    AGAIN = "again"
+    """Call again at once: the time of this call was up."""
+    THROTTLED = "throttled"
+    """Rate-limited: wait, if there is a wait, and call again. Without one the run has waited
+    enough, and this is final."""
+    EXTRACTED = "extracted"
+    """All of the input is there."""
+    SKIPPED = "skipped"
+    """Nothing is new, or the source's circuit is open."""
+    FAILED = "failed"
+    """The extraction ended without all of the input; the run's note on the input has the reason."""
+    BROKEN_OFF = "broken_off"
+    """A step failed. The definition sets this itself, to load what had come before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
     """What the state machine needs to know after a call."""
 
-    state: str
-    """What to do: with `unfinished` load what an earlier run has left, and call again; with
-    `throttled` and `wait_seconds` call again after them; with `again` call again at once, as the
-    time of this call was up. All else is final for the run, and `numbers` are to be loaded:
-    `extracted`; `skipped`, as the source was unchanged or its circuit is open; `throttled` without
-    a wait, as the run has waited enough; `failed`. The run's note on the input has the reason."""
+    state: ExtractionState
     numbers: list[int]
     """Numbers of the batches to load."""
     wait_seconds: int = 0
+    """How long to wait before the next call, with `THROTTLED`."""

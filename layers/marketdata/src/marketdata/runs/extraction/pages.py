@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 
+from marketdata.documents.runs import PageProgress
 from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
 from marketdata.load.raw import raw_id
@@ -23,7 +24,8 @@ from marketdata.runs.extraction.fetching import (
     circuit_open,
     describe,
 )
-from marketdata.runs.extraction.outcome import Extracted
+from marketdata.runs.extraction.outcome import Extracted, ExtractionState
+from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
 from marketdata.runs.heartbeat import require_running
 from marketdata.settings import UpstreamSettings
 from marketdata.sources import http
@@ -35,10 +37,6 @@ from marketdata.store.connection import Document, Store
 from marketdata.store.raw_batches import save_raw
 from marketdata.store.server_time import server_clock
 from marketdata.store.sources import pages
-
-
-class _Overtaken(Exception):
-    """Another call of the same run is further with this source."""
 
 
 def extract(
@@ -78,13 +76,15 @@ def extract(
     note = run["inputs"][source.name]
     if note["status"] in run_inputs.INPUT_ENDED:
         batches = note.get("batches", 0)
-        return Extracted(note["status"], queue.numbers(store, run_id, source.name, batches))
+        return Extracted(
+            ExtractionState(note["status"]), queue.numbers(store, run_id, source.name, batches)
+        )
     if not note.get("unfinished_done"):
         left = queue.resumed(store, run_id, source.name)
         run_inputs.set_input(store, run_id, source.name, {"unfinished_done": True})
         if left:
-            return Extracted("unfinished", left)
-    return _Extraction(
+            return Extracted(ExtractionState.UNFINISHED, left)
+    return _SourceExtraction(
         store,
         run,
         source,
@@ -95,50 +95,17 @@ def extract(
     ).run()
 
 
-@dataclass(slots=True)
-class _Position:
-    """How far the extraction has got."""
-
-    page: int
-    rows: int
-    """Of the last page."""
-    batches: int
-    """The number of the next batch."""
-    left_out: int
-    unchanged: int
-    """Pages that were as they were when they were loaded last."""
-
-    @classmethod
-    def of(cls, note: Document) -> _Position:
-        return cls(
-            page=note.get("pages", 0),
-            rows=note.get("last_rows", 0),
-            batches=note.get("batches", 0),
-            left_out=note.get("left_out", 0),
-            unchanged=note.get("unchanged_pages", 0),
-        )
-
-    def document(self) -> Document:
-        return {
-            "pages": self.page,
-            "last_rows": self.rows,
-            "batches": self.batches,
-            "left_out": self.left_out,
-            "unchanged_pages": self.unchanged,
-        }
-
-
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A page as it was loaded last, which a conditional request can be about."""
 
     validators: Validators
     rows: int
-    left_out: int
+    filtered: int
     batches: list[Document]
 
 
-class _Extraction:
+class _SourceExtraction:
     """One call's part of the extraction of a source."""
 
     def __init__(
@@ -162,7 +129,8 @@ class _Extraction:
         self._settings = settings
         self._patience = patience
         self._note = note
-        self._at = _Position.of(note)
+        self._extraction = Extraction(store, self._run_id, source.name)
+        self._at = PageProgress.of(note)
         self._throttling = Throttling.of(note)
         self._conditional = (
             source.conditional and not run.get("force") and source.row_filter() is None
@@ -182,8 +150,8 @@ class _Extraction:
     def run(self) -> Extracted:
         """Fetch pages until there are no more, or something is in the way."""
         if "started_at" not in self._note:
-            self._set(status="extracting", started_at=self._server.now())
-        first = self._at.page
+            self._extraction.note(status="extracting", started_at=self._server.now())
+        first = self._at.pages
         try:
             with http.Session() as session:
                 return self._fetch(session, first)
@@ -194,23 +162,23 @@ class _Extraction:
         while True:
             try:
                 return self._rest(session, first)
-            except _Overtaken:
+            except Overtaken:
                 require_running(self._store, self._run_id, self._name)
                 self._note = runs.get(self._store, self._run_id)["inputs"][self._name]
-                self._at = _Position.of(self._note)
+                self._at = PageProgress.of(self._note)
                 if (status := self._note["status"]) in run_inputs.INPUT_ENDED:
-                    return Extracted(status, self._numbers())
+                    return Extracted(ExtractionState(status), self._numbers())
 
     def _rest(self, session: http.Session, first: int) -> Extracted:
         """Fetch the pages that are missing, in a call that began with `first` of them.
 
         Raises:
-            _Overtaken: another call has got further meanwhile.
+            Overtaken: another call has got further meanwhile.
         """
-        while request := self._source.page_after(self._at.page, self._at.rows):
+        while request := self._source.page_after(self._at.pages, self._at.last_rows):
             left = self._remaining() - RESERVE_SECONDS
-            if self._at.page > first and left < self._patience.limits.read_seconds:
-                return Extracted("again", [])
+            if self._at.pages > first and left < self._patience.limits.read_seconds:
+                return Extracted(ExtractionState.AGAIN, [])
             try:
                 self._page(session, request)
             except RateLimited as held:
@@ -222,20 +190,22 @@ class _Extraction:
                 raise
             except StoreRefused as error:
                 # Not of the source, which is asked again when that is mended.
-                self._set(error=describe(error))
+                self._extraction.note(error=describe(error))
                 raise
             except TerminalError as error:
-                return self._end("failed", error=describe(error))
+                return self._end(ExtractionState.FAILED, error=describe(error))
             except TransientError as error:
                 # Kept in case that the last of the state machine's retries fails as well.
-                self._set(error=describe(error), throttling=self._throttling.document())
+                self._extraction.note(error=describe(error), throttling=self._throttling.document())
                 raise
         self._fetcher.all_answered()
-        if self._at.page and self._at.unchanged == self._at.page:
-            pages = "The page is" if self._at.page == 1 else f"All {self._at.page} pages are"
+        if self._at.pages and self._at.unchanged == self._at.pages:
+            pages = "The page is" if self._at.pages == 1 else f"All {self._at.pages} pages are"
             reason = f"{pages} as when last loaded: {self._name} says that nothing has changed."
-            return self._end("skipped", extracted_at=self._server.now(), reason=reason, error=None)
-        return self._end("extracted", extracted_at=self._server.now(), error=None)
+            return self._end(
+                ExtractionState.SKIPPED, extracted_at=self._server.now(), reason=reason, error=None
+            )
+        return self._end(ExtractionState.EXTRACTED, extracted_at=self._server.now(), error=None)
 
     # --- one page -------------------------------------------------------------------------
 
@@ -301,11 +271,11 @@ class _Extraction:
         save_raw(self._store, raw)
         after = replace(
             self._at,
-            page=request.page,
-            rows=page.rows,
-            left_out=self._at.left_out + page.left_out,
+            pages=request.page,
+            last_rows=page.rows,
+            filtered=self._at.filtered + page.filtered,
         )
-        self._put(request, batches, page.validators, page.left_out, after)
+        self._put(request, batches, page.validators, page.filtered, after)
 
     def _save_unchanged(self, request: PageRequest, known: _Known, received_at: datetime) -> None:
         """Batches of a page's known content, received once more.
@@ -318,60 +288,52 @@ class _Extraction:
         batches = [{k: b[k] for k in kept} | {"received_at": received_at} for b in known.batches]
         after = replace(
             self._at,
-            page=request.page,
-            rows=known.rows,
-            left_out=self._at.left_out + known.left_out,
+            pages=request.page,
+            last_rows=known.rows,
+            filtered=self._at.filtered + known.filtered,
             unchanged=self._at.unchanged + 1,
         )
-        self._put(request, batches, known.validators, known.left_out, after)
+        self._put(request, batches, known.validators, known.filtered, after)
 
     def _put(
         self,
         request: PageRequest,
         batches: list[Document],
         validators: Validators,
-        left_out: int,
-        after: _Position,
+        filtered: int,
+        after: PageProgress,
     ) -> None:
-        """Write a page's batches, then note that the page is there.
+        """Write a page's batches, and note that the page is there.
 
-        The numbers of batches follow from what is noted, so they are claimed first: an answer of
-        another call may be cut into another number of them. The later claim to a page counts, and
-        once the page is noted nobody can claim its numbers any more.
+        Their numbers follow from what is noted when they are taken: an answer of another call may
+        have been cut into another number of batches.
 
         Raises:
-            _Overtaken: another call has noted the page, or has ended the extraction.
+            Overtaken: another call has noted the page, or has ended the extraction.
         """
-        store, name, run_id = self._store, self._name, self._run_id
-        while True:
-            # A call that outlived its run has nothing more to write.
-            require_running(store, run_id, name)
-            claimed = run_inputs.take_numbers(store, run_id, name, self._known_position())
-            if claimed is None:
-                raise _Overtaken
-            claim, note = claimed
-            first = note.get("batches", 0)
+        noted = after
+
+        def cut(state: Document) -> Written:
+            nonlocal noted
+            first: int = state.get("batches", 0)
             numbered = [
                 {"number": number, **batch, "context": context_of(batch)}
                 for number, batch in enumerate(batches, first)
             ]
-            self._remember(request, numbered, validators, after.rows, left_out)
-            queue.put_batches(store, name, run_id, numbered, claim)
-            after.batches = first + len(numbered)
-            queue.drop_pending_from(store, name, run_id, after.batches, before=claim)
-            fields = {
-                **after.document(),
-                "throttling": self._throttling.document(),
-                "error": None,
-            }
-            if run_inputs.set_input_if_unchanged(store, run_id, name, {"claims": claim}, fields):
-                self._at = after
-                return
-            queue.drop_claimed(store, name, run_id, claim)
+            # Before they are written: a validator must never outlive the content it stands for.
+            self._remember(request, numbered, validators, after.last_rows, filtered)
+            noted = replace(after, batches=first + len(numbered))
+            throttling = self._throttling.document()
+            changes = {**noted.document(), "throttling": throttling, "error": None}
+            return Written(numbered, noted.batches, changes)
+
+        while not self._extraction.write(self._known_position(), cut):
+            pass
+        self._at = noted
 
     def _known_position(self) -> Document:
         """What the run's note says as long as nobody is further than this call."""
-        return {"pages": self._at.page or self._note.get("pages")}
+        return {"pages": self._at.pages or self._note.get("pages")}
 
     def _remember(
         self,
@@ -379,7 +341,7 @@ class _Extraction:
         numbered: list[Document],
         validators: Validators,
         rows: int,
-        left_out: int,
+        filtered: int,
     ) -> None:
         """Have the source's document say what the next request for the page can refer to."""
         if not self._source.conditional:
@@ -389,7 +351,7 @@ class _Extraction:
             "last_modified": validators.last_modified,
             "request": request.fingerprint,
             "rows": rows,
-            "left_out": left_out,
+            "left_out": filtered,
             "batches": [BatchKey(self._run_id, self._name, b["number"]).id for b in numbered],
             "raw_ids": [batch["raw_id"] for batch in numbered],
             "received_at": numbered[0]["received_at"],
@@ -399,26 +361,18 @@ class _Extraction:
 
     # --- ends and pauses ------------------------------------------------------------------
 
-    def _set(self, **fields: object) -> None:
-        """Note something, unless another call has ended the extraction meanwhile."""
-        run_inputs.set_input_if_unchanged(self._store, self._run_id, self._name, {}, fields)
-
     def _numbers(self) -> list[int]:
-        return queue.numbers(self._store, self._run_id, self._name, self._at.batches)
+        return self._extraction.numbers(self._at.batches)
 
-    def _end(self, status: str, **fields: object) -> Extracted:
-        """End the extraction here; only who is as far as anybody can.
+    def _end(self, state: ExtractionState, **fields: object) -> Extracted:
+        """End the extraction here.
 
         Raises:
-            _Overtaken: another call is further, or has ended it, or the run has ended.
+            Overtaken: another call is further, or has ended it, or the run has ended.
         """
-        store, run_id, name = self._store, self._run_id, self._name
-        told = {"status": status, "throttling": self._throttling.document(), **fields}
-        if not run_inputs.set_input_if_unchanged(store, run_id, name, self._known_position(), told):
-            raise _Overtaken
-        # Beyond what is noted there is only what calls have left that died or were overtaken.
-        queue.drop_pending_from(store, name, run_id, self._at.batches)
-        return Extracted(status, self._numbers())
+        changes = {"status": state.value, "throttling": self._throttling.document(), **fields}
+        self._extraction.end(self._known_position(), self._at.batches, changes)
+        return Extracted(state, self._numbers())
 
     def _pause(self, request: PageRequest, held: RateLimited) -> Extracted:
         """Have the state machine wait, unless this run has waited enough."""
@@ -434,16 +388,16 @@ class _Extraction:
                 f"goes on at page {request.page}, and the next run by schedule starts anew."
             )
             error = {"code": "throttled", "type": "Throttled", "message": message}
-            return self._end("throttled", error=error)
+            return self._end(ExtractionState.THROTTLED, error=error)
         throttling.wait(seconds)
-        self._set(throttling=throttling.document())
+        self._extraction.note(throttling=throttling.document())
         runs.heartbeat(self._store, self._run_id, pause_seconds=seconds)
-        return Extracted("throttled", [], seconds)
+        return Extracted(ExtractionState.THROTTLED, [], seconds)
 
     def _skip(self, circuit: CircuitOpen) -> Extracted:
         admission = circuit.admission
         error = self._note.get("error")
         if admission.opened_by == self._run_id and error:
             # It was asked, by an earlier call of this very run, whose failure opened the circuit.
-            return self._end("failed", error=error)
-        return self._end("skipped", error=circuit_open(self._name, admission))
+            return self._end(ExtractionState.FAILED, error=error)
+        return self._end(ExtractionState.SKIPPED, error=circuit_open(self._name, admission))
