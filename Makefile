@@ -71,11 +71,11 @@ sam-api: ## Serve the API by `sam local` on the stack in containers; follows edi
 sam-invoke: ## Invoke FN=extract_coingecko by `sam local` with EVENT=events/hourly.json
 	@$(SETUP) dev sam && exec $(LOCAL) sam-invoke "$(FN)" "$(EVENT)"
 
-compose-test: ## Run the end-to-end tests against the stack in containers
-	@$(SETUP) dev sam && exec ./containers/test.sh containers
+compose-test: ## Run the pipeline's end-to-end tests against the stack in containers
+	@$(SETUP) dev sam && exec ./containers/test.sh containers $(TESTS)
 
-sam-test: ## Run the end-to-end tests with the API and the sample events under `sam local`
-	@$(SETUP) dev sam && exec ./containers/test.sh sam
+sam-test: ## Run the pipeline's end-to-end tests with the API under `sam local`, and the samples
+	@$(SETUP) dev sam && exec ./containers/test.sh sam $(TESTS)
 
 # --- what is generated -----------------------------------------------------------------------
 
@@ -95,23 +95,41 @@ requirements: ## Pin the packages that *.in files name; UPGRADE=--upgrade takes 
 	for name in bootstrap mongod runtime sam; do \
 	$(COMPILE) requirements/$$name.in -o requirements/$$name.txt || exit; done
 
-# --- checks ----------------------------------------------------------------------------------
+# --- tests -----------------------------------------------------------------------------------
+# What is in which tier, and how long each takes: docs/development.md.
 
-.PHONY: test crash test-long chaos lint typecheck format validate bench hooks lint-workflows
-test: ## Run all tests; TESTS=tests/unit for some of them
+.PHONY: check test test-system crash chaos chaos-long test-long bench
+check: ## Check style and types, and run the unit tests
+	@$(SETUP) dev && $(MAKE) lint typecheck && exec ./local/test.sh tests/unit
+
+test: ## Run unit tests, tests on MongoDB, and the deployed pipeline; TESTS=... runs others
 	@$(SETUP) && exec ./local/test.sh $(TESTS)
 
+test-system: ## Run the other end-to-end tests, the executor's, and the short form of chaos
+	@$(SETUP) && exec ./local/test.sh tests/e2e/system tests/executor tests/chaos/short
+
 crash: ## Kill loaders 180 times and mongod 20 times, and compare what is left
-	@$(SETUP) && exec ./local/test.sh tests/crash
+	@$(SETUP) dev mongod && exec ./local/test.sh tests/crash
+
+# A seed repeats the choice of tests, moments and victims; it is printed first.
+CHOOSE_SEED = seed=$(or $(SEED),$$RANDOM$$RANDOM) && echo "SEED=$$seed"
+chaos: ## Break the whole stack: a sample of chaos-long, another one each time; SEED=... repeats one
+	@$(SETUP) && $(CHOOSE_SEED) && CHAOS_SEED=$$seed CHAOS_SAMPLE=yes exec ./local/test.sh tests/chaos/long
+
+chaos-long: ## Break the whole stack again and again: kills, lost networks, stolen leases
+	@$(SETUP) && $(CHOOSE_SEED) && CHAOS_SEED=$$seed exec ./local/test.sh tests/chaos/long
 
 test-long: ## Kill loaders KILLS times and mongod a tenth as often, and cut a file of 1 GiB
-	@$(SETUP) && seed=$(or $(SEED),$$RANDOM$$RANDOM) && echo "SEED=$$seed" && \
+	@$(SETUP) dev mongod && $(CHOOSE_SEED) && \
 	CRASH_SEED=$$seed CRASH_KILLS=$(KILLS) CRASH_MONGOD_KILLS=$$(( ($(KILLS) + 9) / 10 )) \
 	MEMORY_STREAM_MIB=1024 exec ./local/test.sh -rP tests/crash tests/integration/functions/test_memory.py
 
-chaos: ## Break the whole stack again and again: kills, lost networks, stolen leases
-	@$(SETUP) && exec ./local/test.sh tests/chaos/long
+bench: ## Measure; needs an idle machine
+	@$(SETUP) && exec ./local/test.sh tests/bench -s --numprocesses 0
 
+# --- checks ----------------------------------------------------------------------------------
+
+.PHONY: lint lint-workflows typecheck format hooks validate
 lint: ## Check style and formatting, also of the workflows
 	@$(SETUP) dev && .venv/bin/ruff check . && .venv/bin/ruff format --check . && $(MAKE) lint-workflows
 
@@ -133,10 +151,6 @@ hooks: ## Have git check each commit: style, types, its subject
 
 validate: ## Check the template
 	@$(SETUP) dev sam && exec $(LOCAL) validate
-
-bench: ## Measure; needs an idle machine
-	@$(SETUP) && if ls tests/bench/test_*.py >/dev/null 2>&1; then exec ./local/test.sh tests/bench -s --numprocesses 0; \
-	else echo "there are no benchmarks in tests/bench yet"; fi
 
 # --- AWS -------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 import pytest
@@ -12,17 +13,19 @@ from tests.support.chaos import assert_undisturbed, disturbing
 from tests.support.chaos_stack import Chaos
 from tests.support.proxy import Manners
 
-KILLS, KILLS_OF_A_RUN = 20, 6
+KILLS, KILLS_OF_A_RUN, HOURS = 20, 6, 3
 
 
 @pytest.mark.timeout(1200)
-def test_mongod_killed_at_random_moments(chaos: Chaos, seed: int, record_property: Any) -> None:
+def test_mongod_killed_at_random_moments(
+    chaos: Chaos, seed: int, share: float, record_property: Any
+) -> None:
     def kill(_chance: random.Random) -> bool:
         chaos.kill_mongod()
         return True
 
     runs = 0
-    while chaos.mongod_kills < KILLS:
+    while chaos.mongod_kills < share * KILLS:
         chaos.next_hour()
         runs += 1
         with disturbing(kill, seed=seed + runs, between=(0.5, 4), at_most=KILLS_OF_A_RUN):
@@ -56,10 +59,10 @@ def lose_for_a_moment(chaos: Chaos) -> Callable[[random.Random], bool]:
 
 @pytest.mark.timeout(600)
 def test_a_network_before_mongodb_that_delays_loses_and_cuts(
-    chaos: Chaos, seed: int, record_property: Any
+    chaos: Chaos, seed: int, share: float, record_property: Any
 ) -> None:
     before = chaos.proxy.resets
-    for hour in range(3):
+    for hour in range(ceil(share * HOURS)):
         chaos.next_hour()
         with disturbing(lose_for_a_moment(chaos), seed=seed + hour, between=(0.2, 2)):
             chaos.run()

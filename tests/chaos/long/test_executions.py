@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.timeout(600)
 
 CLOCK = Path(__file__).parent / "clock"
 MINUTES = 300.0
+HOURS = 2
 
 
 def newest_run(chaos: Chaos) -> Document:
@@ -190,9 +192,11 @@ def test_every_fault_of_a_source(chaos: Chaos, record_property: Any) -> None:
     record_property("runs", runs)
 
 
-def test_sources_that_misbehave_at_random(chaos: Chaos, seed: int, record_property: Any) -> None:
+def test_sources_that_misbehave_at_random(
+    chaos: Chaos, seed: int, share: float, record_property: Any
+) -> None:
     before = chaos.upstream.outcomes()
-    for hour in range(2):
+    for hour in range(ceil(share * HOURS)):
         chaos.next_hour()
         for route in (COINGECKO, COINPAPRIKA):
             chaos.upstream.set(route, often=0.5, any_of=list(FAULTS), seed=seed + hour)

@@ -20,9 +20,11 @@ def test_a_run_that_nothing_disturbs_ends_as_the_control_does(chaos: Chaos) -> N
 
 
 @pytest.mark.timeout(1200)
-def test_functions_killed_at_random_moments(chaos: Chaos, seed: int, record_property: Any) -> None:
+def test_functions_killed_at_random_moments(
+    chaos: Chaos, seed: int, share: float, record_property: Any
+) -> None:
     runs = 0
-    while chaos.killed_at_work().total() < KILLS:
+    while chaos.killed_at_work().total() < share * KILLS:
         chaos.next_hour()
         for route in (COINGECKO, COINPAPRIKA):
             # Else extraction is over before it can be hit.

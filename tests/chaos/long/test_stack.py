@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import ceil
 from typing import Any
 
 import pytest
@@ -16,12 +17,13 @@ KILLS, KILLS_OF_AN_HOUR = 10, 3
 
 @pytest.mark.timeout(1200)
 def test_the_whole_stack_killed_at_random_moments(
-    chaos: Chaos, seed: int, record_property: Any
+    chaos: Chaos, seed: int, share: float, record_property: Any
 ) -> None:
     chance = random.Random(seed)
-    while chaos.stack_kills < KILLS:
+    kills = ceil(share * KILLS)
+    while chaos.stack_kills < kills:
         chaos.next_hour()
-        for _ in range(min(KILLS_OF_AN_HOUR, KILLS - chaos.stack_kills)):
+        for _ in range(min(KILLS_OF_AN_HOUR, kills - chaos.stack_kills)):
             # What the last kill has left holds the sources until it is an orphan.
             expire(chaos.store)
             execution = chaos.start()

@@ -173,7 +173,7 @@ def test_an_execution_aborted_at_its_worst_moment(world: World, expected: list[S
     assert world.store.batches.count_documents({"state": {"$ne": "loaded"}}) > 0
     world.machine.invoke = invoke
     world.recover()
-    first, second = world.store.runs.find({}).sort("_id")
+    first, second = world.store.runs.find({}).sort("started_at")
     assert first["error"]["code"] == "expired"
     assert second["resume_from"]["run_id"] == first["_id"]
     assert_undisturbed(world.store, expected[0])

@@ -15,6 +15,7 @@ from marketdata.store.connection import Document, Store
 from tests.support.pipeline import coin, put_rows
 
 FUTURE = "2025-05-10T06:30:00.000Z"
+"""More than a day after the first batch is received, and less than a day after the second."""
 
 
 def load(store: Store, rows: list[Any], minute: int, page: int = 1) -> Document:

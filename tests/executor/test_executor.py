@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 FUNCTIONS = Path(__file__).with_name("functions")
 ENVIRONMENTS = ROOT / ".local" / "envs"
 SOURCE = ROOT / "local" / "executor" / "src" / "process_executor"
