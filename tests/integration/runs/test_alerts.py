@@ -21,6 +21,7 @@ from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue, reports
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Document, Store
+from marketdata.store.runs import Created
 from tests.support.pipeline import coin, put_rows
 
 FAILED = {"status": "failed", "error": {"code": "upstream_refused", "message": "401"}}
@@ -224,7 +225,7 @@ def test_the_run_of_a_dead_execution_is_closed_and_told_of_once(store: Store, ma
 def test_a_run_whose_execution_never_spoke_is_found_by_its_event(store: Store, mail: Mail) -> None:
     envelope = triggers.refresh_envelope()
     trigger = triggers.parse(envelope)
-    assert starting.create(store, trigger, ["coingecko"]) is None
+    assert starting.create(store, trigger, ["coingecko"]) == Created(trigger.run_id)
     # One of another name has nothing to do with it.
     other = closing.close_execution(store, "arn:other", envelope, DIED)
     assert isinstance(other, NothingToClose)

@@ -70,9 +70,9 @@ def open_run(
         taken_by = objects.owner(store, upload.id) if upload else trigger.run_id
         if upload is None or taken_by not in (None, trigger.run_id):
             return _nothing_to_do(taken_by or trigger.run_id)
-    other = create(store, trigger, sources, upload=upload, most_resumptions=most_resumptions)
-    if other is not None and other["_id"] != trigger.run_id:
-        return _nothing_to_do(other["_id"])
+    created = create(store, trigger, sources, upload=upload, most_resumptions=most_resumptions)
+    if created.run_id != trigger.run_id:
+        return _nothing_to_do(created.run_id)
     if not runs.adopt(store, trigger.run_id, execution):
         return _nothing_to_do(trigger.run_id)
     if upload is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from marketdata.documents.errors import FailedInput, StoredError
 from marketdata.logs import make_logger
@@ -16,6 +16,7 @@ from marketdata.runs.triggers import RunRequest, Trigger
 from marketdata.store import objects, runs
 from marketdata.store.batches import batch
 from marketdata.store.connection import Document, Store
+from marketdata.store.runs import Blocked, Created
 
 _LOG = make_logger()
 
@@ -41,7 +42,7 @@ def create(
     *,
     upload: ObjectVersion | None = None,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
-) -> Document | None:
+) -> Created | Blocked:
     """Create the run of a trigger, with one input for each thing that it has to take.
 
     These are the sources, or those of them that are asked for; the uploaded object; or what the
@@ -52,8 +53,8 @@ def create(
     execution must not hold its inputs for ever.
 
     Returns:
-        None when it was created, else the run in the way: the same one, or the one that holds
-        the first of the inputs when none of them is free.
+        What happened. A run in the way is the same one, or the one that has locked the first of
+        the inputs when none of them is free.
 
     Raises:
         NotFound: the run to be resumed does not exist.
@@ -72,14 +73,14 @@ def create(
             # It stays in the way of its own inputs, and of nobody else's.
             _LOG.exception("Run %s is an orphan and could not be ended.", orphan["_id"])
     if (known := runs.find(store, trigger.run_id)) is not None:
-        return known
+        return Blocked(known)
     asked, inputs = trigger.asked, {}
     if upload is not None:
         inputs = {upload.id: objects.input_note(upload)}
     elif asked.resume is not None:
         left = resuming.leftovers(store, asked)
         if left.under_way is not None:
-            return left.under_way
+            return Blocked(left.under_way)
         inputs = left.inputs
     else:
         if asked.sources is not None:
@@ -112,7 +113,7 @@ def create(
     return _create_of_free(store, document)
 
 
-def _create_of_free(store: Store, document: Document) -> Document | None:
+def _create_of_free(store: Store, document: Document) -> Created | Blocked:
     """Create a run of those of its inputs that no other run holds; see `create`.
 
     Which are free is only looked up when some are not, and may have changed by the time that the
@@ -121,20 +122,20 @@ def _create_of_free(store: Store, document: Document) -> Document | None:
     wanted = document["inputs"]
     # Each upload is held by itself, so while some are loaded others can be looked for.
     uploads = CSV in document.get("asked", {}).get("sources", ())
-    while (other := runs.create(store, document)) is not None:
-        if other["_id"] == document["_id"] or not document["inputs"]:
-            return other
+    while isinstance(created := runs.create(store, document), Blocked):
+        if created.run_id == document["_id"] or not document["inputs"]:
+            return created
         held = runs.lock_holders(store, list(wanted))
         free = {name: note for name, note in wanted.items() if name not in held}
         if not free and not uploads:
-            return runs.get(store, next(iter(held.values())))
+            return Blocked(runs.get(store, next(iter(held.values()))))
         document = {
             **document,
             "inputs": free,
             "holds": list(free) or [objects.LISTING],
             "under_way": held,
         }
-    return None
+    return created
 
 
 def under_way(store: Store, asked: RunRequest, sources: Sequence[str]) -> dict[str, str]:
@@ -154,6 +155,15 @@ def under_way(store: Store, asked: RunRequest, sources: Sequence[str]) -> dict[s
     return {names[input_id]: run_id for input_id, run_id in held.items()}
 
 
+class Requested(NamedTuple):
+    """What came of a request to start a run."""
+
+    run_id: str
+    """The run that was started, else the one in the way."""
+    started: bool
+    """Whether this call has started it."""
+
+
 def request(
     store: Store,
     engine: WorkflowStarter,
@@ -162,22 +172,19 @@ def request(
     asked: RunRequest | None = None,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
-) -> tuple[str, bool]:
+) -> Requested:
     """Start a run on demand, unless others have all that it is to take.
 
     The run exists before its execution, and from the moment its id is given out.
-
-    Returns:
-        The run's id, and whether it was started by this call.
 
     Raises:
         NotFound, InvalidInput, StateConflict: see `create`.
         TransientError: Step Functions or MongoDB did not answer.
     """
     trigger = triggers.parse(triggers.refresh_envelope(asked))
-    other = create(store, trigger, sources, pre_run_counts, most_resumptions=most_resumptions)
-    if other is not None:
-        return other["_id"], False
+    created = create(store, trigger, sources, pre_run_counts, most_resumptions=most_resumptions)
+    if isinstance(created, Blocked):
+        return Requested(created.run_id, started=False)
     try:
         engine.start(trigger.run_id, trigger.envelope)
     except Exception as error:
@@ -186,4 +193,4 @@ def request(
         why: FailedInput = {"code": told["code"], "message": told["message"], "type": told["type"]}
         close(store, trigger.run_id, [why], most_resumptions=most_resumptions)
         raise
-    return trigger.run_id, True
+    return Requested(trigger.run_id, started=True)

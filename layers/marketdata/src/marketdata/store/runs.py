@@ -7,6 +7,7 @@ MongoDB's own clock: functions run on many machines, whose clocks may differ.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,14 +25,29 @@ _RENEWED_AFTER = timedelta(minutes=1)
 ALIVE: Document = {"status": "running", "closing": {"$exists": False}}
 
 
-def create(store: Store, document: Document) -> Document | None:
-    """Create a run that holds its inputs, unless it exists or another run holds one of them.
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The run was created, and has locked its inputs."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Nothing was created: this run is in the way, as it is the same one or has locked an input."""
+
+    run: Document
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run in the way."""
+        return str(self.run["_id"])
+
+
+def create(store: Store, document: Document) -> Created | Blocked:
+    """Create a run and lock its inputs, unless it exists or another run has locked one of them.
 
     The times `started_at` and `expires_at` are set here.
-
-    Returns:
-        None when it was created, else the run that is in the way: the same one, or the
-        running one that holds an input.
     """
     made = {
         "$mergeObjects": [
@@ -53,10 +69,10 @@ def create(store: Store, document: Document) -> Document | None:
                     {"holds": {"$in": document["holds"]}}
                 )
                 if other is not None:
-                    return other
+                    return Blocked(other)
                 # It ended in between: the way is free now.
             else:
-                return None
+                return Created(document["_id"])
 
 
 def lock_holders(store: Store, input_ids: Sequence[str]) -> dict[str, str]:
