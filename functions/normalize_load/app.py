@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -16,9 +16,18 @@ from marketdata.store.batches.batch import BatchKey
 from marketdata.store.leases import is_object
 
 
+class Loaded(TypedDict):
+    """What became of a batch in one call."""
+
+    again: bool
+    """Whether to call again at once, as the time of this call was up."""
+    counts: dict[str, int]
+    """What became of its rows so far; see `Counts`."""
+
+
 @task("normalize_load")
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """`{run_id, input, number}` in; the batch's counts out, and whether to call `again`."""
+def handler(event: dict[str, Any], context: LambdaContext) -> Loaded:
+    """`{run_id, input, number}` in; what became of the batch out."""
     key = BatchKey(event["run_id"], event["input"], event["number"])
     loading = load_within(
         bootstrap.store(),
@@ -26,7 +35,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         _objects() if is_object(key.input) else None,
         remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
     )
-    return {"again": loading.again, **asdict(loading.counts)}
+    return {"again": loading.again, "counts": asdict(loading.counts)}
 
 
 @cache

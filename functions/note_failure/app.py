@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -12,10 +12,16 @@ from marketdata.handlers.tasks import task
 from marketdata.runs import failures
 
 
+class Noted(TypedDict):
+    """What is left to do for an input that failed."""
+
+    numbers: list[int]
+    """Numbers of the batches that were received before and are still to be loaded."""
+
+
 @task("note_failure")
-def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """`{run_id, input, caught}` in; `{numbers}` out, of its batches that are still to be loaded."""
+def handler(event: dict[str, Any], _context: LambdaContext) -> Noted:
+    """`{run_id, input, caught}` in; what is left to do for the input out."""
     error = read_caught(event["caught"])
-    return {
-        "numbers": failures.note_failure(bootstrap.store(), event["run_id"], event["input"], error)
-    }
+    numbers = failures.note_failure(bootstrap.store(), event["run_id"], event["input"], error)
+    return {"numbers": numbers}

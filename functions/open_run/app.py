@@ -10,6 +10,7 @@ from marketdata import bootstrap
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.handlers.tasks import task
 from marketdata.runs import opening
+from marketdata.runs.opening import OpenedRun
 from marketdata.runs.resuming import ResumptionSettings
 from marketdata.settings import SourceSettings, UploadSettings, read_settings
 
@@ -20,8 +21,8 @@ UPLOADS = S3Objects(_BUCKET) if _BUCKET else None
 
 
 @task("open_run")
-def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """`{event: EventBridge envelope, execution: ARN}` in; see `opening.open_run` for out."""
+def handler(event: dict[str, Any], _context: LambdaContext) -> OpenedRun:
+    """`{event: EventBridge envelope, execution: ARN}` in; what the execution has to do out."""
     return opening.open_run(
         bootstrap.store(),
         event["event"],

@@ -58,7 +58,8 @@ class _Context:
         return int(1000 * (self.seconds - (time.monotonic() - self.begun)))
 
 
-def _handler(name: str) -> Callable[[Any, Any], Any]:
+def load_handler(name: str) -> Callable[[Any, Any], Any]:
+    """The handler of a function, by its folder's name."""
     path = ROOT / "functions" / name / "app.py"
     spec = importlib.util.spec_from_file_location(f"app_{name}", path)
     assert spec is not None
@@ -83,8 +84,8 @@ class _Call:
 
     def work(self) -> Any:
         if not self.execution:
-            return _handler(self.function)(self.event, _Context(self.seconds, self.function))
-        handler, loading = cache(_handler), threading.Lock()
+            return load_handler(self.function)(self.event, _Context(self.seconds, self.function))
+        handler, loading = cache(load_handler), threading.Lock()
 
         def invoke(name: str, event: Any) -> Any:
             with loading:

@@ -16,6 +16,7 @@ from marketdata.runs import closing, failures, opening, triggers
 from marketdata.runs.extraction.fetching import RetryPolicy
 from marketdata.runs.extraction.outcome import Extracted
 from marketdata.runs.extraction.pages import extract
+from marketdata.runs.opening import OpenedRun
 from marketdata.settings import UpstreamSettings, read_settings
 from marketdata.sources.http import Limits
 from marketdata.store import raw_batches
@@ -89,7 +90,7 @@ class Pipeline:
     pauses: list[int] = field(default_factory=list)
     """The seconds that it was told to wait, and did not: for the source's limits they passed."""
 
-    def open(self, envelope: Mapping[str, Any] | None = None, execution: str = "") -> Document:
+    def open(self, envelope: Mapping[str, Any] | None = None, execution: str = "") -> OpenedRun:
         envelope = envelope or triggers.refresh_envelope()
         execution = execution or f"execution of {envelope['id']}"
         return opening.open_run(self.store, envelope, execution, self.names)

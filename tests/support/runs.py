@@ -8,6 +8,7 @@ from typing import Any
 from marketdata.errors import TransientError
 from marketdata.load.loader import load_batch
 from marketdata.runs import opening, starting
+from marketdata.runs.opening import OpenedRun
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue
@@ -50,7 +51,7 @@ def numbers(store: Store, run_id: str, input_id: str) -> list[int]:
     return queue.numbers(store, run_id, input_id, 1_000)
 
 
-def open_run(store: Store, asked: RunRequest | None = None, *names: str) -> Document:
+def open_run(store: Store, asked: RunRequest | None = None, *names: str) -> OpenedRun:
     """A run on demand, opened by its execution."""
     engine = WorkflowStarter()
     run_id, started = starting.request(store, engine, names or SOURCES, asked=asked)
@@ -58,7 +59,11 @@ def open_run(store: Store, asked: RunRequest | None = None, *names: str) -> Docu
     return opening.open_run(store, engine.started[0][1], f"arn:{run_id}", names or SOURCES)
 
 
-def open_rule(store: Store, event_id: str = RULE["id"], execution: str = "first") -> Document:  # type: ignore[assignment]
+def open_rule(
+    store: Store,
+    event_id: str = RULE["id"],  # type: ignore[assignment]
+    execution: str = "first",
+) -> OpenedRun:
     return opening.open_run(store, RULE | {"id": event_id}, execution, SOURCES)
 
 

@@ -11,7 +11,7 @@ from marketdata.errors import TransientError
 from marketdata.runs import closing, opening, starting
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import runs
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from tests.support.runs import (
     RULE,
     SOURCES,
@@ -71,7 +71,7 @@ def test_requests_at_once_share_the_sources(store: Store) -> None:
     """Whoever comes first: each source has one run, and nobody takes what another has."""
     starting.request(store, WorkflowStarter(store), SOURCES, asked=RunRequest(("coingecko",)))
     names, start = [*SOURCES, "third"], threading.Barrier(4)
-    opened: list[Document] = []
+    opened: list[opening.OpenedRun] = []
 
     def one(number: int) -> None:
         start.wait()

@@ -95,7 +95,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 
 def open_run(store: Store, event: dict[str, Any], *sources: str) -> Document:
-    return opening.open_run(store, event, f"execution of {event['id']}", sources, S3Objects(BUCKET))
+    return dict(
+        opening.open_run(store, event, f"execution of {event['id']}", sources, S3Objects(BUCKET))
+    )
 
 
 def extract(

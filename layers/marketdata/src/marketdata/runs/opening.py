@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import nsmallest
 from itertools import batched
-from typing import Any
+from typing import Any, TypedDict
 
 from marketdata.errors import (
     MarketDataError,
@@ -22,7 +22,31 @@ from marketdata.runs.summary import FAILED
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import objects, run_inputs, runs
 from marketdata.store.batches import batch
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+
+
+class OpenedInput(TypedDict):
+    """An input of a run, as the state machine hands it from step to step."""
+
+    run_id: str
+    """The run."""
+    input: str
+    """The input: the source, or the id of an object's version."""
+    source: str
+    """The source, after which the extracting function is named; `csv` for uploads."""
+
+
+class OpenedRun(TypedDict):
+    """What an execution has to do."""
+
+    run_id: str
+    """The run: that of this execution, or the one that it leaves its inputs to."""
+    proceed: bool
+    """False when it has nothing to do: the event came twice, or other runs have locked all
+    sources or the object."""
+    inputs: list[OpenedInput]
+    """The inputs that are to be extracted and loaded."""
+
 
 MAX_UPLOADS = 200
 """Object versions that one run takes at most: its document and its execution have limits."""
@@ -38,7 +62,7 @@ def open_run(
     uploads: Uploads | None = None,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
-) -> Document:
+) -> OpenedRun:
     """The first step of an execution: which run this is and what it has to do.
 
     The hourly rule and a refresh take the sources that are free, and every uploaded object
@@ -55,9 +79,7 @@ def open_run(
         most_resumptions: how often a batch or an object that failed is tried by later runs.
 
     Returns:
-        `{run_id, proceed, inputs}`: `proceed` is false when this execution has nothing to
-        do (the event came twice, or other runs hold all sources or the object), else
-        `inputs` lists `{run_id, input, source}`.
+        What the execution has to do.
 
     Raises:
         InvalidInput: the envelope starts no run.
@@ -92,7 +114,7 @@ def open_run(
         return _nothing_to_do(trigger.run_id)
 
 
-def _acquire(store: Store, run_id: str) -> Document:
+def _acquire(store: Store, run_id: str) -> OpenedRun:
     """Make what a run holds its own, and list it for the state machine."""
     for name, note in runs.get(store, run_id)["inputs"].items():
         if note["status"] != FAILED:
@@ -115,7 +137,7 @@ def _takes_uploads(asked: RunRequest) -> bool:
     return asked.sources is None or CSV in asked.sources
 
 
-def _nothing_to_do(run_id: str) -> Document:
+def _nothing_to_do(run_id: str) -> OpenedRun:
     return {"run_id": run_id, "proceed": False, "inputs": []}
 
 
