@@ -25,7 +25,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def _called(workflow: dict[str, Any]) -> set[str]:
+def _called(workflow: dict[Any, Any]) -> set[str]:
     """The targets that a workflow makes; `make "$TARGET"` is spelt out in a matrix or a choice."""
     texts = set(_texts(workflow["jobs"]))
     found = {name for text in texts for name in re.findall(r"\bmake ([a-z][a-z-]*)", text)}
