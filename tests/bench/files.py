@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 from marketdata import clock
+from marketdata.documents.batches import Counts
 from marketdata.load.loader import load_batch
 from marketdata.objects import ObjectVersion, OpenObject
 from marketdata.runs.extraction.files import extract_csv
 from marketdata.settings import CsvSettings
-from marketdata.store.batches.batch import BatchKey, Counts
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 
 COINS = 500
@@ -94,7 +95,7 @@ class Upload:
         self.input_id = version.id
         self.objects = Objects(data, version)
         self._store = store
-        store.runs.insert_one(
+        store.database["runs"].insert_one(
             {
                 "_id": self.run_id,
                 "status": "running",

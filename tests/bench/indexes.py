@@ -5,7 +5,7 @@ from __future__ import annotations
 from pymongo import IndexModel
 from pymongo.collection import Collection
 
-from marketdata.store.connection import Document
+from tests.support.documents import Document
 
 _OPTIONS = ("name", "partialFilterExpression")
 

@@ -14,10 +14,10 @@ import boto3
 import pytest
 from pymongo import MongoClient
 
-from marketdata.store.connection import Document
 from tests.bench.conftest import Report
 from tests.bench.files import market_csv
 from tests.bench.test_loading import check
+from tests.support.documents import Document
 from tests.support.stack import StackUnderTest, running_stack
 from tests.support.waiting import wait_for
 

@@ -28,14 +28,15 @@ from local.build import ENVS
 from local.mongod import Mongod
 from local.processes import free_port
 from marketdata import clock
+from marketdata.documents.batches import Counts
 from marketdata.load.loader import load_batch
 from marketdata.schema.identity import first_id
-from marketdata.store.batches.batch import Counts
-from marketdata.store.connection import Document, Store, connect
+from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
 from tests.bench.conftest import Report
 from tests.bench.indexes import secondary_indexes
 from tests.bench.test_loading import check
+from tests.support.documents import Document
 from tests.support.mongod import state_folder
 from tests.support.pipeline import coin, put_rows
 

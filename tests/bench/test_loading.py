@@ -16,10 +16,11 @@ import pytest
 from pymongo.collection import Collection
 
 from marketdata import clock
-from marketdata.store.connection import Document, Store, connect
+from marketdata.store.connection import Store, connect
 from tests.bench.conftest import Report
 from tests.bench.files import Upload, market_csv
 from tests.bench.indexes import secondary_indexes
+from tests.support.documents import Document
 
 ROWS = int(os.environ.get("BENCH_ROWS", "200000"))
 BATCH_ROWS = 50_000

@@ -21,8 +21,9 @@ from local.background import beside
 from local.mongod import Mongod
 from marketdata.runs import triggers
 from marketdata.store.batches.batch import COUNTS
-from marketdata.store.connection import Document, Store, connect
+from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
+from tests.support.documents import Document
 from tests.support.functions import Functions
 from tests.support.machine import Aborted, FunctionFailed, Machine
 from tests.support.simulator import Simulator
@@ -59,7 +60,9 @@ def state_of(store: Store, *, sources: Iterable[str] | None = None) -> State:
         sources: only what came from these; None for everything.
     """
     query: Document = {} if sources is None else {"source": {"$in": list(sources)}}
-    raw = list(store.raw_batches.find(query, {"digest": 1, "rows": 1, "first_row": 1, "source": 1}))
+    raw: list[Document] = list(
+        store.raw_batches.find(query, {"digest": 1, "rows": 1, "first_row": 1, "source": 1})
+    )
     content = {str(document["_id"]): f"content {document['digest']}" for document in raw}
     state: State = {}
     for collection in (store.market_data, store.latest_prices):
@@ -108,7 +111,7 @@ def assert_conserved(store: Store) -> Counter[str]:
     totals: Counter[str] = Counter()
     by_run: dict[str, Counter[str]] = {}
     for batch in store.batches.find({"state": "loaded"}):
-        counts = batch["counts"]
+        counts: Document = batch["counts"]
         out = sum(counts[name] for name in COUNTS)
         assert counts["rows_in"] == out == batch["rows"], (batch["_id"], batch["rows"], counts)
         totals.update(counts)

@@ -27,8 +27,9 @@ from local.build import ENVS
 from local.mongod import Mongod
 from local.processes import Part, free_port
 from marketdata.runs.triggers import refresh_envelope
-from marketdata.store.connection import Document, Store, connect
+from marketdata.store.connection import Store, connect
 from tests.support.chaos import UNLIMITED, State, World, crash_mongod, expire, new_world, state_of
+from tests.support.documents import Document
 from tests.support.mongod import state_folder
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.simulator import FIRST_HOUR, Simulator, running_simulator

@@ -27,8 +27,9 @@ from marketdata.errors import TransientError
 from marketdata.load.loader import Loading, load_batch, load_within
 from marketdata.objects import ObjectReader
 from marketdata.store.batches.batch import COUNTS, BatchKey
-from marketdata.store.connection import Document, Store, connect
+from marketdata.store.connection import Store, connect
 from marketdata.store.quarantine import root_of
+from tests.support.documents import Document
 from tests.support.waiting import PATIENCE, wait_for
 
 KILLS = int(os.environ.get("CRASH_KILLS", "180"))

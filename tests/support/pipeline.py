@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from marketdata import clock, sources
+from marketdata.documents.batches import Counts
 from marketdata.documents.errors import FailedInput
 from marketdata.errors import MarketDataError
 from marketdata.load.loader import load_batch
@@ -21,8 +22,9 @@ from marketdata.settings import UpstreamSettings, read_settings
 from marketdata.sources.http import Limits
 from marketdata.store import raw_batches
 from marketdata.store.batches import queue
-from marketdata.store.batches.batch import COUNTS, BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import COUNTS, BatchKey
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 
 QUICK = RetryPolicy(
     attempts=2,
@@ -57,7 +59,7 @@ def let_pass(store: Store, name: str, seconds: float) -> None:
             "in": {"$subtract": ["$$this", int(seconds * 1000)]},
         }
     }
-    here = store.sources.find_one({"_id": name}) or {}
+    here: Document = store.sources.find_one({"_id": name}) or {}
     there = {
         place: change
         for place, change in {**earlier, "bucket.recent": recent}.items()
@@ -174,7 +176,7 @@ def put_rows(
     (payload,) = pack_json([json.dumps(row) for row in rows], rows_per_batch=50_000)
     place = f"page {page} part 0"
     id_ = raw_id(source, place, payload.digest)
-    about = {
+    about: Document = {
         "source": source,
         "rows": payload.rows,
         "received_at": received_at,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 
 
 def profiled(store: Store, action: Callable[[], object]) -> list[Document]:

@@ -12,7 +12,8 @@ from marketdata import clock
 from marketdata.schema.identity import record_id
 from marketdata.store import latest_prices
 from marketdata.store.batches.batch import COUNTS
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 
 NOW = datetime.fromisoformat("2025-05-09T08:15:00+00:00")
 

@@ -13,7 +13,8 @@ from marketdata.runs.triggers import RunRequest
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import put_rows
 
 SOURCES = ["coingecko", "coinpaprika"]
@@ -78,7 +79,8 @@ def fail_all(store: Store, run_id: str, name: str) -> None:
 
 def extracted(store: Store, run_id: str, *names: str, **fields: Any) -> None:
     for name in names:
-        run_inputs.set_input(store, run_id, name, {"status": "extracted", **fields})
+        changes: Document = {"status": "extracted", **fields}
+        run_inputs.set_input(store, run_id, name, changes)
 
 
 def loaded(store: Store, run_id: str, name: str, rows: list[Any], number: int = 0) -> None:

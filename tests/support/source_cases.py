@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import Pipeline
 from tests.support.upstream import Reply, Seen, Upstream
 

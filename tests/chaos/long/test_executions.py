@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from marketdata.runs.triggers import refresh_envelope
-from marketdata.store.connection import Document
 from tests.support.chaos import assert_undisturbed, disturbing, expire
 from tests.support.chaos_stack import COINGECKO, COINPAPRIKA, STEPS, Chaos
+from tests.support.documents import Document
 from tests.support.simulator import FAULTS
 from tests.support.waiting import wait_for
 

@@ -18,6 +18,7 @@ from tests.support.chaos import (
     disturbing,
     set_hour,
 )
+from tests.support.documents import Document
 from tests.support.machine import FunctionFailed
 from tests.support.simulator import Simulator
 from tests.support.waiting import wait_for
@@ -141,7 +142,7 @@ def test_what_failed_is_told_though_the_step_could_not_note_it(
     world.machine.invoke = failing
     assert world.run()["status"] == "failed"
     (run,) = world.store.runs.find({})
-    errors = {result["source"]: result["error"] for result in run["results"]}
+    errors: Document = {result["source"]: result["error"] for result in run["results"]}
     coingecko, coinpaprika = errors["coingecko"], errors["coinpaprika"]
     assert coinpaprika["code"] == "Runtime.ExitError"
     if noted:

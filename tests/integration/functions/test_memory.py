@@ -9,6 +9,7 @@ import pytest
 
 from marketdata.settings import CsvSettings
 from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.memory import MIB, Stream, peak_mib
 
 STREAM_MIB = int(os.environ.get("MEMORY_STREAM_MIB", "100"))
@@ -73,7 +74,8 @@ def test_loading_the_largest_batch(
         peaks[outcome] = round(peak_mib(store, mongodb_uri, stream, "load", run_id, input_id, 0))
         batch = store.batches.find_one({"run_id": run_id})
         assert batch is not None
-        assert (batch["state"], batch["counts"][outcome]) == ("loaded", rows)
+        counts: Document = batch["counts"]
+        assert (batch["state"], counts[outcome]) == ("loaded", rows)
         # Compared with the former version, which then is in memory as well.
         assert batch.get("passed_over", 0) == (rows if outcome == "unchanged" else 0)
         store.runs.update_one({"_id": run_id}, {"$set": {"status": "x"}, "$unset": {"holds": ""}})

@@ -17,13 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from marketdata.documents.batches import Counts
 from marketdata.load import loader
 from marketdata.load.loader import load_batch
 from marketdata.store import market_data
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
 from marketdata.store.raw_batches import save_raw
 from tests.bench.files import Upload
+from tests.support.documents import Document
 from tests.support.pipeline import coin, put_rows
 from tests.support.reference import Lines, reference_lines
 
@@ -87,8 +89,9 @@ def latest_of(store: Store) -> dict[str, tuple[str, float]]:
 
 def assert_latest_are_copies(store: Store) -> None:
     """Each latest price is its record as it is now, with where that came from."""
+    latest: Document
     for latest in store.latest_prices.find({}):
-        record = store.market_data.find_one({"_id": latest["record_id"]})
+        record: Document = store.market_data.find_one({"_id": latest["record_id"]})
         assert record is not None
         for field in latest.keys() - {"_id", "record_id"}:
             assert latest[field] == record[field]

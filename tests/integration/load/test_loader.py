@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from marketdata.documents.batches import Counts
 from marketdata.errors import ConservationBroken, NotFound, StateConflict, StoreUnavailable
 from marketdata.load.loader import load_batch
 from marketdata.store import latest_prices, market_data, quarantine
 from marketdata.store.batches import late_arrivals, queue
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import coin, load, put_rows
 from tests.support.scenes import BEFORE, MIXED, NEWER
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from marketdata.documents.batches import Counts
 from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.store.batches import queue
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import coin, put_rows
 
 

@@ -13,15 +13,17 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from marketdata.documents.batches import Counts
 from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.schema.identity import time_of
 from marketdata.store import market_data
 from marketdata.store.batches import known_content
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
 from marketdata.store.raw_batches import save_raw
 from tests.bench.files import Upload
+from tests.support.documents import Document
 from tests.support.reference import Lines, reference_lines
 
 HEADER = "symbol,price_usd,timestamp\n"

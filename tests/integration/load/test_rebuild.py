@@ -25,10 +25,11 @@ from marketdata.sources.coingecko import CoinGecko
 from marketdata.store import market_data, rebuilds
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, store_errors
 from marketdata.store.migrations import migrate
 from marketdata.store.quarantine import Selection
 from marketdata.store.retention import RetentionSettings, apply
+from tests.support.documents import Document
 from tests.support.dying import do_rebuild, live
 from tests.support.pipeline import coin, load, put_rows
 from tests.support.waiting import wait_for

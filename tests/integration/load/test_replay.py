@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from marketdata import clock
 from marketdata.csv_files import parsing
+from marketdata.documents.batches import Counts
 from marketdata.load import loader
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import digest_of
@@ -25,9 +26,10 @@ from marketdata.sources.coingecko import CoinGecko
 from marketdata.store import counts as kept
 from marketdata.store import latest_prices, market_data, quarantine, raw_batches
 from marketdata.store.batches import queue, reports
-from marketdata.store.batches.batch import COUNTS, BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import COUNTS, BatchKey
+from marketdata.store.connection import Store
 from marketdata.store.quarantine import Selection
+from tests.support.documents import Document
 from tests.support.dying import do_replay, live
 from tests.support.gateway import Gateway, make_gateway
 from tests.support.pipeline import coin, load, put_rows
@@ -67,7 +69,7 @@ def told(calls: Sequence[Replay]) -> tuple[int, int, int]:
 
 def counts(store: Store, batch_id: str) -> dict[str, int]:
     """A batch's counts without the zeros; the law of conservation holds."""
-    batch = store.batches.find_one({"_id": batch_id})
+    batch: Document = store.batches.find_one({"_id": batch_id})
     assert batch is not None
     assert batch["counts"]["rows_in"] == sum(batch["counts"][name] for name in COUNTS)
     return {name: batch["counts"][name] for name in COUNTS if batch["counts"][name]}
@@ -219,9 +221,9 @@ def test_the_closed_run_follows(store: Store) -> None:
     closed = closing.close(store, key.run_id)
     assert closed["totals"]["quarantined"] == 2
     replay_all(store)
-    run = store.runs.find_one({"_id": key.run_id})
+    run: Document = store.runs.find_one({"_id": key.run_id})
     assert run is not None
-    expected = summary.summarise_inputs(store, [run], closing=True)[key.run_id]
+    expected: Document = summary.summarise_inputs(store, [run], closing=True)[key.run_id]
     for name in ("rows_in", *COUNTS):
         assert run["results"][0][name] == expected[0][name]
         assert run["totals"][name] == expected[0][name]
@@ -365,7 +367,7 @@ def test_what_an_earlier_attempt_had_set_aside_and_a_later_one_loads(store: Stor
     key = put_rows(store, [coin("a", current_price=0), coin("b", current_price=0)])
     load_batch(store, key)
     first, second = documents(store, "quarantine")
-    again = {k: v for k, v in second.items() if k != "batches"}
+    again: Document = {k: v for k, v in second.items() if k != "batches"}
     quarantine.put_quarantine(store, [again | {"batch": "another"}])
     quarantine.release(store, key.id, first["raw_id"], kept=[])
     (left,) = documents(store, "quarantine")
@@ -400,7 +402,7 @@ def test_rows_of_malformed_lines_can_be_replayed(
 def _put_csv(store: Store, data: bytes, malformed: Sequence[Sequence[int]] = ()) -> BatchKey:
     """A file of symbol, price and time as a batch, with its raw batch."""
     received_at = clock.from_ms(1_746_770_400_000)
-    about = {
+    about: Document = {
         "source": "csv",
         "rows": data.count(b"\n"),
         "received_at": received_at,
@@ -413,7 +415,12 @@ def _put_csv(store: Store, data: bytes, malformed: Sequence[Sequence[int]] = ())
         "malformed": malformed,
     }
     digest = digest_of(data)
-    document = {"_id": digest, "format": "csv", "version": "v1", "data": zlib.compress(data)}
+    document: Document = {
+        "_id": digest,
+        "format": "csv",
+        "version": "v1",
+        "data": zlib.compress(data),
+    }
     raw_batches.save_raw(store, [about | document])
     key = BatchKey("run", "csv-1", 0)
     queue.put_batches(store, key.input, key.run_id, [about | {"number": 0, "raw_id": digest}])

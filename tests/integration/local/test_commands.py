@@ -101,9 +101,13 @@ def running(run_id: str, execution: str | None) -> dict[str, object]:
 @pytest.mark.parametrize("shared", [False, True])
 def test_runs_that_localstacks_end_cut_off_are_closed(store: Store, *, shared: bool) -> None:
     arn = "arn:aws:states:us-east-1:{}:execution:{}-ingest:x"
-    store.runs.insert_one(running("mine", arn.format("000000000000", "marketdata-local")))
-    store.runs.insert_one(running("clouds", arn.format("123456789012", "marketdata-local")))
-    store.runs.insert_one(running("unborn", None))
+    store.database["runs"].insert_one(
+        running("mine", arn.format("000000000000", "marketdata-local"))
+    )
+    store.database["runs"].insert_one(
+        running("clouds", arn.format("123456789012", "marketdata-local"))
+    )
+    store.database["runs"].insert_one(running("unborn", None))
     address = store.client.address
     assert address is not None
     uri = f"mongodb://{address[0]}:{address[1]}/?directConnection=true"

@@ -20,12 +20,13 @@ from marketdata.store import alerts as kept
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue, reports
 from marketdata.store.batches.batch import BatchKey
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.runs import Created
+from tests.support.documents import Document
 from tests.support.pipeline import coin, put_rows
 
 FAILED = {"status": "failed", "error": {"code": "upstream_refused", "message": "401"}}
-FINE = {"status": "extracted", "error": None}
+FINE: Document = {"status": "extracted", "error": None}
 
 
 class Mail:

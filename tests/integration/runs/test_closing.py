@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from marketdata.documents.errors import FailedInput
+from marketdata.documents.errors import FailedInput, StoredError
 from marketdata.errors import NotFound, StateConflict
 from marketdata.runs import closing, heartbeat
 from marketdata.store import run_inputs, runs
 from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import coin, line, put_rows
 from tests.support.runs import (
     SOURCES,
@@ -99,7 +100,11 @@ def test_an_error_after_good_pages_is_told(store: Store) -> None:
 
 def test_the_reason_that_the_source_gave_goes_before_the_engine_s(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
-    reason = {"code": "upstream_malformed", "type": "UpstreamMalformed", "message": "HTML came"}
+    reason: StoredError = {
+        "code": "upstream_malformed",
+        "type": "UpstreamMalformed",
+        "message": "HTML came",
+    }
     run_inputs.set_input(store, run_id, "coingecko", {"status": "failed", "error": reason})
     error: FailedInput = {"input": "coingecko", "code": "TerminalError", "message": "stopped"}
     run = closing.close(store, run_id, errors=[error])
@@ -146,7 +151,8 @@ def test_what_comes_after_the_end_is_refused_or_ignored(store: Store) -> None:
     with pytest.raises(StateConflict, match=run_id):
         heartbeat.require_running(store, run_id)
     run_inputs.set_input(store, run_id, "coingecko", {"status": "extracted"})
-    assert not runs.end(store, run_id, {"status": "success"})
+    ending: Document = {"status": "success"}
+    assert not runs.end(store, run_id, ending)
     assert runs.get(store, run_id) == ended
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from marketdata.store import runs
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from tests.support.chaos import (
     UNLIMITED,
     World,
@@ -20,6 +20,7 @@ from tests.support.chaos import (
     new_world,
     state_of,
 )
+from tests.support.documents import Document
 from tests.support.gateway import WorkflowStarter, make_gateway
 from tests.support.machine import FunctionFailed
 from tests.support.pipeline import let_pass

@@ -33,7 +33,7 @@ def filled(mongodb_uri: str) -> Iterator[Store]:
             [make_batch(run, 0, inserted=10), make_batch(run, 1, state="failed")]
         )
     store.quarantine.insert_many([make_quarantined(n) for n in range(20)])
-    store.raw_batches.insert_one({"_id": "0" * 32, "rows": 10})
+    store.database["raw_batches"].insert_one({"_id": "0" * 32, "rows": 10})
     yield store
     store.client.drop_database(store.database.name)
     store.client.close()

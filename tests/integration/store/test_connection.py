@@ -50,7 +50,7 @@ def test_it_is_not_taken_for_a_fault_of_the_source(
 
 def test_a_cursor_that_the_server_has_lost_may_be_opened_again(store: Store) -> None:
     """As after a restart of mongod between two batches of one cursor."""
-    store.runs.insert_many([{"_id": str(number)} for number in range(5)])
+    store.database["runs"].insert_many([{"_id": str(number)} for number in range(5)])
     with store.runs.find(batch_size=2) as cursor:
         next(cursor)
         store.database.command("killCursors", store.runs.name, cursors=[cursor.cursor_id])

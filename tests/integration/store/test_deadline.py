@@ -20,7 +20,7 @@ def short_of_time() -> Any:
 
 
 def test_a_function_tells_in_time_that_the_database_did_not_answer(store: Store) -> None:
-    store.runs.insert_one({"_id": "run"})
+    store.database["runs"].insert_one({"_id": "run"})
 
     @task("slow")
     def handler(_event: dict[str, Any], _context: Any) -> None:
@@ -34,7 +34,7 @@ def test_a_function_tells_in_time_that_the_database_did_not_answer(store: Store)
 
 
 def test_so_does_what_it_has_given_to_threads(store: Store) -> None:
-    store.runs.insert_one({"_id": "run"})
+    store.database["runs"].insert_one({"_id": "run"})
 
     def ask() -> None:
         with store_errors("looking at run X"):

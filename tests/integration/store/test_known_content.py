@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect
 
+from marketdata.documents.batches import Counts
 from marketdata.errors import StoreUnavailable
 from marketdata.load.loader import load_batch
 from marketdata.store.batches import known_content, queue
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import coin, put_rows
 
 FUTURE = "2025-05-10T06:30:00.000Z"
@@ -124,7 +126,9 @@ def test_an_outage_in_the_middle_of_the_question_may_pass(
 
 def test_a_run_may_be_told_to_load_what_is_known(store: Store) -> None:
     load(store, [coin()], 0)
-    store.runs.insert_one({"_id": "run1", "status": "running", "force": True, "inputs": {}})
+    store.database["runs"].insert_one(
+        {"_id": "run1", "status": "running", "force": True, "inputs": {}}
+    )
     forced = load(store, [coin()], 1)
     assert "skipped" not in forced
     assert forced["counts"] == counted(rows_in=1, unchanged=1)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from marketdata import clock
+from marketdata.documents.batches import Counts
 from marketdata.errors import StateConflict
 from marketdata.runs import closing, heartbeat, opening, starting
 from marketdata.store import leases, runs
 from marketdata.store.batches import queue, reclaiming
-from marketdata.store.batches.batch import Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import coin, put_rows
 from tests.support.runs import (
     SOURCES,
@@ -119,4 +120,5 @@ def test_the_clocks_of_functions_do_not_matter(
     )
     assert [orphan["_id"] for orphan in runs.expired(store)] == [run_id]
     ended = closing.close(store, run_id)
+    assert ended["ended_at"] is not None
     assert abs(ended["ended_at"] - true_now()) < timedelta(minutes=1)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from marketdata import clock
 from marketdata.errors import InvalidInput, NotFound
 from marketdata.store import record_queries
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.record_queries import INDEX_OF_ORDER, SORTABLE, Position, RecordQuery
+from tests.support.documents import Document
 from tests.support.profiling import profiled
 from tests.support.records import (
     NOW,
@@ -161,7 +162,9 @@ def test_what_skips_pages_gives_the_same_order(store: Store) -> None:
 def index_used(store: Store, query: RecordQuery, after: Position | None) -> tuple[set[str], bool]:
     """The names of the indexes in the winning plan, and whether it sorts."""
     plan = record_queries.plan_records(store, query, after)
-    cursor = store.market_data.find(plan.filter).sort(plan.order).hint(plan.hint).limit(10)
+    cursor = (
+        store.database["market_data"].find(plan.filter).sort(plan.order).hint(plan.hint).limit(10)
+    )
     explained = cursor.explain()["queryPlanner"]["winningPlan"]
     stages: list[Document] = []
 

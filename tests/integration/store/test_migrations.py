@@ -68,7 +68,7 @@ def test_a_database_from_before_the_validator_gets_it(empty_store: Store) -> Non
     empty_store.database.create_collection("market_data")
     migrate(empty_store)
     with pytest.raises(WriteError):
-        empty_store.market_data.insert_one({"_id": "no record"})
+        empty_store.database["market_data"].insert_one({"_id": "no record"})
 
 
 def test_two_at_once_do_no_harm(empty_store: Store, mongodb_uri: str) -> None:

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from marketdata import clock
+from marketdata.documents.batches import Counts
+from marketdata.documents.runs import FileProgress
 from marketdata.errors import StateConflict
 from marketdata.objects import ObjectVersion
 from marketdata.runs import closing, opening, triggers
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import leases, objects, run_inputs, runs
 from marketdata.store.batches import queue, reclaiming
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.runs import (
     SOURCES,
     numbers,
@@ -44,7 +47,7 @@ def open_uploads(store: Store) -> str:
 
 
 def cut(store: Store, run_id: str, *numbers: int, first: int = 0) -> None:
-    about = {"source": "csv", "rows": 1, "received_at": VERSION.last_modified}
+    about: Document = {"source": "csv", "rows": 1, "received_at": VERSION.last_modified}
     queue.put_batches(
         store,
         VERSION.id,
@@ -62,8 +65,8 @@ def state_of_object(store: Store) -> str:
 
 def test_an_object_is_gone_on_with_where_the_former_run_stopped(store: Store) -> None:
     first = open_uploads(store)
-    layout = {"header": ["symbol"], "columns": {}, "dataset": "csv"}
-    progress = {"position": 50, "batches": 2, "rows": 2, "packed": False}
+    layout: Document = {"header": ["symbol"], "columns": {}, "dataset": "csv"}
+    progress: Document = FileProgress(50, 2, 2, 2).document()
     cut(store, first, 0, 1)
     run_inputs.set_input(
         store,
@@ -91,13 +94,11 @@ def test_who_dies_while_it_takes_an_object_over_loses_no_place(
     store: Store, monkeypatch: pytest.MonkeyPatch, dies_at: str
 ) -> None:
     first = open_uploads(store)
-    layout = {"header": ["symbol"], "columns": {}, "dataset": "csv"}
-    progress = {"position": 50, "batches": 2, "rows": 2, "packed": False}
+    layout: Document = {"header": ["symbol"], "columns": {}, "dataset": "csv"}
+    progress: Document = FileProgress(50, 2, 2, 2).document()
     cut(store, first, 0, 1)
-    noted = {"status": "extracting", "started_at": clock.now()}
-    run_inputs.set_input(
-        store, first, VERSION.id, {**noted, "layout": layout, "progress": progress}
-    )
+    noted: Document = {"status": "extracting", "started_at": clock.now()}
+    run_inputs.set_input(store, first, VERSION.id, noted | {"layout": layout, "progress": progress})
     closing.close(store, first)
     module = {"acquire": leases, "reclaim_batches": reclaiming}.get(dies_at, run_inputs)
     works = getattr(module, dies_at)
@@ -176,10 +177,10 @@ def test_an_object_is_done_refused_or_given_up(store: Store) -> None:
     # The first of them gets to that place, and four more no further.
     for _ in range(5):
         got = {"position": 50, "batches": 1, "rows": 1, "packed": False}
-        noted = {"status": "extracting", "started_at": clock.now(), "progress": got}
+        noted: Document = {"status": "extracting", "started_at": clock.now(), "progress": got}
         run_inputs.set_input(store, run_id, VERSION.id, noted)
         assert state_of_object(store) == "taken"
-        run = closing.close(store, run_id)
+        run: Document = closing.close(store, run_id)
         last, run_id = run_id, open_uploads(store)
     assert state_of_object(store) == "refused"
     assert run["results"][0]["error"]["code"] == "given_up"
@@ -203,9 +204,10 @@ def test_an_object_is_done_refused_or_given_up(store: Store) -> None:
 
 def test_a_refused_object_is_read_anew_when_it_is_retried(store: Store) -> None:
     first = open_uploads(store)
-    error = {"code": "file_refused", "message": "no such columns"}
+    error: Document = {"code": "file_refused", "message": "no such columns"}
+    layout: Document = {}
     run_inputs.set_input(
-        store, first, VERSION.id, {"status": "failed", "error": error, "layout": {}}
+        store, first, VERSION.id, {"status": "failed", "error": error, "layout": layout}
     )
     closing.close(store, first)
     assert state_of_object(store) == "refused"

@@ -15,9 +15,10 @@ from marketdata.load.replay import replay
 from marketdata.store import quarantine
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.migrations import MIGRATIONS, migrate
 from marketdata.store.quarantine import Selection
+from tests.support.documents import Document
 from tests.support.pipeline import coin, load, put_rows
 from tests.support.records import NOW, make_quarantined
 
@@ -99,7 +100,9 @@ def test_known_content_has_its_place_in_the_order(store: Store, order: Sequence[
     raw_id = said(0)["raw_id"]
     for number in order:
         batch = said(number)
-        known = {name: batch[name] for name in ("run_id", "received_at")} | {"_id": batch["batch"]}
+        known: Document = {name: batch[name] for name in ("run_id", "received_at")} | {
+            "_id": batch["batch"]
+        }
         quarantine.put_again(store, raw_id, known)
     (row,) = rows(store)
     names = ("run_id", "batch", "received_at")

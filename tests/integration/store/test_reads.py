@@ -161,7 +161,7 @@ def test_a_dead_database_is_unavailable() -> None:
 
 def test_counts_are_exact(store: Store) -> None:
     put_records(store, *some_records(30))
-    store.raw_batches.insert_many([{"_id": "a", "rows": 20}, {"_id": "b", "rows": 12}])
+    store.database["raw_batches"].insert_many([{"_id": "a", "rows": 20}, {"_id": "b", "rows": 12}])
     store.quarantine.insert_one(make_quarantined(1))
     assert counts.row_counts(store) == {"raw": 32, "normalized": 30}
     assert counts.quarantined_count(store) == 1

@@ -28,6 +28,7 @@ from marketdata.store.connection import Store
 from marketdata.store.growth import growth
 from marketdata.store.migrations import MIGRATIONS, migrate
 from marketdata.store.retention import RetentionSettings, apply, in_force
+from tests.support.documents import Document
 from tests.support.pipeline import coin, put_rows
 from tests.support.records import make_record
 from tests.support.waiting import wait_for
@@ -126,7 +127,8 @@ def test_only_what_is_too_old_expires_and_no_history_of_a_file(migrated: Store) 
         ),
         what="MongoDB deletes what has expired",
     )
-    assert store.raw_batches.find_one({}, {"_id": 1}) == {"_id": second["_id"]}
+    (left,) = store.raw_batches.find({})
+    assert left["_id"] == second["_id"]
 
 
 def test_a_raw_batch_that_is_received_again_lives_on(migrated: Store) -> None:
@@ -134,7 +136,8 @@ def test_a_raw_batch_that_is_received_again_lives_on(migrated: Store) -> None:
     (document,) = migrated.raw_batches.find({})
     old = clock.now() - timedelta(days=50)
     migrated.raw_batches.update_one({}, {"$set": {"seen_at": old}})
-    raw_batches.save_raw(migrated, [{k: v for k, v in document.items() if k != "seen_at"}])
+    unseen: Document = {k: v for k, v in document.items() if k != "seen_at"}
+    raw_batches.save_raw(migrated, [unseen])
     (again,) = migrated.raw_batches.find({})
     assert again["seen_at"] > old + timedelta(days=49)
     assert again["received_at"] == document["received_at"]
@@ -143,12 +146,12 @@ def test_a_raw_batch_that_is_received_again_lives_on(migrated: Store) -> None:
 def test_what_is_there_from_before_counts_from_its_receipt(empty_store: Store) -> None:
     store = empty_store
     received = clock.now() - timedelta(days=3)
-    store.raw_batches.insert_one({"_id": "r", "rows": 1, "received_at": received})
-    store.batches.insert_many(
+    store.database["raw_batches"].insert_one({"_id": "r", "rows": 1, "received_at": received})
+    store.database["batches"].insert_many(
         {"_id": id_, "raw_id": "r", "number": n, "state": "loaded", "counts": {"quarantined": q}}
         for n, (id_, q) in enumerate({"one": 1, "two": 1, "none": 0}.items())
     )
-    store.quarantine.insert_many(
+    store.database["quarantine"].insert_many(
         [{"_id": "r/0", "batch": "two"}, {"_id": "other/0", "batch": "three"}]
     )
     migrate(store)

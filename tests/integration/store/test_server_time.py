@@ -11,6 +11,7 @@ import pytest
 from marketdata import clock
 from marketdata.store.connection import Store
 from marketdata.store.server_time import ServerClock, server_clock
+from tests.support.documents import Document
 from tests.support.pipeline import Pipeline, coin
 from tests.support.upstream import Reply
 from tests.support.upstream import Upstream as Server
@@ -46,7 +47,7 @@ def test_receipt_is_told_by_the_server_s_clock(
         monkeypatch.setattr(f"{module}.now", lambda: true - timedelta(minutes=5))
     coingecko.extract(run_id, "coingecko")
     batch = coingecko.store.batches.find_one({})
-    raw = coingecko.store.raw_batches.find_one({})
+    raw: Document = coingecko.store.raw_batches.find_one({})
     assert batch is not None
     assert raw is not None
     for received in (batch["received_at"], raw["received_at"], raw["origin"]["fetched_at"]):

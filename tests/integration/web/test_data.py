@@ -9,8 +9,9 @@ import pytest
 
 from marketdata import clock
 from marketdata.store import record_queries
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.web import cursor as cursors
+from tests.support.documents import Document
 from tests.support.gateway import Gateway, ok, walk
 from tests.support.records import NOW, make_record, make_run, put_records
 

@@ -22,7 +22,7 @@ def test_refresh_starts_one_run_at_a_time(
     gateway: Gateway, store: Store, engine: WorkflowStarter
 ) -> None:
     put_records(store, make_record(), make_record(minutes=1))
-    store.raw_batches.insert_one({"_id": "a", "rows": 7})
+    store.database["raw_batches"].insert_one({"_id": "a", "rows": 7})
     first = ok(gateway.post("/refresh"), 202)
     assert first["status"] == "running"
     assert first["pre_run_counts"] == {"raw": 7, "normalized": 2}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from marketdata import clock
-from marketdata.documents.errors import FailedInput
+from marketdata.documents.errors import FailedInput, StoredError
 from marketdata.runs import closing, opening, triggers
 from marketdata.sources.base import Quota, Upstream
 from marketdata.store import alerts
@@ -55,7 +55,7 @@ def test_figures_come_from_closed_batches(gateway: Gateway, store: Store) -> Non
     )
     put_records(store, make_record())
     store.quarantine.insert_one(make_quarantined(1))
-    store.raw_batches.insert_one({"_id": "a", "rows": 50})
+    store.database["raw_batches"].insert_one({"_id": "a", "rows": 50})
     body = ok(gateway.get("/stats"))
     assert body["counts"] == {"raw": 50, "normalized": 1, "quarantined": 1}
     assert body["totals"] == {
@@ -145,7 +145,7 @@ def test_how_far_the_data_of_a_source_reaches_is_told(gateway: Gateway, store: S
 
 
 def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, store: Store) -> None:
-    error = {"code": "upstream_unavailable", "message": "no answer"}
+    error: StoredError = {"code": "upstream_unavailable", "message": "no answer"}
     counted: FailedInput = {"code": error["code"], "message": error["message"], "run_id": "run"}
     rest = timedelta(minutes=15)
     assert limiter.take(store, UPSTREAM, QUOTA).granted

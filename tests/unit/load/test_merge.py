@@ -5,15 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from itertools import pairwise
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.load.merge import merge, precedence, revisions, same_values
 from marketdata.schema.identity import digest
-
-type Document = dict[str, Any]
+from tests.support.documents import Document
 
 NOON = datetime(2025, 5, 9, 12, tzinfo=UTC)
 IDENTITY = {
@@ -101,7 +99,7 @@ def test_in_any_groups_where_no_value_comes_back(
 
 @given(SIGHTINGS)
 def test_the_line_is_ordered_and_neighbours_differ(found: list[Document]) -> None:
-    merged = merge(found)
+    merged: Document = merge(found)
     line = revisions(merged)
     assert [precedence(s) for s in line] == sorted(precedence(s) for s in line)
     assert not any(same_values(a, b) for a, b in pairwise(line))

@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 from marketdata.errors import UpstreamMalformed
 from marketdata.load import raw
 from marketdata.load.raw import Payload, pack_json, raw_id, unpack
+from tests.support.documents import Document
 
 ROWS = st.lists(st.dictionaries(st.text(max_size=3), st.floats(allow_nan=False), max_size=3))
+
+
+def unpacked(data: bytes) -> bytes:
+    raw: Document = {"data": data}
+    return unpack(raw)
 
 
 def packed(texts: list[str], rows_per_batch: int = 5000) -> list[Payload]:
@@ -23,7 +29,7 @@ def packed(texts: list[str], rows_per_batch: int = 5000) -> list[Payload]:
 @given(ROWS, st.integers(1, 5))
 def test_nothing_is_lost_added_or_reordered(rows: list[dict[str, float]], size: int) -> None:
     payloads = packed([json.dumps(row) for row in rows], size)
-    found = [row for p in payloads for row in json.loads(unpack({"data": p.data}))]
+    found = [row for p in payloads for row in json.loads(unpacked(p.data))]
     assert found == rows
     assert sum(p.rows for p in payloads) == len(rows)
     assert [p.rows for p in payloads[:-1]] == [size] * (len(payloads) - 1)
@@ -32,12 +38,12 @@ def test_nothing_is_lost_added_or_reordered(rows: list[dict[str, float]], size: 
 
 def test_the_source_s_own_text_stays() -> None:
     text = '{"price":  1.50000000000000000001e-7, "price": 2, "name": "\\ud800"}'
-    assert text.encode() in unpack({"data": packed([text])[0].data})
+    assert text.encode() in unpacked(packed([text])[0].data)
 
 
 def test_no_rows_are_one_empty_batch() -> None:
     (payload,) = packed([])
-    assert (payload.rows, unpack({"data": payload.data})) == (0, b"[]")
+    assert (payload.rows, unpacked(payload.data)) == (0, b"[]")
 
 
 def test_a_batch_ends_before_it_is_too_large_to_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +59,7 @@ def test_a_batch_is_halved_until_the_database_can_keep_it(monkeypatch: pytest.Mo
     payloads = packed(texts)
     assert len(payloads) > 1
     assert all(len(p.data) <= 400 for p in payloads)
-    assert [row for p in payloads for row in json.loads(unpack({"data": p.data}))] == [
+    assert [row for p in payloads for row in json.loads(unpacked(p.data))] == [
         json.loads(text) for text in texts
     ]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from marketdata.load.merge import same_values
 from marketdata.schema.identity import DIGEST_BYTES, digest, digests, record_id, record_ids
 from marketdata.schema.record import VALUE_FIELDS
+from tests.support.documents import Document
 
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(min_size=1, max_size=4)
@@ -28,14 +29,14 @@ VALUES = st.fixed_dictionaries(
 
 
 @given(VALUES, VALUES)
-def test_equal_digests_mean_equal_values(a: dict[str, Any], b: dict[str, Any]) -> None:
+def test_equal_digests_mean_equal_values(a: Document, b: Document) -> None:
     assert len(digest(a)) == DIGEST_BYTES
     if digest(a) == digest(b):
         assert same_values(a, b)
 
 
 @given(VALUES, st.data())
-def test_any_other_value_is_another_digest(a: dict[str, Any], data: st.DataObject) -> None:
+def test_any_other_value_is_another_digest(a: Document, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(VALUE_FIELDS))
     text = field in ("symbol", "name")
     b = a | {field: data.draw(TEXT if text else NUMBER)}
@@ -58,7 +59,7 @@ def test_a_digest_is_the_same_for_ever() -> None:
 
 
 @given(st.lists(VALUES, min_size=1, max_size=5))
-def test_columns_give_what_rows_give(rows: list[dict[str, Any]]) -> None:
+def test_columns_give_what_rows_give(rows: list[Document]) -> None:
     columns = {field: [row.get(field) for row in rows] for field in VALUE_FIELDS}
     assert digests(columns) == [digest(row) for row in rows]
 

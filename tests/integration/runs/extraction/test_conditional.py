@@ -14,8 +14,9 @@ from marketdata.runs import closing
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.sources import coingecko as coingecko_module
 from marketdata.store import runs
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.sources import overview
+from tests.support.documents import Document
 from tests.support.pipeline import Pipeline, coin, counts, line
 from tests.support.upstream import Reply, Seen, Upstream, upstream
 

@@ -14,7 +14,8 @@ from marketdata.load.raw import unpack
 from marketdata.runs.extraction.fetching import PATIENCE
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import runs
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import QUICK, Pipeline, coin, line
 from tests.support.upstream import Reply, Seen, Upstream
 
@@ -41,7 +42,8 @@ def note(pipeline: Pipeline, run_id: str) -> Document:
 
 def raw_rows(store: Store) -> list[Any]:
     """All rows in raw batches, by page and place."""
-    found = sorted(store.raw_batches.find({}), key=lambda d: (d["origin"]["page"], d["first_row"]))
+    raw: list[Document] = list(store.raw_batches.find({}))
+    found = sorted(raw, key=lambda d: (d["origin"]["page"], d["first_row"]))
     return [row for document in found for row in json.loads(unpack(document))]
 
 

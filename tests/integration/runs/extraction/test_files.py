@@ -38,7 +38,8 @@ from marketdata.settings import CsvSettings
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import COUNTS, BatchKey
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.recorded import FOLDER
 from tests.support.waiting import wait_for
 
@@ -195,7 +196,7 @@ def test_raw_batches_hold_the_objects_very_bytes_and_all_that_reading_takes(
 
     run = carry_out(store, event)
 
-    raw = list(store.raw_batches.find().sort("first_row"))
+    raw: list[Document] = list(store.raw_batches.find().sort("first_row"))
     assert body.encode().endswith(b"".join(unpack(document) for document in raw))
     assert [document["first_row"] for document in raw] == [0, 3, 6]
     version = event["detail"]["object"]["version-id"]
@@ -509,7 +510,7 @@ def test_a_bucket_that_can_not_be_listed_does_not_stop_the_sources(
     )
 
     assert [i["input"] for i in opened["inputs"]] == ["coingecko"]
-    note = runs.get(store, opened["run_id"])["inputs"]["uploads"]
+    note: Document = runs.get(store, opened["run_id"])["inputs"]["uploads"]
     assert note["status"] == "failed"
     assert "no-such-bucket" in note["error"]["message"]
 
@@ -707,7 +708,7 @@ def test_an_extraction_that_is_interrupted_goes_on_where_it_was(
     assert len(extracted.numbers) == 20
 
     def shape(run: Document) -> list[Document]:
-        return [{k: v for k, v in b.items() if k != "raw_id"} for b in batches(store, run)]  # type: ignore[arg-type]
+        return [{k: v for k, v in b.items() if k != "raw_id"} for b in batches(store, run)]
 
     assert shape(broken["run_id"]) == shape(whole["run_id"])
     for number in extracted.numbers:
@@ -775,7 +776,7 @@ def test_what_the_database_refuses_is_no_fault_of_the_file(
             patch.setattr(queue, "put_batches", refuse)
             with pytest.raises(type(error)):
                 extract(store, item["run_id"], item["input"])
-        run = closing.close(store, item["run_id"], most_resumptions=0)
+        run: Document = closing.close(store, item["run_id"], most_resumptions=0)
         assert run["inputs"][item["input"]]["status"] == "extracting"
         assert run["results"][0]["error"]["code"] == error.code
         # However often that happens, the file is not given up.
@@ -868,11 +869,11 @@ def test_what_an_overtaken_call_writes_after_the_end_is_not_loaded(
         cleared(opened, input_id, run_id, number, **which)
         if not which:
             # The end is noted. A call that had claimed numbers before, and cuts otherwise:
-            cut = store.batches.find_one({"number": 0})
+            cut: Document = store.batches.find_one({"number": 0})
             assert cut is not None
             kept = ("source", "raw_id", "place", "rows", "first_row", "received_at")
             late.append(number)
-            batch = {name: cut[name] for name in kept} | {"number": number}
+            batch: Document = {name: cut[name] for name in kept} | {"number": number}
             queue.put_batches(opened, input_id, run_id, [batch], 1)
 
     monkeypatch.setattr(queue, "drop_pending_from", drop)

@@ -19,8 +19,9 @@ from marketdata.runs.extraction import pages
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.sources import overview
+from tests.support.documents import Document
 from tests.support.pipeline import Pipeline, coin, counts, line
 from tests.support.upstream import Reply, Upstream
 
@@ -67,7 +68,8 @@ def note(pipeline: Pipeline, run_id: str) -> Document:
 
 def raw_rows(store: Store) -> list[Any]:
     """All rows in raw batches, by page and place."""
-    found = sorted(store.raw_batches.find({}), key=lambda d: (d["origin"]["page"], d["first_row"]))
+    raw: list[Document] = list(store.raw_batches.find({}))
+    found = sorted(raw, key=lambda d: (d["origin"]["page"], d["first_row"]))
     return [row for document in found for row in json.loads(unpack(document))]
 
 
@@ -93,7 +95,7 @@ def test_pages_become_raw_batches_and_pending_batches(
         (2, 250, "pending"),
         (3, 100, "pending"),
     ]
-    kept = coingecko.store.raw_batches.find_one({"_id": found[0]["raw_id"]})
+    kept: Document = coingecko.store.raw_batches.find_one({"_id": found[0]["raw_id"]})
     assert kept is not None
     assert (kept["source"], kept["rows"], kept["format"]) == ("coingecko", 250, "json")
     assert kept["origin"]["url"] == server.url + COINS
@@ -107,7 +109,7 @@ def test_the_rows_are_kept_as_the_very_text_that_came(
     text = '{"id": "a",  "current_price": 1.50000000000000000001e-7, "x": "\\u00fc", "x": 1}'
     server.replies[COINS] = Reply(f"\n[ {text} ]\n".encode())
     coingecko.extract(coingecko.open()["run_id"], "coingecko")
-    kept = coingecko.store.raw_batches.find_one({})
+    kept: Document = coingecko.store.raw_batches.find_one({})
     assert kept is not None
     assert unpack(kept) == b"[" + text.encode() + b"]"
 
@@ -174,7 +176,7 @@ def test_a_limit_by_rank_asks_for_these_rows_alone(server: Upstream, coinpaprika
     assert counts(result) == {"inserted": 27, "quarantined": 1}
     # Raw is what was asked for, and says how much was left out.
     assert raw_rows(coinpaprika.store) == wanted
-    kept = coinpaprika.store.raw_batches.find_one({})
+    kept: Document = coinpaprika.store.raw_batches.find_one({})
     assert kept is not None
     assert (kept["rows"], kept["origin"]["rows"], kept["origin"]["left_out"]) == (28, 101, 73)
     assert note(coinpaprika, run["_id"])["left_out"] == 73
@@ -289,7 +291,7 @@ def test_a_call_that_is_made_again_takes_no_loaded_batch_back(
 
 
 def test_a_pending_batch_of_other_content_is_replaced(coingecko: Pipeline) -> None:
-    about = {"number": 0, "source": "coingecko", "rows": 1}
+    about: Document = {"number": 0, "source": "coingecko", "rows": 1}
     for raw_id in ("first", "second"):
         queue.put_batches(coingecko.store, "coingecko", "run", [about | {"raw_id": raw_id}])
     (batch,) = coingecko.store.batches.find({})
@@ -487,7 +489,7 @@ def test_of_two_calls_that_write_the_same_numbers_at_once_the_later_claim_stays(
     """The earlier one takes back what is its own; nothing that was noted is missing then."""
     count = 400
     rows = {"source": "coingecko", "raw_id": "raw", "rows": 1, "first_row": 0}
-    documents = [rows | {"number": number} for number in range(count)]
+    documents: list[Document] = [rows | {"number": number} for number in range(count)]
     for run in ("a", "b", "c"):
         start = threading.Barrier(2)
 

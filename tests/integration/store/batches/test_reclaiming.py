@@ -7,14 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from marketdata import clock
+from marketdata.documents.batches import Counts, LoadProgress
 from marketdata.errors import StateConflict, StoreUnavailable
 from marketdata.load.loader import load_batch
 from marketdata.runs import closing, starting, summary
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import runs
 from marketdata.store.batches import late_arrivals, queue, reclaiming
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
+from tests.support.documents import Document
 from tests.support.pipeline import coin, line, put_rows
 from tests.support.runs import (
     SOURCES,
@@ -77,7 +79,9 @@ def test_what_was_taken_over_is_closed_by_its_new_owner_alone(store: Store) -> N
     attempts: list[Callable[[], object]] = [
         lambda: queue.finish(store, key, begun["attempts"], late),
         lambda: late_arrivals.note_key_range(store, key, b"a", b"b"),
-        lambda: queue.note_progress(store, begun["_id"], begun["attempts"], {}),
+        lambda: queue.note_progress(
+            store, begun["_id"], begun["attempts"], LoadProgress("", 0, conflict_free=True)
+        ),
         lambda: queue.pause(store, begun["_id"], begun["attempts"]),
         lambda: queue.begin(store, key),
     ]
@@ -138,17 +142,21 @@ def test_a_loader_that_begins_while_its_run_is_closed_is_sent_away(store: Store)
 def test_a_batch_that_is_paused_has_not_failed(store: Store) -> None:
     run_id = open_run(store)["run_id"]
     key = put_rows(store, [coin("a")], run_id=run_id)
+
+    def reached(part: int) -> LoadProgress:
+        return LoadProgress("cut", part, conflict_free=True, counts=Counts(inserted=part))
+
     for part in range(5):
         begun = queue.begin(store, key)
         assert begun is not None
-        assert begun.get("progress") == ({"parts": part} if part else None)
-        queue.note_progress(store, begun["_id"], begun["attempts"], {"parts": part + 1})
+        assert begun.get("progress") == (reached(part).document() if part else None)
+        queue.note_progress(store, begun["_id"], begun["attempts"], reached(part + 1))
         queue.pause(store, begun["_id"], begun["attempts"])
     closing.close(store, run_id)
     later = open_run(store)["run_id"]
     begun = queue.begin(store, BatchKey(later, "coingecko", 0))
     assert begun is not None
-    assert (begun["progress"], begun["resumptions"]) == ({"parts": 5}, 0)
+    assert (begun["progress"], begun["resumptions"]) == (reached(5).document(), 0)
 
 
 def test_a_batch_that_fails_again_and_again_is_parked_and_blocks_nothing(store: Store) -> None:
@@ -274,7 +282,7 @@ def test_who_asks_for_a_run_ends_orphans_by_the_setting(store: Store) -> None:
 def test_a_run_keeps_the_first_failures_and_how_many_there_are(store: Store) -> None:
     run_id = open_run(store)["run_id"]
     about = {"source": "coingecko", "rows": 1, "received_at": clock.now(), "first_row": 0}
-    made = [about | {"number": n, "raw_id": f"{n:032x}"} for n in range(130)]
+    made: list[Document] = [about | {"number": n, "raw_id": f"{n:032x}"} for n in range(130)]
     queue.put_batches(store, "coingecko", run_id, made)
     run = closing.close(store, run_id)
     assert run["failed_batches_total"] == 130

@@ -15,8 +15,9 @@ from marketdata.runs.extraction.pages import extract
 from marketdata.sources.base import Upstream
 from marketdata.sources.coingecko import CoinGecko
 from marketdata.store import runs
-from marketdata.store.connection import Document, Store, connect
+from marketdata.store.connection import Store, connect
 from marketdata.store.sources import breaker, overview
+from tests.support.documents import Document
 from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
 from tests.support.upstream import Reply, Seen, upstream
 from tests.support.upstream import Upstream as Server
@@ -273,15 +274,13 @@ def one_of_eight_probes(stores: list[Store], server: Server, coingecko: Pipeline
     # One source has one run at a time; here the circuit alone is on trial.
     coingecko.store.sources.update_one({"_id": "coingecko"}, {"$unset": {"lease": ""}})
     for number in range(8):
-        runs.create(
-            coingecko.store,
-            {
-                "_id": f"run {number}",
-                "status": "running",
-                "holds": [f"nothing {number}"],
-                "inputs": {"coingecko": {"source": "coingecko", "status": "pending"}},
-            },
-        )
+        run: Document = {
+            "_id": f"run {number}",
+            "status": "running",
+            "holds": [f"nothing {number}"],
+            "inputs": {"coingecko": {"source": "coingecko", "status": "pending"}},
+        }
+        runs.create(coingecko.store, run)
     environment = {
         "COINGECKO_RATE_PER_MINUTE": "6000",
         "COINGECKO_BURST": "1000",

@@ -21,8 +21,9 @@ from marketdata.runs.extraction.pages import extract
 from marketdata.sources.base import PageRequest, Quota, Upstream
 from marketdata.sources.coingecko import CoinGecko
 from marketdata.store import run_inputs, runs
-from marketdata.store.connection import Document, Store, connect
+from marketdata.store.connection import Store, connect
 from marketdata.store.sources import limiter, overview
+from tests.support.documents import Document
 from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
 from tests.support.upstream import Reply, Seen
 from tests.support.upstream import Upstream as Server
@@ -305,7 +306,7 @@ def test_a_pause_beyond_what_a_run_waits_ends_it_as_throttled(
     ]
     run = coingecko.run()
     assert coingecko.pauses == []
-    note = runs.get(coingecko.store, run["_id"])["inputs"]["coingecko"]
+    note: Document = runs.get(coingecko.store, run["_id"])["inputs"]["coingecko"]
     assert (note["status"], note["pages"], note["error"]["code"]) == ("throttled", 1, "throttled")
     assert "page 2" in note["error"]["message"]
     assert "MAX_WAIT_MINUTES" in note["error"]["message"]
@@ -320,7 +321,7 @@ def test_a_source_that_throttles_for_ever_is_left_to_another_run(
     server.replies[COINS] = Reply(status=429, headers={"Retry-After": "10"})
     run = coingecko.run()
     assert coingecko.pauses == [10, 10, 10, 10, 16, 32]
-    note = runs.get(coingecko.store, run["_id"])["inputs"]["coingecko"]
+    note: Document = runs.get(coingecko.store, run["_id"])["inputs"]["coingecko"]
     assert (note["status"], note["throttling"]["refusals"]) == ("throttled", 7)
     # Called once more, as Lambda may, nobody is asked.
     asked = len(server.seen)
@@ -349,8 +350,8 @@ def test_what_was_throttled_is_gone_on_with_at_its_page(
     let_pass(coingecko.store, "coingecko", 9999)
     before = len(server.seen)
     opened = coingecko.open()
-    note = runs.get(coingecko.store, first["_id"])["inputs"]["coingecko"]
-    kept = {name: note[name] for name in ("pages", "last_rows", "left_out")}
+    note: Document = runs.get(coingecko.store, first["_id"])["inputs"]["coingecko"]
+    kept: Document = {name: note[name] for name in ("pages", "last_rows", "left_out")}
     run_inputs.set_input(coingecko.store, opened["run_id"], "coingecko", kept)
     coingecko.extract(opened["run_id"], "coingecko")
     assert [seen.query["page"] for seen in server.seen[before:]] == ["2", "3"]
@@ -394,15 +395,13 @@ def test_eight_extractors_never_exceed_the_quota_and_get_every_page(
     environment = {"COINGECKO_API_URL": server.url + COINS, "COINGECKO_PAGES": "6", **quota}
     for number in range(8):
         # One source has one run at a time; here the limit alone is on trial.
-        runs.create(
-            store,
-            {
-                "_id": f"run {number}",
-                "status": "running",
-                "holds": [f"nothing {number}"],
-                "inputs": {"coingecko": {"source": "coingecko", "status": "pending"}},
-            },
-        )
+        run: Document = {
+            "_id": f"run {number}",
+            "status": "running",
+            "holds": [f"nothing {number}"],
+            "inputs": {"coingecko": {"source": "coingecko", "status": "pending"}},
+        }
+        runs.create(store, run)
 
     def whole(number: int) -> Extracted:
         deadline = time.monotonic() + 90

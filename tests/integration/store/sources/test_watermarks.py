@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from marketdata.errors import StateConflict
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.sources import overview, watermarks
+from tests.support.documents import Document
 from tests.support.pipeline import Pipeline, coin, line
 from tests.support.upstream import Reply
 from tests.support.upstream import Upstream as Server

@@ -270,6 +270,17 @@ class Batch(NewBatch):
     """Of batches from earlier versions: that a row of it was too far ahead, and may not be now."""
 
 
+class BatchEnding(TypedDict, total=False):
+    """What closing a batch as loaded sets beside its counts; see `Batch`."""
+
+    context: str
+    plain: bool
+    passed_over: int
+    skipped: bool
+    known_as: str
+    raw_id: str
+
+
 class FailedBatch(TypedDict):
     """What a run that has ended keeps of a batch that it did not load."""
 

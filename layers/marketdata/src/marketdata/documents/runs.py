@@ -74,7 +74,7 @@ class ResultStatus(StrEnum):
     """The source was rate-limited for longer than a run waits."""
 
 
-class RunRequest(TypedDict, total=False):
+class StoredRequest(TypedDict, total=False):
     """What a request to start a run says; what it does not say is not there."""
 
     sources: list[str]
@@ -411,7 +411,7 @@ class InputState:
         document: StoredInput = {"source": self.source, "status": str(self.status)}
         for part in (self._fences(), self._resumption(), self._ending(), self._paged()):
             document.update(part)
-        document.update(self._of_file())
+        document.update(self.of_file())
         return document
 
     def _fences(self) -> InputChanges:
@@ -456,7 +456,8 @@ class InputState:
             part["throttling"] = self.throttling
         return part
 
-    def _of_file(self) -> InputChanges:
+    def of_file(self) -> InputChanges:
+        """What the extraction of a file has found, and how far it got, as it is stored."""
         part: InputChanges = {}
         if self.object is not None:
             part["object"] = self.object
@@ -555,16 +556,11 @@ class NewRun(TypedDict):
     """The execution that carries it out; None until it has begun."""
     status: str
     """A `RunStatus`."""
-    started_at: datetime | None
-    """When it was created, by the database's clock, which sets it."""
     ended_at: datetime | None
     """When it ended; None until then."""
-    expires_at: datetime | None
-    """When it counts as dead without a further heartbeat, by the database's clock, which sets
-    it."""
     holds: NotRequired[list[str]]
     """Its locked inputs, while it runs. That no two runs have the same one is a unique index."""
-    asked: NotRequired[RunRequest]
+    asked: NotRequired[StoredRequest]
     """What the request to start it said."""
     force: NotRequired[bool]
     """Whether it loads also what is known."""
@@ -577,9 +573,24 @@ class NewRun(TypedDict):
     """How much there was before; None for others than runs on demand."""
 
 
+class RunEnding(TypedDict):
+    """What the end of a run sets; see `Run`."""
+
+    status: str
+    results: list[Result]
+    totals: Totals
+    failed_batches: list[FailedBatch]
+    failed_batches_total: int
+    error: NotRequired[StoredError]
+
+
 class Run(NewRun):
     """A run: its inputs, and, once it has ended, what came of it."""
 
+    started_at: datetime
+    """When it was created, by the database's clock."""
+    expires_at: datetime
+    """When it counts as dead without a further heartbeat, by the database's clock."""
     closing: NotRequired[bool]
     """That it is being ended: no further step of it may begin, or note anything."""
     resume_from: NotRequired[ReclaimedBatches]

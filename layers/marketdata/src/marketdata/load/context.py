@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from hashlib import blake2b
 
-from marketdata.store.connection import Document
+from marketdata.documents.batches import ReceivedRows
 
 NORMALISER_VERSION = 1
 """Raised whenever the same raw rows would become other records."""
 
 
-def context_of(batch: Document) -> str:
+def context_of(batch: ReceivedRows) -> str:
     """A hash of a batch's context: equal rows in equal contexts become equal records.
 
     The header and the layout of a file (which column is which field, and the dataset), its

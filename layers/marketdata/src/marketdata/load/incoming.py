@@ -16,7 +16,10 @@ from datetime import datetime
 from functools import partial
 from itertools import repeat
 from operator import itemgetter
+from typing import Any
 
+from marketdata.documents.market_data import Record
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.load.reading import read
 from marketdata.schema.identity import digests, record_ids
 from marketdata.schema.record import (
@@ -26,7 +29,6 @@ from marketdata.schema.record import (
     Observations,
     validate,
 )
-from marketdata.store.connection import Document
 
 CHUNK_ROWS = 2_500
 """Rows that are read and validated together; while one chunk is looked up, the next one is read.
@@ -36,7 +38,9 @@ What is made of so many still is in the processor's cache when it is needed next
 class Chunk:
     """Some consecutive rows of a batch as records."""
 
-    def __init__(self, observations: Observations, rows: Sequence[int], origin: Document) -> None:
+    def __init__(
+        self, observations: Observations, rows: Sequence[int], origin: Mapping[str, object]
+    ) -> None:
         self._columns = observations.columns
         self._rows = rows
         self._origin = origin
@@ -47,7 +51,7 @@ class Chunk:
         """The number of records."""
         return len(self.ids)
 
-    def documents(self, indexes: Sequence[int]) -> list[Document]:
+    def documents(self, indexes: Sequence[int]) -> list[Record]:
         """The documents of some of the records, complete as they are inserted."""
         if not indexes:
             return []
@@ -60,7 +64,7 @@ class Chunk:
         cut = [_cut(values, indexes) for values in columns.values()]
         origin = [repeat(value, len(indexes)) for value in self._origin.values()]
         keys = (*columns, *self._origin, "revision")
-        made = [
+        made: list[Any] = [
             dict(zip(keys, values, strict=True))
             for values in zip(*cut, *origin, repeat(1, len(indexes)), strict=True)
         ]
@@ -121,17 +125,17 @@ class Records:
         return {id_: places for id_, places in found.items() if len(places) > 1}
 
     @property
-    def groups(self) -> dict[bytes, list[Document]]:
+    def groups(self) -> dict[bytes, list[Record]]:
         """All documents by identity, in the order of rows."""
-        found: dict[bytes, list[Document]] = {}
+        found: dict[bytes, list[Record]] = {}
         for chunk in self.chunks:
             for document in chunk.documents(range(len(chunk))):
                 found.setdefault(document["_id"], []).append(document)
         return found
 
-    def documents_of(self, ids: AbstractSet[bytes]) -> dict[bytes, list[Document]]:
+    def documents_of(self, ids: AbstractSet[bytes]) -> dict[bytes, list[Record]]:
         """The documents of some identities, as far as the batch has them."""
-        found: dict[bytes, list[Document]] = {}
+        found: dict[bytes, list[Record]] = {}
         for chunk in self.chunks:
             indexes = [index for index, id_ in enumerate(chunk.ids) if id_ in ids]
             for document in chunk.documents(indexes):
@@ -140,10 +144,10 @@ class Records:
 
 
 def incoming(
-    raw: Document,
+    raw: RawBatch,
     payload: bytes,
     *,
-    origin: Document,
+    origin: Mapping[str, object],
     first_row: int,
     judged_at: datetime,
     seen: Callable[[Chunk], None] = lambda _piece: None,
@@ -191,10 +195,10 @@ def _no_collector() -> Iterator[None]:
 
 
 def _incoming(
-    raw: Document,
+    raw: RawBatch,
     payload: bytes,
     *,
-    origin: Document,
+    origin: Mapping[str, object],
     first_row: int,
     judged_at: datetime,
     seen: Callable[[Chunk], None],

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import batched
 from math import inf
 
 from marketdata import clock
+from marketdata.documents.batches import Batch, BatchEnding, Counts, LoadProgress, ReceivedRows
+from marketdata.documents.market_data import Record
+from marketdata.documents.quarantine import NewQuarantinedRow
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import ConservationBroken, FileRefused, StateConflict
 from marketdata.load import writing
 from marketdata.load.context import NORMALISER_VERSION, context_of
@@ -21,8 +25,8 @@ from marketdata.objects import ObjectReader, ObjectVersion
 from marketdata.schema.record import Fault
 from marketdata.store import latest_prices, market_data, quarantine, runs
 from marketdata.store.batches import known_content, late_arrivals, queue
-from marketdata.store.batches.batch import BatchKey, Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.batch import BatchKey
+from marketdata.store.connection import Store
 from marketdata.store.deadline import Threads
 from marketdata.store.raw_batches import find_raw, get_raw, save_raw
 
@@ -102,7 +106,7 @@ def load_within(
 class _Load:
     """One attempt at loading a batch."""
 
-    def __init__(self, store: Store, key: BatchKey, batch: Document) -> None:
+    def __init__(self, store: Store, key: BatchKey, batch: Batch) -> None:
         self._store = store
         self._key = key
         self._batch = batch
@@ -128,13 +132,13 @@ class _Load:
                     f"Batch {self._key.id} was cut with {batch['rows']} rows, and {found.rows} "
                     "were read. This is a defect of cutting or reading; nothing of it is loaded."
                 )
-            counts, done, plain = self._progress()
-            newest: dict[bytes, Document] = {}
+            progress = self._progress()
+            counts, done, plain = progress.counts, progress.chunks, progress.conflict_free
+            newest: dict[bytes, Record] = {}
             for part in writing.parts(found, lookups.known, done):
                 if part.first > done and remaining_seconds() < _RESERVE_SECONDS:
                     latest_prices.raise_latest(store, list(newest.values()))
-                    cut = _cut(found)
-                    return self._pause(counts, {"cut": cut, "pieces": part.first, "plain": plain})
+                    return self._pause(LoadProgress(_cut(found), part.first, plain, counts))
                 written = _write_part(store, batch, part, counts, _memory(store, batch))
                 latest_prices.newest_of(written.current, newest)
                 plain &= written.plain
@@ -150,15 +154,15 @@ class _Load:
             kept_aside = [_quarantine_id(fault, raw, batch) for fault in found.faults]
             quarantine.release(store, batch["_id"], raw["_id"], kept_aside)
         plain &= all(fault.code != _DEPENDS_ON_TIME for fault in found.faults)
-        fields = {"context": context_of(batch), "plain": plain}
+        ending: BatchEnding = {"context": context_of(batch), "plain": plain}
         if found.passed_over:
-            fields["passed_over"] = found.passed_over
-        queue.finish(store, self._key, batch["attempts"], counts, fields)
+            ending["passed_over"] = found.passed_over
+        queue.finish(store, self._key, batch["attempts"], counts, ending)
         return Loading(counts, again=False)
 
     def _read(
         self,
-        raw: Document,
+        raw: RawBatch,
         payload: bytes,
         lookups: writing.Lookups,
         known: AbstractSet[str] = frozenset(),
@@ -174,7 +178,7 @@ class _Load:
         )
 
     def _read_others(
-        self, raw: Document, payload: bytes, lookups: writing.Lookups
+        self, raw: RawBatch, payload: bytes, lookups: writing.Lookups
     ) -> Records | None:
         """The rows that the file's former version does not have; None if all are to be read."""
         former = PreviousVersion.find(self._store, self._batch, payload)
@@ -191,7 +195,7 @@ class _Load:
         return found if former.is_apart(self._store, found) else None
 
     def _found_still(
-        self, found: Records, raw: Document, payload: bytes, lookups: writing.Lookups
+        self, found: Records, raw: RawBatch, payload: bytes, lookups: writing.Lookups
     ) -> Records:
         """What is to be written, now that the batch's rows are kept for the first time."""
         store, batch = self._store, self._batch
@@ -210,21 +214,20 @@ class _Load:
     def _cover(self, first: bytes, last: bytes) -> None:
         late_arrivals.note_key_range(self._store, self._key, first, last)
 
-    def _progress(self) -> tuple[Counts, int, bool]:
-        """What an earlier call has counted, how many chunks it has written, and if all plainly."""
+    def _progress(self) -> LoadProgress:
+        """How far an earlier call has got."""
         progress = self._batch.get("progress")
         # If rows are cut otherwise by now, all of them are gone through again: what is written
         # already is found, and counted as what it was.
         if progress is None or progress["cut"] != _CUT:
-            return Counts(), 0, True
-        return Counts(**progress["counts"]), progress["pieces"], progress["plain"]
+            return LoadProgress(_CUT, 0, conflict_free=True)
+        return LoadProgress.of(progress)
 
-    def _pause(self, counts: Counts, reached: Document) -> Loading:
-        progress = {**reached, "counts": asdict(counts)}
+    def _pause(self, progress: LoadProgress) -> Loading:
         name, attempt = self._batch["_id"], self._batch["attempts"]
         queue.note_progress(self._store, name, attempt, progress)
         queue.pause(self._store, name, attempt)
-        return Loading(counts, again=True)
+        return Loading(progress.counts, again=True)
 
 
 _CUT = f"{CHUNK_ROWS} {NORMALISER_VERSION}"
@@ -236,7 +239,7 @@ def _cut(found: Records) -> str:
     return "others" if found.passed_over else _CUT
 
 
-def read_records(raw: Document, batch: Document, *, judged_at: datetime | None = None) -> Records:
+def read_records(raw: RawBatch, batch: Batch, *, judged_at: datetime | None = None) -> Records:
     """The records of a batch as they are loaded, and the faults of its other rows.
 
     Args:
@@ -255,8 +258,8 @@ def read_records(raw: Document, batch: Document, *, judged_at: datetime | None =
 
 def write_records(
     store: Store,
-    batch: Document,
-    groups: Mapping[bytes, Sequence[Document]],
+    batch: Batch,
+    groups: Mapping[bytes, Sequence[Record]],
     counts: Counts,
     *,
     remember: bool = False,
@@ -281,14 +284,14 @@ def write_records(
     latest_prices.raise_latest(store, current)
 
 
-def rewrite(store: Store, raw: Document, batch: Document) -> Counts:
+def rewrite(store: Store, raw: RawBatch, batch: Batch) -> Counts:
     """Load a batch's records without touching its checkpoint, as a rebuild does.
 
     Returns:
         What became of the records this time.
     """
     counts = Counts()
-    newest: dict[bytes, Document] = {}
+    newest: dict[bytes, Record] = {}
     with writing.Lookups(store, batch["received_at"]) as lookups:
         found = incoming(
             raw,
@@ -309,7 +312,7 @@ def rewrite(store: Store, raw: Document, batch: Document) -> Counts:
 
 def _write_part(
     store: Store,
-    batch: Document,
+    batch: Batch,
     part: writing.Part,
     counts: Counts,
     memory: writing.Memory,
@@ -323,7 +326,7 @@ def _write_part(
     )
 
 
-def _memory(store: Store, batch: Document) -> writing.Memory:
+def _memory(store: Store, batch: Batch) -> writing.Memory:
     key = BatchKey(batch["run_id"], batch["input"], batch["number"])
     return writing.Memory(
         frozenset(map(bytes, batch.get("moved", ()))),
@@ -333,15 +336,15 @@ def _memory(store: Store, batch: Document) -> writing.Memory:
     )
 
 
-def _mine(store: Store, batch: Document) -> Callable[[Sequence[bytes]], set[bytes]] | None:
+def _mine(store: Store, batch: Batch) -> Callable[[Sequence[bytes]], set[bytes]] | None:
     """Finds what an earlier attempt at a batch may have written, if there was one."""
     if batch["attempts"] <= 1:
         return None
-    noted = {bytes(id_) for name in ("moved", "updated") for id_ in batch.get(name, ())}
+    noted = {bytes(id_) for id_ in (*batch.get("moved", ()), *batch.get("updated", ()))}
     return lambda ids: market_data.inserted_by(store, ids, batch["_id"]) | noted.intersection(ids)
 
 
-def _origin(raw: Document, batch: Document) -> Document:
+def _origin(raw: RawBatch, batch: Batch) -> dict[str, object]:
     """Where the records of a batch come from; the same fields in each of its documents."""
     origin = {
         # A batch that a later run took over keeps the run that received it.
@@ -355,15 +358,15 @@ def _origin(raw: Document, batch: Document) -> Document:
     return {**origin, "inserted_by": batch["_id"]}
 
 
-def _validated_at(batch: Document) -> datetime:
+def _validated_at(batch: Batch) -> datetime:
     judged_at: datetime = batch.get("judged_at") or batch["received_at"]
     return judged_at
 
 
 @contextmanager
 def _raw(
-    store: Store, batch: Document, objects: ObjectReader | None
-) -> Iterator[tuple[Document, bytes, Callable[[], bool]]]:
+    store: Store, batch: Batch, objects: ObjectReader | None
+) -> Iterator[tuple[RawBatch, bytes, Callable[[], bool]]]:
     """The batch's raw rows, their bytes, and what makes sure that they are kept.
 
     A range of an object is fetched and kept once. It is packed and written aside, while its
@@ -390,7 +393,7 @@ def _raw(
         yield raw, data, keeping.result
 
 
-def _fetch(batch: Document, objects: ObjectReader) -> bytes:
+def _fetch(batch: Batch, objects: ObjectReader) -> bytes:
     version = ObjectVersion.of(batch["object"])
     start, end = batch["range"]
     data = objects.read(version, start, end)
@@ -402,7 +405,7 @@ def _fetch(batch: Document, objects: ObjectReader) -> bytes:
     return data
 
 
-def csv_raw(batch: Document, payload: Payload) -> Document:
+def csv_raw(batch: ReceivedRows, payload: Payload) -> RawBatch:
     """The raw batch of a range of a CSV: with its bytes, all that reading them takes."""
     return {
         "_id": batch["raw_id"],
@@ -422,7 +425,7 @@ def csv_raw(batch: Document, payload: Payload) -> Document:
     }
 
 
-def _known_content(store: Store, batch: Document) -> Document | None:
+def _known_content(store: Store, batch: Batch) -> Batch | None:
     """The batch that makes loading this one needless, if there is one."""
     if "place" not in batch or "covers" in batch:
         # Of a batch that an earlier attempt had begun to load, that attempt has to be counted.
@@ -432,7 +435,7 @@ def _known_content(store: Store, batch: Document) -> Document | None:
     return known_content.find(store, batch, context_of(batch))
 
 
-def _counts_of_known(batch: Document, known: Document) -> Counts:
+def _counts_of_known(batch: Batch, known: Batch) -> Counts:
     then = Counts(**known["counts"])
     return replace(
         then,
@@ -443,7 +446,7 @@ def _counts_of_known(batch: Document, known: Document) -> Counts:
     )
 
 
-def _as_known(known: Document) -> Document:
+def _as_known(known: Batch) -> BatchEnding:
     """What a batch notes that was skipped: whose rows are its own, too."""
     return {
         "skipped": True,
@@ -455,8 +458,8 @@ def _as_known(known: Document) -> Document:
 
 
 def _later_revisions(
-    store: Store, batch: Document, ids: AbstractSet[bytes], known: AbstractSet[str]
-) -> dict[str, dict[bytes, list[Document]] | None]:
+    store: Store, batch: Batch, ids: AbstractSet[bytes], known: AbstractSet[str]
+) -> dict[str, dict[bytes, list[Record]] | None]:
     """What batches that were received later, yet loaded earlier, say of these records.
 
     They may have said again what the record said then, which leaves no trace in it; now that
@@ -472,28 +475,29 @@ def _later_revisions(
         By batch and the time that its rows are judged by, what it says by identity; None for
         those whose rows are not to be had.
     """
-    found: dict[str, dict[bytes, list[Document]] | None] = {}
+    found: dict[str, dict[bytes, list[Record]] | None] = {}
     for other in late_arrivals.received_later(store, batch, ids):
         # Judged by another time, as by a replay, a batch may say more than it did.
-        name, raw_id = f"{other['_id']} {other.get('judged_at')}", other["raw_id"]
+        raw_id: str | None = other["raw_id"]
+        name = f"{other['_id']} {other.get('judged_at')}"
         if name in known:
             continue
         if other["state"] != "loaded":
             # Before its rows are read: if they are not there yet, it is to look again, and if they
             # are, they have to stay its own.
             raw_id = late_arrivals.mark_stale(store, other["_id"])
-        raw = raw_id and find_raw(store, raw_id)
+        raw = find_raw(store, raw_id) if raw_id else None
         found[name] = read_records(raw, other).documents_of(ids) if raw else None
     return found
 
 
-def _quarantine_id(fault: Fault, raw: Document, batch: Document) -> str:
+def _quarantine_id(fault: Fault, raw: RawBatch, batch: Batch) -> str:
     return f"{raw['_id']}/{batch['first_row'] + fault.row}"
 
 
 def _set_aside(
-    rejected: Iterable[tuple[Fault, Callable[[], str]]], raw: Document, batch: Document
-) -> list[Document]:
+    rejected: Iterable[tuple[Fault, Callable[[], str]]], raw: RawBatch, batch: Batch
+) -> list[NewQuarantinedRow]:
     now = clock.now()
     return [
         {

@@ -7,11 +7,12 @@ history, oldest first; neighbours that say the same are one sighting, the first 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from marketdata.documents.market_data import Record, Revision
 from marketdata.schema.identity import digest
 from marketdata.schema.record import VALUE_FIELDS
-from marketdata.store.connection import Document
 
 ORIGIN_FIELDS = ("run_id", "raw_id", "row", "received_at", "version")
 """Where a sighting came from; `version` is the S3 object's, and absent for APIs."""
@@ -19,7 +20,7 @@ ORIGIN_FIELDS = ("run_id", "raw_id", "row", "received_at", "version")
 _IDENTITY_FIELDS = ("_id", "asset_id", "timestamp", "source", "dataset", "interval")
 
 
-def precedence(sighting: Document) -> tuple[object, str, int, str]:
+def precedence(sighting: Revision) -> tuple[object, str, int, str]:
     """What orders the revisions of one identity.
 
     The raw batch comes last: two pages can arrive within one millisecond, and the order in
@@ -33,50 +34,62 @@ def precedence(sighting: Document) -> tuple[object, str, int, str]:
     )
 
 
-def same_values(a: Document, b: Document) -> bool:
+def same_values(a: Revision, b: Revision) -> bool:
     """Whether two revisions say the same."""
     return all(a.get(field) == b.get(field) for field in VALUE_FIELDS)
 
 
-def same_row(a: Document, b: Document) -> bool:
+def same_row(a: Revision, b: Revision) -> bool:
     """Whether two revisions are the same row of the same receipt.
 
     Content that comes again unchanged is the same raw batch, received by another run.
     """
-    return all(a[field] == b[field] for field in ("raw_id", "row", "run_id"))
+    mine = (a["raw_id"], a["row"], a["run_id"])
+    return mine == (b["raw_id"], b["row"], b["run_id"])
 
 
-def revisions(document: Document) -> list[Document]:
+def revisions(document: Record) -> list[Revision]:
     """A record taken apart into its revisions, oldest first."""
     return [*document.get("history", ()), _part(document)]
 
 
-def same_story(a: Document, b: Document) -> bool:
+def same_story(a: Record, b: Record) -> bool:
     """Whether two states of a record say the same, now and in their history."""
     mine, other = revisions(a), revisions(b)
     return len(mine) == len(other) and all(map(same_values, mine, other))
 
 
-def merge(documents: Iterable[Document]) -> Document:
+def merge(documents: Iterable[Record]) -> Record:
     """One record out of several of the same identity, each with its history.
 
     The result does not depend on the order given.
     """
     documents = list(documents)
     found = sorted((s for d in documents for s in revisions(d)), key=precedence)
-    line: list[Document] = []
+    line: list[Revision] = []
     for sighting in found:
         if not line or not same_values(line[-1], sighting):
             line.append(sighting)
-    identity = {f: documents[0][f] for f in _IDENTITY_FIELDS if f in documents[0]}
-    current = line[-1]
+    first: Mapping[str, Any] = documents[0]
+    current: Mapping[str, Any] = line[-1]
+    identity = {f: first[f] for f in _IDENTITY_FIELDS if f in first}
     # In the order in which records are inserted: whoever looks them up reads them as bytes.
     values = {f: current[f] for f in VALUE_FIELDS if f in current}
-    merged = {**identity, **values, "digest": digest(current), **current, "revision": len(line)}
+    merged: Any = {
+        **identity,
+        **values,
+        "digest": digest(current),
+        **current,
+        "revision": len(line),
+    }
     if len(line) > 1:
         merged["history"] = line[:-1]
-    return merged
+    record: Record = merged
+    return record
 
 
-def _part(document: Document) -> Document:
-    return {f: document[f] for f in (*VALUE_FIELDS, *ORIGIN_FIELDS) if f in document}
+def _part(document: Record) -> Revision:
+    told: Mapping[str, Any] = document
+    part: Any = {f: told[f] for f in (*VALUE_FIELDS, *ORIGIN_FIELDS) if f in told}
+    revision: Revision = part
+    return revision

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from marketdata.csv_files import parsing
+from marketdata.documents.batches import Batch
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.load.context import context_of
 from marketdata.load.incoming import Records, incoming
 from marketdata.load.raw import unpack
 from marketdata.schema.identity import span_of, time_of
 from marketdata.store import market_data, quarantine, runs
 from marketdata.store.batches import known_content
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.raw_batches import find_raw
 
 _MOST_REVISED = 5_000
@@ -30,15 +32,15 @@ _MOST_REVISED = 5_000
 class PreviousVersion:
     """What was cut from the same place of a file's former version."""
 
-    raw: Document
-    batch: Document
+    raw: RawBatch
+    batch: Batch
     same: AbstractSet[str]
     """Its lines that are there again, each once and each with a record of its own."""
     gone: Mapping[str, bytes]
     """The ids of its other lines that have records."""
 
     @classmethod
-    def find(cls, store: Store, batch: Document, payload: bytes) -> Self | None:
+    def find(cls, store: Store, batch: Batch, payload: bytes) -> Self | None:
         """The former version of a batch; None if there is none that it would pay to go by.
 
         Args:
@@ -137,7 +139,7 @@ class PreviousVersion:
         return ids and {time: time_of(ids[line]) for time, line in one_of_each.items()}
 
 
-def _lines(store: Store, before: Document, payload: bytes) -> set[str] | None:
+def _lines(store: Store, before: Batch, payload: bytes) -> set[str] | None:
     """The rows of a loaded batch that have records; None if that can't be told."""
     lines = parsing.plain_lines(payload)
     if lines is None or len(lines) != before["rows"]:
@@ -150,7 +152,7 @@ def _lines(store: Store, before: Document, payload: bytes) -> set[str] | None:
     return set(lines).difference(lines[row["row_number"] - before["first_row"]] for row in aside)
 
 
-def _ids(raw: Document, batch: Document, lines: Iterable[str]) -> dict[str, bytes] | None:
+def _ids(raw: RawBatch, batch: Batch, lines: Iterable[str]) -> dict[str, bytes] | None:
     """The records that some lines of a loaded batch are about; None if any can't be read.
 
     They could be when they were loaded; only a mistake in this program makes it otherwise.

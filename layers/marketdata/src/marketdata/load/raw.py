@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import UpstreamMalformed
-from marketdata.store.connection import Document
 
 MAX_COMPRESSED_BYTES = 12 * 1024 * 1024
 """MongoDB's limit for a document is 16 MiB; the rest is for what describes the payload."""
@@ -101,6 +101,6 @@ def raw_id(source: str, place: str, digest: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def unpack(document: Document) -> bytes:
+def unpack(document: RawBatch) -> bytes:
     """The bytes of a raw batch's document, as they were packed."""
     return zlib.decompress(document["data"])

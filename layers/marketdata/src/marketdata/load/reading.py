@@ -11,10 +11,10 @@ from typing import Any
 
 from marketdata import sources
 from marketdata.csv_files import columns, parsing
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.schema.record import Fault, Table, table_of
 from marketdata.sources.base import ApiSource
 from marketdata.sources.json_stream import parse as parse_json
-from marketdata.store.connection import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Reading:
 
 
 def read(
-    raw: Document, payload: bytes, together: int, known: AbstractSet[str] = frozenset()
+    raw: RawBatch, payload: bytes, together: int, known: AbstractSet[str] = frozenset()
 ) -> Iterator[Reading]:
     """The rows of a raw batch. What it needs is in the batch: a rebuild has nothing else.
 
@@ -52,7 +52,7 @@ def read(
     return _FORMATS[raw["format"]](raw, payload, together)
 
 
-def _read_json(raw: Document, payload: bytes, together: int) -> Iterator[Reading]:
+def _read_json(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
     source = sources.load(raw["source"])
     for rows in batched(parse_json(payload), together, strict=False):
         yield _json_rows(source, rows)
@@ -72,7 +72,7 @@ def _json_rows(source: type[ApiSource], rows: Sequence[Any]) -> Reading:
     return Reading(len(rows), table, places, faults, lambda index: json.dumps(rows[index]))
 
 
-def _read_csv(raw: Document, payload: bytes, together: int) -> Iterator[Reading]:
+def _read_csv(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
     lines = parsing.plain_lines(payload)
     if lines is not None:
         for some in batched(lines, together, strict=False):
@@ -84,7 +84,7 @@ def _read_csv(raw: Document, payload: bytes, together: int) -> Iterator[Reading]
 
 
 def _read_others(
-    raw: Document, payload: bytes, together: int, known: AbstractSet[str]
+    raw: RawBatch, payload: bytes, together: int, known: AbstractSet[str]
 ) -> Iterator[Reading]:
     lines = parsing.plain_lines(payload) or []
     others = [index for index, line in enumerate(lines) if line not in known]
@@ -111,7 +111,7 @@ def _spread(reading: Reading, indexes: Sequence[int], begin: int, end: int) -> R
     )
 
 
-def _plain_rows(raw: Document, lines: Sequence[str]) -> Reading:
+def _plain_rows(raw: RawBatch, lines: Sequence[str]) -> Reading:
     header, layout = raw["header"], raw["layout"]
     cut = parsing.columns_of(lines, len(header))
     if cut is None:
@@ -125,7 +125,7 @@ def _plain_rows(raw: Document, lines: Sequence[str]) -> Reading:
     )
 
 
-def _csv_rows(raw: Document, records: Sequence[list[str] | str]) -> Reading:
+def _csv_rows(raw: RawBatch, records: Sequence[list[str] | str]) -> Reading:
     header, layout = raw["header"], raw["layout"]
     cells, places, ragged = parsing.regular(records, len(header))
     cut = parsing.transposed(cells, len(header))
@@ -138,7 +138,7 @@ def _csv_rows(raw: Document, records: Sequence[list[str] | str]) -> Reading:
     )
 
 
-_FORMATS: dict[str, Callable[[Document, bytes, int], Iterator[Reading]]] = {
+_FORMATS: dict[str, Callable[[RawBatch, bytes, int], Iterator[Reading]]] = {
     "json": _read_json,
     "csv": _read_csv,
 }

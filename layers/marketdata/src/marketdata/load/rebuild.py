@@ -24,15 +24,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import batched
+from typing import Any
 
+from marketdata.documents.batches import Batch, Counts
+from marketdata.documents.market_data import LatestPrice, Record, Revision
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.documents.rebuilds import Rebuild, RebuildChanges, RebuildPhase
 from marketdata.errors import MarketDataError, StateConflict, TerminalError
 from marketdata.load import loader, merge
 from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store import latest_prices, market_data, quarantine, rebuilds
-from marketdata.store.batches.batch import Counts
 from marketdata.store.command_line import read_place
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.deadline import Threads
 from marketdata.store.raw_batches import find_raw
 from marketdata.store.rebuilds import Signature
@@ -266,10 +269,10 @@ class _Rebuild:
                 pace = self._report.rows / (told - began)
                 self._say(f"{len(self._loaded)} of {len(ids)} batches, {pace:.0f} rows/s")
 
-    def _with_raw(self, ids: Iterable[str]) -> Iterator[tuple[Document, Document | None]]:
+    def _with_raw(self, ids: Iterable[str]) -> Iterator[tuple[Batch, RawBatch | None]]:
         """Batches with their raw batches; the next one is fetched while one is loaded."""
 
-        def fetch(id_: str) -> tuple[Document, Document | None] | None:
+        def fetch(id_: str) -> tuple[Batch, RawBatch | None] | None:
             batch = rebuilds.find_batch(self._store, id_, state="loaded")
             return None if batch is None else (batch, find_raw(self._store, batch["raw_id"]))
 
@@ -283,7 +286,7 @@ class _Rebuild:
             if coming is not None and (found := coming.result()) is not None:
                 yield found
 
-    def _load(self, target: Store, batch: Document, raw: Document | None) -> None:
+    def _load(self, target: Store, batch: Batch, raw: RawBatch | None) -> None:
         """Load one batch, as far as its rows were loaded: what is in quarantine stays there."""
         self._ownership.require()
         self._loaded[batch["_id"]] = rebuilds.signature(batch)
@@ -303,7 +306,7 @@ class _Rebuild:
         self._report.batches += 1
         self._report.rows += batch["rows"]
 
-    def _rewrite(self, target: Store, raw: Document, batch: Document) -> AbstractSet[int]:
+    def _rewrite(self, target: Store, raw: RawBatch, batch: Batch) -> AbstractSet[int]:
         """Load a batch's rows; returns the numbers of those that were not."""
         aside: set[int] = set()
         if batch["counts"]["quarantined"]:
@@ -325,7 +328,7 @@ class _Rebuild:
             loader.write_records(target, batch, groups, Counts())
         return faults | aside
 
-    def _set_aside(self, batch: Document) -> set[int]:
+    def _set_aside(self, batch: Batch) -> set[int]:
         """The numbers of a batch's rows that are in quarantine."""
         # One that was skipped counts the rows of the one whose content it had.
         counting = batch["_id"] if not batch.get("skipped") else None
@@ -352,10 +355,10 @@ class _Rebuild:
         self._follow_with_latest()
 
     def _differences(
-        self, live: Iterator[Document], new: Iterator[Document]
+        self, live: Iterator[Record], new: Iterator[Record]
     ) -> Iterator[tuple[bytes, str | None]]:
         """Ids of records to be kept (None), or to be given another `inserted_by`."""
-        beside: Document | None = next(new, None)
+        beside: Record | None = next(new, None)
         for record in live:
             while beside is not None and beside["_id"] < record["_id"]:
                 beside = next(new, None)
@@ -365,7 +368,7 @@ class _Rebuild:
             elif same and beside is not None and beside["inserted_by"] != record["inserted_by"]:
                 yield record["_id"], record["inserted_by"]
 
-    def _covers(self, revision: Document) -> bool:
+    def _covers(self, revision: Revision) -> bool:
         left_out = self._covered.get((revision["raw_id"], revision["run_id"]))
         return left_out is not None and revision["row"] not in left_out
 
@@ -380,16 +383,18 @@ class _Rebuild:
         latest_prices.raise_latest(self._beside, kept)
         self._report.kept += len(kept)
 
-    def _merged(self, live: Document, new: Document | None) -> Document:
+    def _merged(self, live: Record, new: Record | None) -> Record:
         changing = {*VALUE_FIELDS, *merge.ORIGIN_FIELDS, "history"}
-        identity = {name: value for name, value in live.items() if name not in changing}
+        identity: Any = {name: value for name, value in live.items() if name not in changing}
         line = merge.revisions(new) if new else []
-        parts = []
+        parts: list[Record] = []
         for revision in merge.revisions(live):
             if not self._covers(revision):
-                parts.append({**identity, **revision})
+                told: Any = {**identity, **revision}
+                parts.append(told)
             elif values := _repeated(line, revision):
-                parts.append({**identity, **values, **_origin(revision)})
+                told = {**identity, **values, **_origin(revision)}
+                parts.append(told)
         merged = merge.merge([*parts, *([new] if new else [])])
         if merge.revisions(merged) == merge.revisions(live):
             return live
@@ -464,7 +469,7 @@ class _Rebuild:
         found = rebuilds.loaded_signatures(self._store, since)
         return [id_ for id_, signature in found.items() if self._loaded.get(id_) != signature]
 
-    def _wait_for(self, batch_id: str) -> Document | None:
+    def _wait_for(self, batch_id: str) -> Batch | None:
         """A batch once nobody is loading it any more."""
         while True:
             self._ownership.require()
@@ -477,11 +482,11 @@ class _Rebuild:
             time.sleep(0.2)
 
 
-def _origin(revision: Document) -> Document:
-    return {name: revision[name] for name in merge.ORIGIN_FIELDS if name in revision}
+def _origin(revision: Revision) -> Any:
+    return {name: value for name, value in revision.items() if name in merge.ORIGIN_FIELDS}
 
 
-def _repeated(line: Sequence[Document], revision: Document) -> Document | None:
+def _repeated(line: Sequence[Revision], revision: Revision) -> Any | None:
     """What a revision says that is missing in a line; None if the line has it.
 
     It is missing since it repeats the one before it. That matters once another value, which only
@@ -493,11 +498,13 @@ def _repeated(line: Sequence[Document], revision: Document) -> Document | None:
     return {n: v for n, v in before[-1].items() if n in VALUE_FIELDS} if before else None
 
 
-def _as_latest(id_: bytes, record: Document) -> Document:
+def _as_latest(id_: bytes, record: Record) -> LatestPrice:
     """A record as the latest price of its asset."""
     left_out = ("_id", "history", "digest")
     values = {name: value for name, value in record.items() if name not in left_out}
-    return {"_id": id_, "record_id": record["_id"], **values}
+    price: Any = {"_id": id_, "record_id": record["_id"], **values}
+    latest: LatestPrice = price
+    return latest
 
 
 def main(arguments: list[str] | None = None) -> int:

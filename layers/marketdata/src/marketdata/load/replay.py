@@ -23,12 +23,15 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from marketdata.documents.batches import Batch, Counts
+from marketdata.documents.market_data import Record
+from marketdata.documents.quarantine import QuarantinedRow, Reason
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import StateConflict, TerminalError
 from marketdata.load import loader
 from marketdata.schema.record import MAX_AHEAD, Fault
 from marketdata.store import quarantine
-from marketdata.store.batches.batch import Counts
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, Update, store_errors
 from marketdata.store.quarantine import Selection
 from marketdata.store.raw_batches import find_raw
 from marketdata.store.server_time import server_clock
@@ -44,7 +47,7 @@ _ATTEMPTS = 5
 _MOVE_SECONDS = 8.0
 """Time for one transaction, with all attempts at it."""
 _NOTES = ("moved", "updated")
-_MARK: Document = {"$currentDate": {"replayed_at": True}, "$set": {"plain": False}}
+_MARK: Update = {"$currentDate": {"replayed_at": True}, "$set": {"plain": False}}
 """Whoever works on batches while this does sees that it has to look again; and from then on
 nothing goes by the content of these batches, see `store.known_content`."""
 
@@ -151,7 +154,7 @@ def _replay_raw(store: Store, raw_id: str, ids: Sequence[str]) -> list[RawOutcom
     return _left(rows, "busy")
 
 
-def _left(rows: Sequence[Document], reason: str, detail: str = "") -> list[RawOutcome]:
+def _left(rows: Sequence[QuarantinedRow], reason: str, detail: str = "") -> list[RawOutcome]:
     """Rows that stay without having been tried."""
     if not rows:
         return []
@@ -161,7 +164,7 @@ def _left(rows: Sequence[Document], reason: str, detail: str = "") -> list[RawOu
     return [outcome]
 
 
-def _outcome(rows: Sequence[Document]) -> RawOutcome:
+def _outcome(rows: Sequence[QuarantinedRow]) -> RawOutcome:
     batches = sorted({batch for row in rows for batch in row.get("batches", ())})
     return RawOutcome(rows[0]["raw_id"], rows[0]["source"], batches, replayed=len(rows))
 
@@ -170,12 +173,12 @@ def _outcome(rows: Sequence[Document]) -> RawOutcome:
 class _Share:
     """What one batch has of the rows."""
 
-    batch: Document
-    loading: list[Document] = field(default_factory=list)
+    batch: Batch
+    loading: list[Record] = field(default_factory=list)
     """The documents of the rows that load."""
-    groups: dict[bytes, list[Document]] = field(default_factory=dict)
+    groups: dict[bytes, list[Record]] = field(default_factory=dict)
     """These by identity, where the batch does not have the identity yet."""
-    further: dict[bytes, list[Document]] = field(default_factory=dict)
+    further: dict[bytes, list[Record]] = field(default_factory=dict)
     """Where it has loaded other rows of the identity, which count: these, and those others,
     since they may say again what they had said, after what a row in between says now."""
     counts: Counts = field(default_factory=Counts)
@@ -185,7 +188,7 @@ class _Share:
 class _Attempt:
     """One attempt at some rows of a raw batch, from reading them to the transaction."""
 
-    def __init__(self, store: Store, raw: Document, ids: Sequence[str]) -> None:
+    def __init__(self, store: Store, raw: RawBatch, ids: Sequence[str]) -> None:
         self._store = store
         self._raw = raw
         # Of the server: what lies too far ahead of it is told by all functions alike.
@@ -200,7 +203,7 @@ class _Attempt:
 
     def outcomes(self) -> list[RawOutcome]:
         """Try the rows; tells what became of them."""
-        blocked: dict[str, list[Document]] = {}
+        blocked: dict[str, list[QuarantinedRow]] = {}
         rows = []
         for row, reason in zip(self._rows, self._blocked(), strict=True):
             if reason:
@@ -225,7 +228,7 @@ class _Attempt:
 
     # --- who counts the rows --------------------------------------------------------------
 
-    def _counting_batches(self) -> dict[str, Document]:
+    def _counting_batches(self) -> dict[str, Batch]:
         """The batches that may count a row, in the order in which they were closed.
 
         A batch that was skipped, as its content was known, counts what the known one did. From
@@ -241,7 +244,7 @@ class _Attempt:
             found = list(self._store.batches.find(mine).hint("raw"))
         return {b["_id"]: b for b in sorted(found, key=_closed)}
 
-    def _find_counting(self, row: Document) -> set[str]:
+    def _find_counting(self, row: QuarantinedRow) -> set[str]:
         counting = set(row.get("batches", ())) & self._batches.keys()
         for id_, batch in self._batches.items():
             if batch.get("known_as") in counting and batch["loaded_at"] >= row["first_at"]:
@@ -281,7 +284,7 @@ class _Attempt:
 
     # --- reading --------------------------------------------------------------------------
 
-    def _share(self, batch: Document, rows: Sequence[Document]) -> _Share:
+    def _share(self, batch: Batch, rows: Sequence[QuarantinedRow]) -> _Share:
         """Read the raw batch as one of its batches does."""
         share = _Share(batch)
         mine = self._numbers(batch, rows)
@@ -303,11 +306,11 @@ class _Attempt:
                 share.further[id_] = [d for d in documents if d["row"] not in left_out]
         return share
 
-    def _numbers(self, batch: Document, rows: Iterable[Document]) -> set[int]:
+    def _numbers(self, batch: Batch, rows: Iterable[QuarantinedRow]) -> set[int]:
         """The numbers of those of the rows that a batch counts."""
         return {r["row_number"] for r in rows if batch["_id"] in self._counted_by[r["_id"]]}
 
-    def _reasons(self, rows: Iterable[Document]) -> Iterator[Document]:
+    def _reasons(self, rows: Iterable[QuarantinedRow]) -> Iterator[Reason]:
         for row in rows:
             fault = self._faults.get(row["row_number"])
             if fault is not None:
@@ -321,7 +324,7 @@ class _Attempt:
 
     # --- loading --------------------------------------------------------------------------
 
-    def _load(self, shares: Sequence[_Share], rows: Sequence[Document]) -> None:
+    def _load(self, shares: Sequence[_Share], rows: Sequence[QuarantinedRow]) -> None:
         loaded = 0
         for share in shares:
             self._write(share)
@@ -350,7 +353,7 @@ class _Attempt:
         """Write a batch's records; what another attempt has written is found and counted alike."""
         ids = [*share.groups, *share.further]
         # Before the first is written: from then on, whoever changes one of them asks this batch.
-        covers: Document = {
+        covers: Update = {
             "$min": {"covers.first": Binary(min(ids))},
             "$max": {"covers.last": Binary(max(ids))},
         }
@@ -370,7 +373,7 @@ class _Attempt:
         counts.check(f"The replay of {rows} rows of batch {share.batch['_id']}")
 
     def _move(
-        self, session: ClientSession, shares: Sequence[_Share], rows: Sequence[Document]
+        self, session: ClientSession, shares: Sequence[_Share], rows: Sequence[QuarantinedRow]
     ) -> None:
         """The transaction: out of quarantine, and over in all counts.
 
@@ -390,7 +393,7 @@ class _Attempt:
     def _move_counts(self, session: ClientSession, share: _Share) -> None:
         batch = share.batch
         moved = {n: v for n, v in asdict(share.counts).items() if v}
-        change: Document = {
+        change: Update = {
             "$inc": {f"counts.{name}": value for name, value in moved.items()},
             **_MARK,
         }
@@ -410,7 +413,7 @@ class _Attempt:
             # Which records were rewritten is noted with the batch, by this attempt or by another
             # replay of the same rows. With all the notes at hand they are counted as they are.
             raise _Changed
-        Counts(**now["counts"]).check(f"Batch {batch['_id']}")
+        Counts.of(now["counts"]).check(f"Batch {batch['_id']}")
         self._move_run(session, batch, moved)
 
     def _lies_ahead(self, share: _Share) -> bool:
@@ -418,7 +421,7 @@ class _Attempt:
         judged_at: datetime = batch.get("judged_at") or batch["received_at"]
         return any(d["timestamp"] > judged_at + MAX_AHEAD for d in share.loading)
 
-    def _move_run(self, session: ClientSession, batch: Document, moved: dict[str, int]) -> None:
+    def _move_run(self, session: ClientSession, batch: Batch, moved: dict[str, int]) -> None:
         """What a closed run says of itself follows; one that is under way has not said it yet."""
         runs = self._store.runs
         run = runs.find_one({"_id": batch["run_id"]}, {"status": 1}, session=session)
@@ -434,9 +437,9 @@ class _Attempt:
         )
 
 
-def _closed(batch: Document) -> tuple[datetime, str]:
+def _closed(batch: Batch) -> tuple[datetime, str]:
     return batch.get("loaded_at") or batch["received_at"], batch["_id"]
 
 
-def _noted(batch: Document) -> list[set[bytes]]:
-    return [set(map(bytes, batch.get(name, ()))) for name in _NOTES]
+def _noted(batch: Batch) -> list[set[bytes]]:
+    return [set(map(bytes, batch.get("moved", ()))), set(map(bytes, batch.get("updated", ())))]

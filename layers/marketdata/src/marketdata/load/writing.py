@@ -21,11 +21,12 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
+from marketdata.documents.batches import Counts
+from marketdata.documents.market_data import Record
 from marketdata.load import merge
 from marketdata.load.incoming import Chunk, Records
 from marketdata.store import market_data
-from marketdata.store.batches.batch import Counts
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.deadline import Threads
 from marketdata.store.market_data import Known
 
@@ -42,7 +43,7 @@ _THREADS = 2
 
 type Places = Mapping[bytes, Sequence[tuple[Chunk, int]]]
 """Where the records of some identities are: in which chunk, at which index."""
-type Groups = Mapping[bytes, Sequence[Document]]
+type Groups = Mapping[bytes, Sequence[Record]]
 type Later = Callable[[AbstractSet[bytes], AbstractSet[str]], Mapping[str, Groups | None]]
 """Tells what batches that were received later say of some records, but for those named.
 
@@ -71,7 +72,7 @@ class Memory:
 class Written:
     """What became of a part."""
 
-    current: list[Document]
+    current: list[Record]
     """The records as they are now, but for those that were known and stay as they were."""
     plain: bool
     """Nothing was merged: every record was new, or known as it is."""
@@ -253,7 +254,7 @@ def write(store: Store, part: Part, counts: Counts, *, memory: Memory, later: La
             records were changed, so that whoever looked at them before has been seen.
     """
     counts.unchanged += part.unchanged
-    current: list[Document] = []
+    current: list[Record] = []
     merging = dict(part.merging)
     for inserted, taken in _insert(store, part):
         counts.inserted += len(inserted)
@@ -268,7 +269,7 @@ def write(store: Store, part: Part, counts: Counts, *, memory: Memory, later: La
 
 def merge_in(
     store: Store, groups: Groups, counts: Counts, *, memory: Memory, later: Later
-) -> list[Document]:
+) -> list[Record]:
     """Bring records in by merging; see `write`.
 
     What later batches say is a change like any other, whoever writes it first: who looked at a
@@ -291,17 +292,17 @@ def merge_in(
 
 def _together(many: Iterable[Groups]) -> Groups:
     """The documents of several batches by identity."""
-    documents: dict[bytes, list[Document]] = {}
+    documents: dict[bytes, list[Record]] = {}
     for groups in many:
         for id_, group in groups.items():
             documents.setdefault(id_, []).extend(group)
     return documents
 
 
-def _insert(store: Store, part: Part) -> Iterator[tuple[list[Document], Places]]:
+def _insert(store: Store, part: Part) -> Iterator[tuple[list[Record], Places]]:
     """Insert what is not known; of each some what was inserted, and where the rest is."""
 
-    def insert(chunk: Chunk, indexes: Sequence[int]) -> tuple[list[Document], Places]:
+    def insert(chunk: Chunk, indexes: Sequence[int]) -> tuple[list[Record], Places]:
         documents = chunk.documents(indexes)
         taken = market_data.insert_new(store, documents)
         if not taken:
@@ -321,13 +322,13 @@ def _insert(store: Store, part: Part) -> Iterator[tuple[list[Document], Places]]
         yield from pool.map(lambda some: insert(*some), slices)
 
 
-def _documents(places: Places) -> dict[bytes, list[Document]]:
+def _documents(places: Places) -> dict[bytes, list[Record]]:
     """The documents at these places by identity, in the order of rows."""
     by_piece: dict[Chunk, list[int]] = {}
     for found in places.values():
         for chunk, index in found:
             by_piece.setdefault(chunk, []).append(index)
-    documents: dict[bytes, list[Document]] = {}
+    documents: dict[bytes, list[Record]] = {}
     for chunk, indexes in by_piece.items():
         for document in chunk.documents(indexes):
             documents.setdefault(document["_id"], []).append(document)
@@ -336,7 +337,7 @@ def _documents(places: Places) -> dict[bytes, list[Document]]:
 
 def _settle(
     store: Store, groups: Groups, counts: Counts, memory: Memory
-) -> tuple[list[Document], set[bytes]]:
+) -> tuple[list[Record], set[bytes]]:
     """Bring in what needs merging.
 
     Whatever another loader does at the same time is seen as either an existing record or a
@@ -347,7 +348,7 @@ def _settle(
         before a crash.
     """
     noted = memory.moved | memory.updated
-    current: list[Document] = []
+    current: list[Record] = []
     changed: set[bytes] = set()
     open_ids = list(groups)
     while open_ids:
@@ -393,21 +394,21 @@ def _settle(
     return current, changed
 
 
-def _first(documents: Sequence[Document]) -> Document:
+def _first(documents: Sequence[Record]) -> Record:
     """The record of an identity that is new."""
     if len(documents) == 1:
         return documents[0]
     return merge.merge(documents) | {"inserted_by": documents[0]["inserted_by"]}
 
 
-def _is_in_between(document: Document, mine: Sequence[Document]) -> bool:
+def _is_in_between(document: Record, mine: Sequence[Record]) -> bool:
     """Whether one of these rows is a sighting of a record that has several."""
     return "history" in document and any(
         merge.same_row(sighting, row) for sighting in merge.revisions(document) for row in mine
     )
 
 
-def _same_line(a: Document, b: Document) -> bool:
+def _same_line(a: Record, b: Record) -> bool:
     """Whether two states of a record have the same revisions."""
     mine, other = merge.revisions(a), merge.revisions(b)
     return merge.same_story(a, b) and all(map(merge.same_row, mine, other))
@@ -415,8 +416,8 @@ def _same_line(a: Document, b: Document) -> bool:
 
 def _count_known(
     counts: Counts,
-    existing: Document,
-    mine: Document,
+    existing: Record,
+    mine: Record,
     memory: Memory,
     noted_backdated: Callable[[], AbstractSet[bytes]],
 ) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from marketdata.documents.alerts import NewAlert
 from marketdata.documents.errors import FailedInput, StoredError
+from marketdata.documents.runs import Result
 from marketdata.documents.sources import Failures
 from marketdata.errors import TerminalError, TransientError
 from marketdata.logs import make_logger
@@ -16,7 +17,7 @@ from marketdata.settings import Settings
 from marketdata.store import alerts
 from marketdata.store.batches import reclaiming
 from marketdata.store.batches.reclaiming import DeadLettered
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 
 _LOG = make_logger()
 
@@ -46,7 +47,7 @@ class Notifier(Protocol):
         """
 
 
-def count_outcomes(store: Store, run_id: str, results: Sequence[Document]) -> None:
+def count_outcomes(store: Store, run_id: str, results: Sequence[Result]) -> None:
     """Count for each source of a run that ends whether it failed, once.
 
     One that brought everything, or had nothing new, has not failed; anything else has.
@@ -63,7 +64,7 @@ def count_outcomes(store: Store, run_id: str, results: Sequence[Document]) -> No
         alerts.count_outcome(store, source, run_id, error)
 
 
-def succeeded(result: Document) -> bool:
+def succeeded(result: Result) -> bool:
     """Whether an input came to its good end; it may have been skipped as it was unchanged."""
     return result["status"] == "success" or (
         result["status"] == "skipped" and result["error"] is None

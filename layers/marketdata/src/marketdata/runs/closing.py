@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from marketdata.documents.errors import FailedInput, StoredError
+from marketdata.documents.runs import InputState, Result, Run, RunEnding, StoredInput
 from marketdata.errors import InvalidInput, StateConflict
 from marketdata.runs import alerts, triggers
-from marketdata.runs.summary import DONE, FAILED, PARTIAL, RUNNING, SUCCESS, summarise_inputs
+from marketdata.runs.summary import DONE, FAILED, PARTIAL, RUNNING, SUCCESS, summarise_inputs, total
 from marketdata.store import leases, objects, runs
 from marketdata.store.batches import batch, reclaiming, reports
-from marketdata.store.batches.batch import COUNTS
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.sources.watermarks import move_watermark
 
 _OUTAGES = (
@@ -37,7 +37,7 @@ _OUTAGES = (
 class Closed:
     """The run of an execution is over: this call ended it, or found it just ended."""
 
-    run: Document
+    run: Run
     """The run as it ended."""
 
 
@@ -59,7 +59,7 @@ def close(
     errors: Sequence[FailedInput] = (),
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
-) -> Document:
+) -> Run:
     """End a run: its status and totals follow from its batches and inputs.
 
     Args:
@@ -91,7 +91,7 @@ def close_dead(
     error: StoredError,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
-) -> Document:
+) -> Run:
     """End a run in place of its execution, which died, and alert; see `close`.
 
     A run that has ended by itself is left as it is.
@@ -142,7 +142,7 @@ def close_execution(
     return Closed(close_dead(store, run_id, error, most_resumptions=most_resumptions))
 
 
-def _find_run_of(store: Store, envelope: Mapping[str, Any]) -> Document | None:
+def _find_run_of(store: Store, envelope: Mapping[str, Any]) -> Run | None:
     """Find the run that an event starts; None if there is none of it."""
     try:
         return runs.find(store, triggers.parse(envelope).run_id)
@@ -158,9 +158,9 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
     reclaiming.park(store, run_id, most_resumptions)
     document = runs.get(store, run_id)
     for error in errors:
-        name = error.get("input")
+        name = error.get("input", "")
         if name in document["inputs"] and not document["inputs"][name].get("error"):
-            document["inputs"][name]["error"] = {k: v for k, v in error.items() if k != "input"}
+            document["inputs"][name]["error"] = _without_input(error)
     inputs = summarise_inputs(store, [document], closing=True)[run_id]
     for result in inputs:
         if leases.is_object(result["input"]):
@@ -168,23 +168,29 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
         elif result["rows_in"]:
             _move_watermark(store, document, result["input"])
     general = [e for e in errors if e.get("input") not in document["inputs"]]
-    totals = {name: sum(i[name] for i in inputs) for name in ("extracted", "rows_in", *COUNTS)}
     failed, count = reports.not_loaded(store, run_id, limit=KEPT_FAILURES)
-    fields: Document = {
+    ending: RunEnding = {
         "status": _status(inputs, failed=bool(general)),
         "results": inputs,
-        "totals": totals,
+        "totals": total(inputs),
         "failed_batches": failed,
         "failed_batches_total": count,
     }
     if general:
-        fields["error"] = general[0]
+        ending["error"] = general[0]
     # Before the end, as long as no other run of these sources can have begun.
     alerts.count_outcomes(store, run_id, inputs)
-    runs.end(store, run_id, fields)
+    runs.end(store, run_id, ending)
 
 
-def _move_watermark(store: Store, run: Document, name: str) -> None:
+def _without_input(error: FailedInput) -> StoredError:
+    """An error as the run's note on its input has it."""
+    noted = error.copy()
+    noted.pop("input", None)
+    return noted
+
+
+def _move_watermark(store: Store, run: Run, name: str) -> None:
     lease = run["inputs"][name].get("lease")
     if lease is not None:
         # Whoever has the source by now has a watermark of its own to move.
@@ -193,7 +199,7 @@ def _move_watermark(store: Store, run: Document, name: str) -> None:
 
 
 def _record_outcome_of_object(
-    store: Store, run: Document, result: Document, most_resumptions: int
+    store: Store, run: Run, result: Result, most_resumptions: int
 ) -> None:
     """Record whether an object is loaded, refused or left for a later run.
 
@@ -209,7 +215,7 @@ def _record_outcome_of_object(
     elif _got_nowhere(note, result) and objects.settle(
         store, name, run["_id"], most=most_resumptions
     ):
-        cause = (result["error"] or {}).get("message", "")
+        cause = result["error"]["message"] if result["error"] else ""
         result["error"] = {
             "code": "given_up",
             "message": f"{most_resumptions + 1} runs got nowhere with this file; it is given up. "
@@ -217,15 +223,17 @@ def _record_outcome_of_object(
         }
 
 
-def _got_nowhere(note: Document, result: Document) -> bool:
+def _got_nowhere(note: StoredInput, result: Result) -> bool:
     """Whether a run that extracted an object got nowhere, for no outage that would tell why."""
-    if "started_at" not in note or (result["error"] or {}).get("code") in _OUTAGES:
+    error = result["error"]
+    if "started_at" not in note or (error is not None and error["code"] in _OUTAGES):
         return False
-    got = note.get("progress", {}).get("position", 0) > note.get("resumed_at", 0)
+    state = InputState.of(note)
+    got = (state.file.position if state.file else 0) > (state.resumed_at or 0)
     return not got and result["batches"] == result["failed_batches"]
 
 
-def _status(inputs: Sequence[Document], *, failed: bool) -> str:
+def _status(inputs: Sequence[Result], *, failed: bool) -> str:
     if not failed and all(map(alerts.succeeded, inputs)):
         return SUCCESS
     if any(

@@ -7,6 +7,7 @@ from heapq import nsmallest
 from itertools import batched
 from typing import Any, TypedDict
 
+from marketdata.documents.runs import InputChanges
 from marketdata.errors import (
     MarketDataError,
     StateConflict,
@@ -163,7 +164,7 @@ def _take_uploads(store: Store, run_id: str, uploads: Uploads) -> None:
     except (StoreUnavailable, StoreFull, StoreRefused):
         raise
     except MarketDataError as error:
-        note = {"source": CSV, "status": FAILED, "error": batch.describe(error)}
+        note: InputChanges = {"source": CSV, "status": FAILED, "error": batch.describe(error)}
         run_inputs.set_input(store, run_id, objects.LISTING, note)
         return
     objects.add_to_run(store, run_id, oldest[: MAX_UPLOADS - len(left)])

@@ -7,28 +7,30 @@ from the page or the byte after the last that is kept; an uploaded object is alw
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
 from marketdata import clock
+from marketdata.documents.runs import (
+    FileProgress,
+    InputChanges,
+    InputState,
+    InputStatus,
+    ReclaimedBatches,
+    Run,
+    StoredInput,
+)
 from marketdata.errors import NotFound, StateConflict
 from marketdata.runs.triggers import RunRequest
 from marketdata.settings import Settings
 from marketdata.store import leases, objects, run_inputs, runs
 from marketdata.store.batches import batch, queue, reclaiming
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 
 CSV = "csv"
 """The source of all uploads."""
-
-_MAPPINGS = ("applied_mappings", "quarantined_mappings", "skipped_mappings")
-_OF_PAGES = ("pages", "last_rows", "left_out", "unchanged_pages")
-"""What the note on an API source says of how far its extraction got."""
-_OF_OBJECTS = ("object", "layout", "progress", "warnings", *_MAPPINGS)
-"""The same of an uploaded object."""
-_WHOLE = ("extracted", "skipped")
 
 
 class ResumptionSettings(Settings):
@@ -41,9 +43,9 @@ class ResumptionSettings(Settings):
 class Leftovers:
     """What a run that ended has left to be done."""
 
-    inputs: Document
+    inputs: dict[str, StoredInput]
     """Notes on the inputs, for the run that goes on with them."""
-    under_way: Document | None = None
+    under_way: Run | None = None
     """A run that is at it already; then there is nothing for another one to do."""
 
 
@@ -78,7 +80,7 @@ def leftovers(store: Store, asked: RunRequest) -> Leftovers:
     if asked.sources is not None:
         named = dict.fromkeys(note["source"] for note in run["inputs"].values())
         check_sources(asked.sources, list(named), f"in run {run_id}")
-    inputs: Document = {}
+    inputs: dict[str, StoredInput] = {}
     given_up = []
     parked = 0
     for input_id, first_note in run["inputs"].items():
@@ -101,7 +103,7 @@ def leftovers(store: Store, asked: RunRequest) -> Leftovers:
     return Leftovers(inputs)
 
 
-def _chain(store: Store, run: Document, input_id: str) -> list[Document]:
+def _chain(store: Store, run: Run, input_id: str) -> list[Run]:
     """A run and those that went on with an input of it, one after the other.
 
     What was parked stays with the run that it failed in: each of them may have such batches.
@@ -113,13 +115,13 @@ def _chain(store: Store, run: Document, input_id: str) -> list[Document]:
     return chain
 
 
-def _later_owner(store: Store, run: Document, input_id: str) -> str | None:
+def _later_owner(store: Store, run: Run, input_id: str) -> str | None:
     """The run that has taken an object from a run, and died before it could note so there."""
     owner = objects.owner(store, input_id) if leases.is_object(input_id) else None
     return owner if owner != run["_id"] else None
 
 
-def _never_began(note: Document) -> bool:
+def _never_began(note: StoredInput) -> bool:
     """Whether a run died on its way to an input: it was to resume it, and never got its lease."""
     return "resumes" in note and "lease" not in note
 
@@ -131,19 +133,21 @@ def _release(store: Store, run_ids: Sequence[str], input_id: str) -> None:
         objects.release(store, input_id, run_ids[-1], done=freed > 0)
 
 
-def _whole(store: Store, run_ids: Sequence[str], input_id: str, note: Document) -> bool:
+def _whole(store: Store, run_ids: Sequence[str], input_id: str, note: StoredInput) -> bool:
     if input_id == objects.LISTING:
         # That the uploads could not be listed is no work that was left.
         return True
     if _never_began(note):
         return False
-    done = note["status"] in _WHOLE and not note.get("error")
+    done = InputStatus(note["status"]).complete and not note.get("error")
     return done and not reclaiming.any_unfinished(store, run_ids, input_id)
 
 
-def _resuming(note: Document, former: str) -> Document:
-    kept: Document = {name: note[name] for name in ("source", "object") if name in note}
-    return {**kept, "status": "pending", "resumes": former}
+def _resuming(note: StoredInput, former: str) -> StoredInput:
+    kept = InputState.of(note)
+    return InputState(
+        kept.source, InputStatus.PENDING, object=kept.object, resumes=former
+    ).document()
 
 
 def _nothing_left(run_id: str, parked: int, refused: int) -> str:
@@ -159,14 +163,14 @@ def _nothing_left(run_id: str, parked: int, refused: int) -> str:
     )
 
 
-def acquire(store: Store, run_id: str, input_id: str, note: Document) -> None:
+def acquire(store: Store, run_id: str, input_id: str, note: StoredInput) -> None:
     """Make an input that a run holds its own: the lease, what was left, and how far that got.
 
     Doing it again, after a crash in its middle, ends in the same.
     """
     if "lease" in note:
         return
-    fields: Document = {"lease": leases.acquire(store, run_id, input_id)}
+    changes: InputChanges = {"lease": leases.acquire(store, run_id, input_id)}
     former = note.get("resumes")
     if former is not None:
         stopped, died = _stopped(store, input_id, former)
@@ -176,20 +180,20 @@ def acquire(store: Store, run_id: str, input_id: str, note: Document) -> None:
         former = stopped["_id"]
         for earlier in (*died, former):
             run_inputs.note_resumed_by(store, earlier, input_id, run_id)
-        fields |= position
+        changes.update(position)
     taken = reclaiming.reclaim_batches(store, input_id, run_id)
     if former is not None and former not in [one["run_id"] for one in taken]:
         taken.append({"run_id": former, "batches": 0})
     if taken:
-        fields["resume_from"] = taken
+        changes["resume_from"] = taken
     # What is extracted now gets the numbers after those of what was taken over.
-    fields["batches"] = queue.next_number(store, run_id, input_id)
-    if "progress" in fields:
-        fields["progress"] = {**fields["progress"], "batches": fields["batches"]}
-    run_inputs.set_input(store, run_id, input_id, fields)
+    changes["batches"] = queue.next_number(store, run_id, input_id)
+    if "progress" in changes:
+        changes["progress"] = {**changes["progress"], "batches": changes["batches"]}
+    run_inputs.set_input(store, run_id, input_id, changes)
 
 
-def _stopped(store: Store, input_id: str, former: str) -> tuple[Document, list[str]]:
+def _stopped(store: Store, input_id: str, former: str) -> tuple[Run, list[str]]:
     """The run whose extraction of an input is gone on with, and those that died on the way.
 
     A run that never got the lease has extracted nothing: what it resumed is resumed in its place.
@@ -202,30 +206,32 @@ def _stopped(store: Store, input_id: str, former: str) -> tuple[Document, list[s
     return run, died
 
 
-def _position(store: Store, run_id: str, input_id: str, former: Document) -> Document:
+def _position(store: Store, run_id: str, input_id: str, former: Run) -> InputChanges:
     """Where the extraction of an input stopped, for the note of the run that goes on with it."""
-    note = former["inputs"][input_id]
+    state = InputState.of(former["inputs"][input_id])
+    found: InputChanges = {}
     if leases.is_object(input_id):
-        if note["status"] == "failed":
+        if state.status is InputStatus.FAILED:
             # It is read from its beginning: what refused it may have been in any part of it.
             queue.drop_pending_from(store, input_id, former["_id"], 0)
-            return {}
+            return found
         # Ranges that were cut after the last note of how far it got are cut again.
-        counted = note.get("progress", {}).get("batches", 0)
-        queue.drop_pending_from(store, input_id, former["_id"], counted)
-        found = {name: note[name] for name in _OF_OBJECTS if name in note}
-        found["resumed_at"] = note.get("progress", {}).get("position", 0)
-        mappings = {name: note[name] for name in _MAPPINGS if name in note}
-        if mappings:
-            objects.note_mappings(store, run_id, input_id, mappings)
-    else:
-        found = {name: note[name] for name in _OF_PAGES if name in note}
-    if note["status"] in _WHOLE and not note.get("error"):
-        found |= {"status": "extracted", "started_at": clock.now(), "extracted_at": clock.now()}
+        progress = state.file or FileProgress()
+        queue.drop_pending_from(store, input_id, former["_id"], progress.batches)
+        found = replace(state, resumed_at=progress.position).of_file()
+        if state.mappings is not None:
+            objects.note_mappings(store, run_id, input_id, state.mappings)
+    elif state.pages is not None:
+        found = state.pages.document()
+        # This run's numbers go on after what it reclaims.
+        del found["batches"]
+    if state.status.complete and not state.error:
+        found["status"] = InputStatus.EXTRACTED
+        found["started_at"] = found["extracted_at"] = clock.now()
     return found
 
 
-def told(inputs: Document) -> Document | None:
+def told(inputs: Mapping[str, StoredInput]) -> ReclaimedBatches | None:
     """What a run says of the work that it took over: `{run_id, batches}` of the latest run."""
     batches: dict[str, int] = {}
     for note in inputs.values():

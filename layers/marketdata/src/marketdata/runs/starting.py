@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from marketdata.documents.errors import FailedInput, StoredError
+from marketdata.documents.runs import NewRun, RowsBefore, StoredInput
 from marketdata.logs import make_logger
 from marketdata.objects import ObjectVersion
 from marketdata.runs import resuming, triggers
@@ -15,7 +16,7 @@ from marketdata.runs.summary import RUNNING
 from marketdata.runs.triggers import RunRequest, Trigger
 from marketdata.store import objects, runs
 from marketdata.store.batches import batch
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.runs import Blocked, Created
 
 _LOG = make_logger()
@@ -38,7 +39,7 @@ def create(
     store: Store,
     trigger: Trigger,
     sources: Sequence[str],
-    pre_run_counts: Mapping[str, int] | None = None,
+    pre_run_counts: RowsBefore | None = None,
     *,
     upload: ObjectVersion | None = None,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
@@ -74,7 +75,8 @@ def create(
             _LOG.exception("Run %s is an orphan and could not be ended.", orphan["_id"])
     if (known := runs.find(store, trigger.run_id)) is not None:
         return Blocked(known)
-    asked, inputs = trigger.asked, {}
+    asked = trigger.asked
+    inputs: dict[str, StoredInput]
     if upload is not None:
         inputs = {upload.id: objects.input_note(upload)}
     elif asked.resume is not None:
@@ -90,30 +92,29 @@ def create(
             for name in sources
             if asked.sources is None or name in asked.sources
         }
-    document = {
+    document: NewRun = {
         "_id": trigger.run_id,
         "trigger": trigger.kind,
         "event_id": trigger.event_id,
         "event_time": trigger.time,
         "execution": None,
         "status": RUNNING,
-        "started_at": None,
         "ended_at": None,
-        "expires_at": None,
         # A run of uploads alone holds the looking for them.
         "holds": list(inputs) or [objects.LISTING],
-        **({"asked": asked.detail()} if asked.detail() else {}),
         "force": asked.force,
         "inputs": inputs,
         "under_way": {},
         "pre_run_counts": pre_run_counts,
     }
+    if detail := asked.detail():
+        document["asked"] = detail
     if upload is not None or asked.resume is not None:
         return runs.create(store, document)
     return _create_of_free(store, document)
 
 
-def _create_of_free(store: Store, document: Document) -> Created | Blocked:
+def _create_of_free(store: Store, document: NewRun) -> Created | Blocked:
     """Create a run of those of its inputs that no other run holds; see `create`.
 
     Which are free is only looked up when some are not, and may have changed by the time that the
@@ -168,7 +169,7 @@ def request(
     store: Store,
     engine: WorkflowStarter,
     sources: Sequence[str],
-    pre_run_counts: Mapping[str, int] | None = None,
+    pre_run_counts: RowsBefore | None = None,
     asked: RunRequest | None = None,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from marketdata.documents.runs import Result, Run, StoredInput, Totals
 from marketdata.store.batches import reports
-from marketdata.store.batches.batch import COUNTS
-from marketdata.store.connection import Document, Store
+from marketdata.store.batches.reports import BatchSums
+from marketdata.store.connection import Store
 
 FAILED, PARTIAL, SUCCESS, RUNNING = "failed", "partial_success", "success", "running"
 SKIPPED, THROTTLED = "skipped", "throttled"
@@ -17,8 +18,8 @@ DONE = ("extracted", SKIPPED)
 
 
 def summarise_inputs(
-    store: Store, documents: Sequence[Document], *, closing: bool = False
-) -> dict[str, list[Document]]:
+    store: Store, documents: Sequence[Run], *, closing: bool = False
+) -> dict[str, list[Result]]:
     """What became of each input of some runs so far, by run id.
 
     Args:
@@ -29,18 +30,30 @@ def summarise_inputs(
     sums = reports.summarise(store, [d["_id"] for d in documents])
     return {
         d["_id"]: [
-            _summarise_input(name, note, sums.get((d["_id"], name)), closing=closing)
+            _summarise_input(
+                name, note, sums.get((d["_id"], name), reports.NO_BATCHES), closing=closing
+            )
             for name, note in d["inputs"].items()
         ]
         for d in documents
     }
 
 
-def _summarise_input(
-    name: str, note: Document, sums: Document | None, *, closing: bool
-) -> Document:
-    sums = sums or {}
-    batches, loaded = sums.get("batches", 0), sums.get("loaded", 0)
+def total(inputs: Sequence[Result]) -> Totals:
+    """The sums over a run's inputs."""
+    return {
+        "extracted": sum(result["extracted"] for result in inputs),
+        "rows_in": sum(result["rows_in"] for result in inputs),
+        "inserted": sum(result["inserted"] for result in inputs),
+        "updated": sum(result["updated"] for result in inputs),
+        "unchanged": sum(result["unchanged"] for result in inputs),
+        "duplicate": sum(result["duplicate"] for result in inputs),
+        "quarantined": sum(result["quarantined"] for result in inputs),
+    }
+
+
+def _summarise_input(name: str, note: StoredInput, sums: BatchSums, *, closing: bool) -> Result:
+    batches, loaded = sums["batches"], sums["loaded"]
     error = note.get("error")
     status = _input_status(note, sums, closing=closing)
     reason = note.get("reason")
@@ -66,19 +79,23 @@ def _summarise_input(
             }
         )
     throttling = note.get("throttling") or {}
-    started, ended = note.get("started_at"), sums.get("last") or note.get("extracted_at")
+    started, ended = note.get("started_at"), sums["last"] or note.get("extracted_at")
     seconds = (ended - started).total_seconds() if started and ended else None
     return {
         "source": note["source"],
         "input": name,
         "status": status,
-        "extracted": sums.get("rows", 0),
-        "rows_in": sums.get("rows_in", 0),
-        **{count: sums.get(count, 0) for count in COUNTS},
+        "extracted": sums["rows"],
+        "rows_in": sums["rows_in"],
+        "inserted": sums["inserted"],
+        "updated": sums["updated"],
+        "unchanged": sums["unchanged"],
+        "duplicate": sums["duplicate"],
+        "quarantined": sums["quarantined"],
         "batches": batches,
-        "failed_batches": batches - loaded if closing else sums.get("failed", 0),
-        "parked_batches": sums.get("parked", 0),
-        "skipped_batches": sums.get("skipped", 0),
+        "failed_batches": batches - loaded if closing else sums["failed"],
+        "parked_batches": sums["parked"],
+        "skipped_batches": sums["skipped"],
         "pages": note.get("pages", 0),
         "unchanged_pages": note.get("unchanged_pages", 0),
         "throttled": throttling.get("events", 0),
@@ -91,24 +108,24 @@ def _summarise_input(
     }
 
 
-def _all_set_aside(note: Document, sums: Document) -> bool:
+def _all_set_aside(note: StoredInput, sums: BatchSums) -> bool:
     """Whether there were rows, and not one that could be loaded: then it is for somebody to see.
 
     Also if they are known; but not of the rest that an earlier run has left, which may be short.
     """
-    rows: int = sums.get("rows_in", 0)
+    rows = sums["rows_in"]
     return "resumes" not in note and rows > 0 and sums["quarantined"] == rows
 
 
-def _input_status(note: Document, sums: Document, *, closing: bool) -> str:
-    batches, loaded = sums.get("batches", 0), sums.get("loaded", 0)
+def _input_status(note: StoredInput, sums: BatchSums, *, closing: bool) -> str:
+    batches, loaded = sums["batches"], sums["loaded"]
     told, refused = note["status"], note.get("error") is not None
     if told in DONE and batches == loaded and _all_set_aside(note, sums):
         return FAILED
     if told == SKIPPED and (refused or batches == loaded):
         return SKIPPED
     if told == "extracted" and batches == loaded:
-        known = batches > 0 and sums.get("skipped") == batches
+        known = batches > 0 and sums["skipped"] == batches
         return SKIPPED if known and not refused else SUCCESS
     if told == THROTTLED:
         return THROTTLED

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from marketdata import clock
+from marketdata.documents.runs import StoredRequest
 from marketdata.errors import InvalidInput
 from marketdata.objects import NO_VERSION, ObjectVersion
 
@@ -37,14 +38,18 @@ class RunRequest:
     retry: bool = False
     """With `resume`: also what was given up, as if it had never failed."""
 
-    def detail(self) -> dict[str, Any]:
+    def detail(self) -> StoredRequest:
         """As an envelope carries it: what is not asked for is not there."""
-        detail: dict[str, Any] = {
-            name: getattr(self, name) for name in ("force", "resume", "retry")
-        }
-        if self.sources is not None:
+        detail: StoredRequest = {}
+        if self.sources:
             detail["sources"] = list(self.sources)
-        return {name: value for name, value in detail.items() if value}
+        if self.force:
+            detail["force"] = True
+        if self.resume:
+            detail["resume"] = self.resume
+        if self.retry:
+            detail["retry"] = True
+        return detail
 
 
 @dataclass(frozen=True, slots=True)

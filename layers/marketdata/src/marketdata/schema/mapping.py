@@ -23,11 +23,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import DamerauLevenshtein
 
+from marketdata.documents.runs import ColumnNote
 from marketdata.errors import FileRefused
 
 APPLIED_FROM = 0.8
@@ -137,11 +137,11 @@ class ColumnMapping:
     header: tuple[str, ...]
     columns: Mapping[str, int]
     """The index of the column of each canonical field that the file has."""
-    applied: list[dict[str, Any]] = field(default_factory=list)
+    applied: list[ColumnNote] = field(default_factory=list)
     """`{from, to, confidence}` of columns used under another name than their own."""
-    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: list[ColumnNote] = field(default_factory=list)
     """`{from, to, confidence, reason}` of columns that might be a field and are not used."""
-    skipped: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[ColumnNote] = field(default_factory=list)
     """`{from, to, confidence, reason}` of the other columns; `to` is the nearest field."""
 
     @property
@@ -190,9 +190,12 @@ class _Claim:
     rank: int
     """Of an exact name: how much it is preferred; 0 for a near one."""
 
-    def note(self, reason: str = "") -> dict[str, Any]:
-        said = {"from": self.column, "to": self.to, "confidence": round(self.confidence, 2)}
-        return {**said, "reason": reason} if reason else said
+    def note(self, reason: str = "") -> ColumnNote:
+        confidence = round(self.confidence, 2)
+        said: ColumnNote = {"from": self.column, "to": self.to, "confidence": confidence}
+        if reason:
+            said["reason"] = reason
+        return said
 
 
 def map_columns(header: Sequence[str]) -> ColumnMapping:

@@ -24,10 +24,16 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from marketdata.documents.alerts import Alert
+from marketdata.documents.batches import Batch
+from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.migrations import AppliedMigration
 from marketdata.documents.objects import UploadedObject
+from marketdata.documents.quarantine import QuarantinedRow
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.documents.rebuilds import Rebuild
+from marketdata.documents.runs import Run
 from marketdata.documents.schedule import KnownRule
+from marketdata.documents.sources import Source
 from marketdata.errors import (
     MarketDataError,
     SettingsError,
@@ -45,6 +51,8 @@ type Expression = Any
 """A value that MongoDB computes, in its aggregation language."""
 type Pipeline = list[dict[str, Any]]
 """Stages of an aggregation."""
+type Projection = dict[str, int]
+"""Which keys of documents are answered (1) or left out (0)."""
 
 _MAJORITY_TIMEOUT_MS = 20_000
 _SOCKET_TIMEOUT_MS = 120_000
@@ -103,13 +111,13 @@ class Store:
     client: MongoClient[Any]
     database: Database[Any]
     """Untyped: what is here goes by names, or is no document of a collection."""
-    raw_batches: Collection[Document]
-    market_data: Collection[Document]
-    latest_prices: Collection[Document]
-    runs: Collection[Document]
-    batches: Collection[Document]
-    quarantine: Collection[Document]
-    sources: Collection[Document]
+    raw_batches: Collection[RawBatch]
+    market_data: Collection[Record]
+    latest_prices: Collection[LatestPrice]
+    runs: Collection[Run]
+    batches: Collection[Batch]
+    quarantine: Collection[QuarantinedRow]
+    sources: Collection[Source]
     objects: Collection[UploadedObject]
     alerts: Collection[Alert]
     schedule: Collection[KnownRule]
@@ -192,6 +200,13 @@ def connect(
         rebuilds=db["rebuilds"],
         migrations=db["migrations"],
     )
+
+
+def aggregate(
+    collection: Collection[Any], pipeline: Pipeline, **options: Any
+) -> Iterator[dict[str, Any]]:
+    """What an aggregation answers, which is something else than the collection's documents."""
+    return collection.aggregate(pipeline, **options)
 
 
 @contextmanager

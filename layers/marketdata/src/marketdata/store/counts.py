@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from marketdata.documents.runs import RowsBefore
 from marketdata.store.connection import Store
 from marketdata.store.raw_batches import raw_row_count
 from marketdata.store.reading import reading
 
 
-def row_counts(store: Store) -> dict[str, int]:
+def row_counts(store: Store) -> RowsBefore:
     """What is kept at the moment: rows in all raw batches, and records.
 
     Records are counted by the collection's own number, which MongoDB keeps with every write

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pymongo.read_concern import ReadConcern
 
 from marketdata.store import retention
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, Update, aggregate, store_errors
 from marketdata.store.raw_batches import raw_row_count
 from marketdata.store.server_time import server_clock
 
@@ -112,14 +112,15 @@ def _size(store: Store, name: str) -> Size:
     )
 
 
-_STATS: Document = {"$collStats": {"storageStats": {}}}
+_STATS: Update = {"$collStats": {"storageStats": {}}}
 
 
 def _days(store: Store, today: date, days: int) -> list[Day]:
     first = today - timedelta(days=days - 1)
     begin = datetime.combine(first, time.min, UTC)
     counts = ("rows_in", "inserted", "quarantined")
-    found = store.batches.aggregate(
+    found = aggregate(
+        store.batches,
         [
             {"$match": {"state": "loaded", "loaded_at": {"$gte": begin}}},
             {
@@ -129,7 +130,7 @@ def _days(store: Store, today: date, days: int) -> list[Day]:
                     **{name: {"$sum": f"$counts.{name}"} for name in counts},
                 }
             },
-        ]
+        ],
     )
     by_day = {date.fromisoformat(group["_id"]): group for group in found}
     made = []

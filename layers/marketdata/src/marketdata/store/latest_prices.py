@@ -10,12 +10,13 @@ from bson import Binary
 from pymongo import ASCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.documents.market_data import CurrentRevision, LatestPrice, Record
+from marketdata.store.connection import Filter, Store, store_errors
 from marketdata.store.market_data import duplicates_or_raise, find_existing
 from marketdata.store.reading import MAX_TIME_MS, reading
 
 
-def newest_of(documents: Iterable[Document], newest: dict[bytes, Document]) -> None:
+def newest_of(documents: Iterable[Record], newest: dict[bytes, Record]) -> None:
     """Keep of records the newest of each asset, in `newest` by the tail of their ids."""
     for document in documents:
         key = document["_id"][8:]
@@ -25,7 +26,7 @@ def newest_of(documents: Iterable[Document], newest: dict[bytes, Document]) -> N
             newest[key] = document
 
 
-def raise_latest(store: Store, documents: Iterable[Document]) -> None:
+def raise_latest(store: Store, documents: Iterable[Record]) -> None:
     """Bring `latest_prices` up to these records, where it has no newer ones.
 
     A record id ends with the hash of its asset and begins with its time, so the tail is the
@@ -33,7 +34,7 @@ def raise_latest(store: Store, documents: Iterable[Document]) -> None:
     may be changed while it is being copied: so it is looked at again afterwards. Whoever changed
     it does the same; the last of them to copy finds it as it is.
     """
-    newest: dict[bytes, Document] = {}
+    newest: dict[bytes, Record] = {}
     newest_of(documents, newest)
     while newest:
         with store_errors(f"updating {len(newest)} latest prices"):
@@ -47,7 +48,7 @@ def raise_latest(store: Store, documents: Iterable[Document]) -> None:
         }
 
 
-def _copy_to_latest(store: Store, newest: Mapping[bytes, Document]) -> list[bytes]:
+def _copy_to_latest(store: Store, newest: Mapping[bytes, Record]) -> list[bytes]:
     """Write records as the latest of their assets; returns the keys of those that may be."""
     known = {
         bytes(d["_id"]): (bytes(d["record_id"]), _revision(d))
@@ -77,12 +78,12 @@ def _copy_to_latest(store: Store, newest: Mapping[bytes, Document]) -> list[byte
 _REVISION_FIELDS = ("run_id", "received_at", "version", "row", "raw_id", "revision")
 
 
-def _revision(document: Document) -> tuple[Any, ...]:
+def _revision(document: CurrentRevision) -> tuple[Any, ...]:
     """Which revision of a record is current, and how many there are."""
     return tuple(document.get(field) for field in _REVISION_FIELDS)
 
 
-def _raise(key: bytes, document: Document) -> UpdateOne:
+def _raise(key: bytes, document: Record) -> UpdateOne:
     new = {k: v for k, v in document.items() if k not in ("_id", "history", "digest")}
     new |= {"_id": key, "record_id": document["_id"]}
     # `$literal`: a name such as "$NOMAD" is a value here, never a field path.
@@ -109,9 +110,9 @@ def find_latest(
     symbols: Sequence[str] = (),
     source: str | None = None,
     after: LatestPosition | None = None,
-) -> list[Document]:
+) -> list[LatestPrice]:
     """The newest record of each source's asset, by symbol."""
-    parts: list[Document] = []
+    parts: list[Filter] = []
     if symbols:
         parts.append({"symbol": {"$in": list(symbols)}})
     if source is not None:
@@ -134,14 +135,14 @@ def find_latest(
 
 def find_symbols(
     store: Store, *, limit: int, source: str | None = None, after: str | None = None
-) -> list[tuple[str, list[Document]]]:
+) -> list[tuple[str, list[LatestPrice]]]:
     """Tickers with the assets that bear them, by ticker; reads on only as far as it needs."""
-    parts: list[Document] = []
+    parts: list[Filter] = []
     if source is not None:
         parts.append({"source": {"$eq": source}})
     if after is not None:
         parts.append({"symbol": {"$gt": after}})
-    found: list[tuple[str, list[Document]]] = []
+    found: list[tuple[str, list[LatestPrice]]] = []
     with (
         reading("symbols"),
         store.latest_prices.find({"$and": parts} if parts else {}, _ASSET)

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from typing import cast
+from typing import Any
 
 import bson
 from bson.codec_options import CodecOptions
@@ -18,12 +18,10 @@ from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
 from marketdata import clock
+from marketdata.documents.market_data import Record
 from marketdata.schema.identity import DIGEST_BYTES, ID_BYTES
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Filter, Store, store_errors
 
-_CURRENT = ("run_id", "raw_id", "row")
-"""Which revision is current. With the history this tells any two states of a record apart; with
-the number of revisions instead, a revision that took another's place in it would be lost."""
 _DUPLICATE_KEY = 11000
 _ID = b"\x05_id\0" + struct.pack("<iB", ID_BYTES, 0)
 _ANSWERED = re.compile(
@@ -39,16 +37,16 @@ _ANSWERED = re.compile(
 (type 5, name, length, subtype 0, bytes) and a time (type 9, name, milliseconds since 1970). Format:
 the BSON specification, version 1.1."""
 _UNDECODED: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-_AWARE: CodecOptions[Document] = CodecOptions(tz_aware=True)
+_AWARE: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
 _LOOKUP = 5_000
 """Ids per look-up: below MongoDB's message limit by far, and large enough to hide the trip."""
 _PROBE = 16
 """Ids by which records are taken for new; a wrong guess costs time and nothing else."""
 
 
-def find_existing(store: Store, ids: Sequence[bytes]) -> dict[bytes, Document]:
+def find_existing(store: Store, ids: Sequence[bytes]) -> dict[bytes, Record]:
     """The records with these ids, by id."""
-    found: dict[bytes, Document] = {}
+    found: dict[bytes, Record] = {}
     with store_errors(f"looking up {len(ids)} records"):
         for start in range(0, len(ids), _LOOKUP):
             part = list(ids[start : start + _LOOKUP])
@@ -100,7 +98,7 @@ def known(
     return _compared(answer, ids, digests, received_at)
 
 
-def _ids_and_digests(store: Store, selected: Document, most: int) -> bytes:
+def _ids_and_digests(store: Store, selected: Filter, most: int) -> bytes:
     """What records say, as MongoDB's answer in BSON: decoding it would cost most of the time."""
     answer = store.database.command(
         {
@@ -183,7 +181,7 @@ def revised_after(
             been received again since, after something else was.)
         most: how many ids are returned at most.
     """
-    query: Document = {
+    query: Filter = {
         "_id": {"$gte": first, "$lte": last},
         "revision": {"$gt": 1},
         "received_at": {"$gte": received_at},
@@ -201,7 +199,7 @@ def inserted_by(store: Store, ids: Sequence[bytes], batch_id: str) -> set[bytes]
         return {bytes(d["_id"]) for d in store.market_data.find(query, {"_id": 1})}
 
 
-def insert_new(store: Store, documents: Sequence[Document]) -> set[bytes]:
+def insert_new(store: Store, documents: Sequence[Record]) -> set[bytes]:
     """Insert records, in any order.
 
     Returns:
@@ -217,17 +215,17 @@ def insert_new(store: Store, documents: Sequence[Document]) -> set[bytes]:
     return set()
 
 
-def duplicates_or_raise(error: BulkWriteError) -> list[Document]:
+def duplicates_or_raise(error: BulkWriteError) -> list[dict[str, Any]]:
     """The duplicate-key errors of a bulk write; any other error in it is raised."""
-    details = cast("Document", error.details or {})
-    faults = [dict(f) for f in details.get("writeErrors", [])]
+    details: Any = error.details
+    faults = [dict(fault) for fault in details.get("writeErrors", [])]
     if details.get("writeConcernErrors") or any(f["code"] != _DUPLICATE_KEY for f in faults):
         raise error
     return faults
 
 
 def replace_if_unchanged(
-    store: Store, replacements: Sequence[tuple[Document, Document]]
+    store: Store, replacements: Sequence[tuple[Record, Record]]
 ) -> list[bytes]:
     """Replace records, each only if it still is what was read (optimistic concurrency).
 
@@ -240,12 +238,16 @@ def replace_if_unchanged(
     """
     if not replacements:
         return []
+    # Which revision is current and the history tell any two states of a record apart. With the
+    # number of revisions instead, one that took another's place in the history would be lost.
     operations = [
         ReplaceOne(
             {
                 "_id": old["_id"],
                 "history": old.get("history", {"$exists": False}),
-                **{f: old[f] for f in _CURRENT},
+                "run_id": old["run_id"],
+                "raw_id": old["raw_id"],
+                "row": old["row"],
             },
             new,
         )

@@ -15,21 +15,23 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from marketdata import clock
+from marketdata.documents.objects import ObjectState
+from marketdata.documents.runs import InputStatus, ResultStatus
 from marketdata.store.batches.batch import COUNTS, UNFINISHED
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Filter, Store, store_errors
 
 _NAMESPACE_EXISTS = 48
 _INDEX_NOT_FOUND = 27
 _LARGEST = sys.float_info.max
 # Between the bounds there is neither an infinity nor NaN, which compares below all numbers.
-_NUMBER_OR_NULL: Document = {
+_NUMBER_OR_NULL: dict[str, Any] = {
     "bsonType": ["double", "null"],
     "minimum": -_LARGEST,
     "maximum": _LARGEST,
 }
-_TEXT: Document = {"bsonType": "string", "minLength": 1}
+_TEXT: dict[str, Any] = {"bsonType": "string", "minLength": 1}
 
-MARKET_DATA_SCHEMA: Document = {
+MARKET_DATA_SCHEMA: dict[str, Any] = {
     "bsonType": "object",
     "required": [
         "_id",
@@ -211,7 +213,7 @@ def _replay_and_retention(store: Store) -> None:
     )
     # Which batches count a quarantined row. Rows from before that was noted have the last alone.
     counting: dict[str, list[str]] = {}
-    query: Document = {"state": "loaded", "counts.quarantined": {"$gt": 0}}
+    query: Filter = {"state": "loaded", "counts.quarantined": {"$gt": 0}}
     for batch in store.batches.find(query, {"raw_id": 1}):
         counting.setdefault(batch["raw_id"], []).append(batch["_id"])
     for raw_id, batches in counting.items():
@@ -244,12 +246,15 @@ def _resumption(store: Store) -> None:
     )
     # Objects that were taken before it was noted what became of them.
     for document in store.objects.find({"state": {"$exists": False}}, {"run_id": 1}):
-        run = store.runs.find_one({"_id": document["run_id"]}, {"inputs": 1, "results": 1}) or {}
-        note = run.get("inputs", {}).get(document["_id"], {})
-        results = {result["input"]: result["status"] for result in run.get("results", ())}
-        state = "refused" if note.get("status") == "failed" else "taken"
-        if results.get(document["_id"], "success") == "success" and "results" in run:
-            state = "done"
+        run = store.runs.find_one({"_id": document["run_id"]}, {"inputs": 1, "results": 1})
+        note = run["inputs"].get(document["_id"]) if run else None
+        state = ObjectState.TAKEN
+        if note is not None and note["status"] == InputStatus.FAILED:
+            state = ObjectState.REFUSED
+        if run is not None and "results" in run:
+            results = {result["input"]: result["status"] for result in run["results"]}
+            if results.get(document["_id"], "success") == ResultStatus.SUCCESS:
+                state = ObjectState.DONE
         store.objects.update_one(
             {"_id": document["_id"], "state": {"$exists": False}},
             {"$set": {"state": state, "resumptions": 0}},
@@ -267,7 +272,7 @@ def _quarantine_of_runs(store: Store) -> None:
     # Which batch had set aside what skipped ones count. In the order of receipt the one before is
     # always known already.
     roots: dict[str, str] = {}
-    query: Document = {"skipped": True, "known_as": {"$exists": True}}
+    query: Filter = {"skipped": True, "known_as": {"$exists": True}}
     for batch in store.batches.find(query, {"known_as": 1}).sort("received_at", ASCENDING):
         id_, known_as = str(batch["_id"]), str(batch["known_as"])
         roots[id_] = roots.get(known_as, known_as)

@@ -14,16 +14,15 @@ that looks for uploads, and gone on with from where the former one stopped.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
 from marketdata import clock
 from marketdata.documents.objects import ObjectState, UploadedObject
-from marketdata.documents.runs import StoredInput
+from marketdata.documents.runs import ColumnNote, StoredInput, StoredMappings
 from marketdata.objects import ObjectVersion
 from marketdata.store import runs
-from marketdata.store.connection import Filter, Store, store_errors
+from marketdata.store.connection import Filter, Store, Update, store_errors
 
 LISTING = "uploads"
 """The input that stands for the uploads of a run that could not list them."""
@@ -243,19 +242,22 @@ def input_note(version: ObjectVersion, former: str | None = None) -> StoredInput
     return note
 
 
-def note_mappings(
-    store: Store, run_id: str, input_id: str, mappings: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> None:
+def note_mappings(store: Store, run_id: str, input_id: str, mappings: StoredMappings) -> None:
     """Add an object's column mappings to those of its run, each with the input it is of.
 
     Doing it again adds nothing.
     """
     added = {
-        name: {"$each": [{**mapping, "input": input_id} for mapping in found]}
-        for name, found in mappings.items()
+        "applied_mappings": _of_input(mappings["applied_mappings"], input_id),
+        "quarantined_mappings": _of_input(mappings["quarantined_mappings"], input_id),
+        "skipped_mappings": _of_input(mappings["skipped_mappings"], input_id),
     }
     with store_errors(f"noting the columns of {input_id} in run {run_id}"):
         store.runs.update_one({"_id": run_id, "status": "running"}, {"$addToSet": added})
+
+
+def _of_input(notes: Sequence[ColumnNote], input_id: str) -> Update:
+    return {"$each": [{**note, "input": input_id} for note in notes]}
 
 
 def discard_run(store: Store, run_id: str) -> None:

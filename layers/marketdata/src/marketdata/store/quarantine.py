@@ -11,7 +11,7 @@ may change hands. So no row has a list of runs, which would grow with every run 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched
@@ -20,7 +20,16 @@ from pymongo import ASCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 
 from marketdata import clock
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.documents.batches import Batch
+from marketdata.documents.quarantine import NewQuarantinedRow, QuarantinedRow, Reason
+from marketdata.store.connection import (
+    Expression,
+    Filter,
+    Projection,
+    Store,
+    Update,
+    store_errors,
+)
 from marketdata.store.reading import MAX_TIME_MS, reading
 
 _IN_THE_ORDER_OF_HOW_MUCH_EACH_NARROWS = ("reason", "source")
@@ -40,37 +49,34 @@ class Selection:
     ids: tuple[str, ...] | None = None
 
 
-def put_quarantine(store: Store, documents: list[Document]) -> None:
+def put_quarantine(store: Store, rows: Sequence[NewQuarantinedRow]) -> None:
     """Set rows aside, each for its `batch`.
 
     A row is known by its raw batch and number: setting it aside again, after a crash or in a
-    later run over the same content, keeps one document. It says what the batch says of it that
+    later run over the same content, keeps one row. It says what the batch says of it that
     was received last.
     """
-    if not documents:
+    if not rows:
         return
-    with store_errors(f"setting {len(documents)} rows aside"):
+    with store_errors(f"setting {len(rows)} rows aside"):
         store.quarantine.bulk_write(
-            [
-                UpdateOne({"_id": document["_id"]}, [_set_aside(document)], upsert=True)
-                for document in documents
-            ],
+            [UpdateOne({"_id": row["_id"]}, [_set_aside(row)], upsert=True) for row in rows],
             ordered=False,
         )
 
 
-def _set_aside(document: Document) -> Document:
+def _set_aside(row: NewQuarantinedRow) -> Update:
     times = ("first_at", "last_at")
-    said = {name: value for name, value in document.items() if name not in ("_id", *times)}
+    said = {name: value for name, value in row.items() if name not in ("_id", *times)}
     always = {
-        "first_at": {"$ifNull": ["$first_at", document["first_at"]]},
-        "last_at": {"$max": ["$last_at", document["last_at"]]},
-        "batches": {"$setUnion": [{"$ifNull": ["$batches", []]}, [_literal(document["batch"])]]},
+        "first_at": {"$ifNull": ["$first_at", row["first_at"]]},
+        "last_at": {"$max": ["$last_at", row["last_at"]]},
+        "batches": {"$setUnion": [{"$ifNull": ["$batches", []]}, [_literal(row["batch"])]]},
     }
-    return {"$replaceWith": {"$mergeObjects": ["$$ROOT", _if_last(document, said), always]}}
+    return {"$replaceWith": {"$mergeObjects": ["$$ROOT", _if_last(row, said), always]}}
 
 
-def put_again(store: Store, raw_id: str, batch: Document) -> None:
+def put_again(store: Store, raw_id: str, batch: Batch) -> None:
     """Set the rows of a raw batch aside again for another batch that brought the same content.
 
     Rows that have been loaded since then stay loaded.
@@ -84,23 +90,23 @@ def put_again(store: Store, raw_id: str, batch: Document) -> None:
         )
 
 
-def _if_last(receipt: Document, said: Document) -> Document:
+def _if_last(receipt: Mapping[str, object], said: Mapping[str, object]) -> Expression:
     """What is said of a row, if no batch that was received later has said something yet.
 
     Batches of one moment are told apart by their names; and of one batch, the run says most that
     has it now, as it took the batch over from an earlier one.
     """
     place = ("received_at", "batch", "run_id")
-    stored: Document = {"$lte": [[f"${n}" for n in place], [_literal(receipt[n]) for n in place]]}
+    stored: Expression = {"$lte": [[f"${n}" for n in place], [_literal(receipt[n]) for n in place]]}
     return {"$cond": [stored, _literal(said), {}]}
 
 
-def _literal(value: object) -> Document:
+def _literal(value: object) -> Expression:
     """A value as it is: a text that begins with a dollar sign is no field's name."""
     return {"$literal": value}
 
 
-def _within(raw_id: str) -> Document:
+def _within(raw_id: str) -> Filter:
     """The ids of a raw batch's rows: it, a slash, which "0" comes next to, and a number."""
     return {"$gt": f"{raw_id}/", "$lt": f"{raw_id}0"}
 
@@ -130,7 +136,7 @@ def find(
     after: str | None = None,
     limit: int,
     max_time_ms: int | None = None,
-) -> list[Document]:
+) -> list[QuarantinedRow]:
     """Rows by raw batch and number, from after an id on.
 
     Args:
@@ -144,7 +150,9 @@ def find(
     return _find(store, selection, None, after, limit, max_time_ms)
 
 
-def select(store: Store, selection: Selection, *, after: str | None, limit: int) -> list[Document]:
+def select(
+    store: Store, selection: Selection, *, after: str | None, limit: int
+) -> list[QuarantinedRow]:
     """Rows by raw batch and number, from after an id on: where they are, without their text."""
     with store_errors("selecting quarantined rows"):
         return _find(store, selection, _PLACE, after, limit, None)
@@ -164,12 +172,12 @@ def count(store: Store, selection: Selection, *, after: str | None, limit: int) 
 def _find(
     store: Store,
     selection: Selection,
-    fields: Document | None,
+    fields: Projection | None,
     after: str | None,
     limit: int,
     max_time_ms: int | None,
-) -> list[Document]:
-    found: list[Document] = []
+) -> list[QuarantinedRow]:
+    found: list[QuarantinedRow] = []
     for filter_, hint in _queries(store, selection, after):
         cursor = store.quarantine.find(filter_, fields).sort([("_id", ASCENDING)]).hint(hint)
         found += cursor.limit(limit - len(found)).max_time_ms(max_time_ms)
@@ -178,13 +186,11 @@ def _find(
     return found
 
 
-def _queries(
-    store: Store, selection: Selection, after: str | None
-) -> Iterator[tuple[Document, str]]:
+def _queries(store: Store, selection: Selection, after: str | None) -> Iterator[tuple[Filter, str]]:
     """Filters, one after the other in the order of ids, each with the index that answers it."""
     given = {n: getattr(selection, n) for n in _IN_THE_ORDER_OF_HOW_MUCH_EACH_NARROWS}
-    filter_: Document = {name: {"$eq": v} for name, v in given.items() if v is not None}
-    ids: Document = {} if selection.ids is None else {"$in": list(selection.ids)}
+    filter_: Filter = {name: {"$eq": v} for name, v in given.items() if v is not None}
+    ids: Filter = {} if selection.ids is None else {"$in": list(selection.ids)}
     if selection.run_id is not None:
         counting = _counting(store, selection.run_id)
         for some in batched(_in_order(counting), _RAW_TOGETHER, strict=False):
@@ -208,7 +214,7 @@ def _in_order(raw_ids: Iterable[str]) -> list[str]:
     return sorted(raw_ids, key=lambda raw_id: f"{raw_id}/")
 
 
-def _rest(within: Document, after: str | None) -> Document | None:
+def _rest(within: Filter, after: str | None) -> Filter | None:
     """What of a range of ids comes after one; None if nothing does."""
     if after is None or after <= within["$gt"]:
         return within
@@ -220,7 +226,7 @@ def _counting(store: Store, run_id: str) -> dict[str, set[str]]:
 
     A batch that was skipped counts the rows of the one that had its content first.
     """
-    query: Document = {"run_id": run_id, "state": "loaded", "counts.quarantined": {"$gt": 0}}
+    query: Filter = {"run_id": run_id, "state": "loaded", "counts.quarantined": {"$gt": 0}}
     needed = ("raw_id", "skipped", "known_as", "known_root")
     counting: dict[str, set[str]] = {}
     for batch in store.batches.find(query, dict.fromkeys(needed, 1)).hint("run_input_number"):
@@ -228,23 +234,23 @@ def _counting(store: Store, run_id: str) -> dict[str, set[str]]:
     return counting
 
 
-def root_of(batch: Document) -> str:
+def root_of(batch: Batch) -> str:
     """The batch that had set aside what a batch counts: itself, if it was not skipped."""
     if not batch.get("skipped"):
         return str(batch["_id"])
     return str(batch.get("known_root") or batch["known_as"])
 
 
-def of_raw(store: Store, raw_id: str, batch_id: str | None = None) -> list[Document]:
+def of_raw(store: Store, raw_id: str, batch_id: str | None = None) -> list[QuarantinedRow]:
     """Where the rows of a raw batch are that are set aside, of all its batches or of one."""
-    filter_: Document = {"_id": _within(raw_id)}
+    filter_: Filter = {"_id": _within(raw_id)}
     if batch_id is not None:
         filter_["batches"] = batch_id
     with store_errors(f"listing the quarantined rows of raw batch {raw_id}"):
         return list(store.quarantine.find(filter_, _PLACE).hint("_id_"))
 
 
-def note_reasons(store: Store, reasons: Sequence[Document], now: datetime) -> None:
+def note_reasons(store: Store, reasons: Sequence[Reason], now: datetime) -> None:
     """Note why rows that were tried again still can't be loaded.
 
     Args:
@@ -271,7 +277,7 @@ def note_reasons(store: Store, reasons: Sequence[Document], now: datetime) -> No
         )
 
 
-def take(store: Store, rows: Sequence[Document], session: ClientSession) -> bool:
+def take(store: Store, rows: Sequence[QuarantinedRow], session: ClientSession) -> bool:
     """Delete rows within a transaction, if each is there and counted by the same batches."""
     ids = [row["_id"] for row in rows]
     found = store.quarantine.find({"_id": {"$in": ids}}, {"batches": 1}, session=session)
@@ -290,7 +296,7 @@ def find_quarantined(
     source: str | None = None,
     reason: str | None = None,
     after: str | None = None,
-) -> list[Document]:
+) -> list[QuarantinedRow]:
     """Rows that were set aside, by raw batch and row."""
     selection = Selection(source, reason, run_id)
     with reading("quarantined rows"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import NotFound
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, store_errors
 
 
-def save_raw(store: Store, documents: list[Document]) -> None:
+def save_raw(store: Store, documents: Sequence[RawBatch]) -> None:
     """Keep raw batches; one that is there already stays as it is (its `_id` is its content).
 
     Its time of expiry begins anew, as a batch refers to it again.
@@ -25,13 +28,13 @@ def save_raw(store: Store, documents: list[Document]) -> None:
             )
 
 
-def find_raw(store: Store, raw_id: str) -> Document | None:
+def find_raw(store: Store, raw_id: str) -> RawBatch | None:
     """One raw batch with its payload, if it is there."""
     with store_errors(f"reading raw batch {raw_id}"):
         return store.raw_batches.find_one({"_id": raw_id})
 
 
-def get_raw(store: Store, raw_id: str) -> Document:
+def get_raw(store: Store, raw_id: str) -> RawBatch:
     """One raw batch with its payload.
 
     Raises:

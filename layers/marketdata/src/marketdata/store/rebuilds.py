@@ -16,11 +16,13 @@ from typing import Any
 from pymongo import IndexModel, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 
+from marketdata.documents.batches import Batch
+from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.rebuilds import Beside, Rebuild, RebuildChanges
 from marketdata.errors import StateConflict
 from marketdata.store import retention
 from marketdata.store.batches.batch import UNFINISHED
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Expression, Filter, Store, store_errors
 from marketdata.store.server_time import server_clock
 
 MARK = "rebuild"
@@ -89,7 +91,7 @@ def _rebuilds(store: Store) -> Collection[Rebuild]:
     return Collection(store.database, "rebuilds")
 
 
-def _ahead(seconds: float) -> Document:
+def _ahead(seconds: float) -> Expression:
     return {"$add": ["$$NOW", round(seconds * 1000)]}
 
 
@@ -196,31 +198,31 @@ def loaded_in_order(store: Store) -> list[str]:
         return [batch["_id"] for batch in sorted(found, key=_place)]
 
 
-def _place(batch: Document) -> tuple[datetime, str, int, str]:
-    version = (batch.get("object") or {}).get("version_id", "")
+def _place(batch: Batch) -> tuple[datetime, str, int, str]:
+    version = batch["object"]["version_id"] if "object" in batch else ""
     return batch["received_at"], version, batch["first_row"], batch["raw_id"]
 
 
-def find_batch(store: Store, batch_id: str, **which: str) -> Document | None:
+def find_batch(store: Store, batch_id: str, **which: str) -> Batch | None:
     """A batch, if it is there and in this state; None otherwise."""
     with store_errors(f"reading batch {batch_id}"):
         return store.batches.find_one({"_id": batch_id, **which})
 
 
-def copy_batch(built: Store, batch: Document) -> None:
+def copy_batch(built: Store, batch: Batch) -> None:
     """Have a batch among those that were built from, as whoever loads later ones looks for it."""
     with store_errors(f"copying batch {batch['_id']}"):
         built.batches.replace_one({"_id": batch["_id"]}, batch, upsert=True)
 
 
-def signature(batch: Document) -> Signature:
+def signature(batch: Batch) -> Signature:
     """How a batch is now; it differs once the batch is loaded or replayed again."""
     return tuple(batch.get(name) for name in _SIGNATURE)
 
 
 def loaded_signatures(store: Store, since: datetime | None = None) -> dict[str, Signature]:
     """The signatures of all loaded batches, or of those loaded or replayed since a time, by id."""
-    recent: Document = {}
+    recent: Filter = {}
     if since is not None:
         recent = {"$or": [{"loaded_at": {"$gte": since}}, {"replayed_at": {"$gte": since}}]}
     return _signatures(store, {**recent, "state": "loaded"})
@@ -228,11 +230,11 @@ def loaded_signatures(store: Store, since: datetime | None = None) -> dict[str, 
 
 def unfinished_signatures(store: Store, since: datetime | None = None) -> dict[str, Signature]:
     """Those of batches whose loading was begun, at all or since a time, and has not ended."""
-    begun: Document = {"$exists": True} if since is None else {"$gte": since}
+    begun: Filter = {"$exists": True} if since is None else {"$gte": since}
     return _signatures(store, {"state": {"$in": list(UNFINISHED)}, "loading_since": begun})
 
 
-def _signatures(store: Store, query: Document) -> dict[str, Signature]:
+def _signatures(store: Store, query: Filter) -> dict[str, Signature]:
     with store_errors("looking for batches that changed"):
         found = store.batches.find(query, dict.fromkeys(_SIGNATURE, 1))
         return {batch["_id"]: signature(batch) for batch in found}
@@ -241,7 +243,7 @@ def _signatures(store: Store, query: Document) -> dict[str, Signature]:
 # --- records ------------------------------------------------------------------------------
 
 
-def records_in_order(store: Store, fields: Iterable[str]) -> Iterator[Document]:
+def records_in_order(store: Store, fields: Iterable[str]) -> Iterator[Record]:
     """Some fields of every record, by id."""
     with store_errors("comparing the records"):
         found = store.market_data.find({}, dict.fromkeys(fields, 1)).sort([("_id", 1)])
@@ -261,17 +263,19 @@ def set_inserted_by(built: Store, inserted_by: Mapping[bytes, str]) -> None:
             )
 
 
-def replace_records(built: Store, records: Sequence[Document]) -> None:
+def replace_records(built: Store, records: Sequence[Record]) -> None:
     """Write records as they are, in place of those of the same ids."""
     _replace(built.market_data, records)
 
 
-def replace_latest(built: Store, prices: Sequence[Document]) -> None:
+def replace_latest(built: Store, prices: Sequence[LatestPrice]) -> None:
     """Write latest prices as they are, in place of those of the same assets."""
     _replace(built.latest_prices, prices)
 
 
-def _replace(collection: Collection[Document], documents: Sequence[Document]) -> None:
+def _replace(
+    collection: Collection[Any], documents: Sequence[Record] | Sequence[LatestPrice]
+) -> None:
     if documents:
         with store_errors(f"writing {len(documents)} documents of {collection.name}"):
             collection.bulk_write(
@@ -279,13 +283,13 @@ def _replace(collection: Collection[Document], documents: Sequence[Document]) ->
             )
 
 
-def latest_in_parts(store: Store) -> Iterator[tuple[Document, ...]]:
+def latest_in_parts(store: Store) -> Iterator[tuple[LatestPrice, ...]]:
     """All latest prices, some at a time."""
     with store_errors("comparing the latest prices"):
         yield from batched(store.latest_prices.find({}), _TOGETHER, strict=False)
 
 
-def find_latest(store: Store, ids: Sequence[bytes]) -> dict[bytes, Document]:
+def find_latest(store: Store, ids: Sequence[bytes]) -> dict[bytes, LatestPrice]:
     """Those latest prices that are there, by the tail of their record's id."""
     with store_errors("comparing the latest prices"):
         return {d["_id"]: d for d in store.latest_prices.find({"_id": {"$in": list(ids)}})}

@@ -8,9 +8,10 @@ from datetime import datetime
 from bson import Binary
 from pymongo import ASCENDING, DESCENDING
 
+from marketdata.documents.market_data import Record
 from marketdata.errors import InvalidInput, NotFound
 from marketdata.schema.identity import first_id, last_id
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Filter, Store
 from marketdata.store.reading import MAX_TIME_MS, reading
 
 MAX_SORTED = 100_000
@@ -68,7 +69,7 @@ class RecordQuery:
 class Plan:
     """How a query of records is carried out."""
 
-    filter: Document
+    filter: Filter
     order: list[tuple[str, int]]
     hint: str
     in_memory: bool
@@ -82,7 +83,7 @@ def find_records(
     limit: int,
     after: Position | None = None,
     skip: int = 0,
-) -> list[Document]:
+) -> list[Record]:
     """One page of records, without their history.
 
     Args:
@@ -154,9 +155,9 @@ def _worth_sorting(store: Store, query: RecordQuery) -> int:
     return min(FEW, records // _RARE)
 
 
-def _selection(query: RecordQuery) -> tuple[Document, str]:
+def _selection(query: RecordQuery) -> tuple[Filter, str]:
     """The filter without the position, and the index that selects by it best."""
-    filter_: Document = {}
+    filter_: Filter = {}
     narrow = "_id_"
     if query.source is not None:
         filter_["source"] = {"$eq": query.source}
@@ -164,7 +165,7 @@ def _selection(query: RecordQuery) -> tuple[Document, str]:
     if query.symbols:
         filter_["symbol"] = {"$in": list(query.symbols)}
         narrow = "symbol_time"
-    times: Document = {}
+    times: Filter = {}
     if query.start is not None:
         times["$gte"] = Binary(first_id(query.start))
     if query.end is not None:
@@ -181,11 +182,11 @@ def _has_one_value(query: RecordQuery) -> bool:
     return query.sort == "source" and query.source is not None
 
 
-def _past(query: RecordQuery, after: Position) -> Document:
+def _past(query: RecordQuery, after: Position) -> Filter:
     return {"_id": {"$lt" if query.descending else "$gt": Binary(after.id)}}
 
 
-def _after(query: RecordQuery, after: Position) -> Document:
+def _after(query: RecordQuery, after: Position) -> Filter:
     """What comes after a record in the order of a query; null is below every other value."""
     field, value = query.sort, after.value
     tie = {field: {"$eq": value}, **_past(query, after)}
@@ -200,7 +201,7 @@ def _after(query: RecordQuery, after: Position) -> Document:
     return {"$or": [*beyond, tie]}
 
 
-def _at_most(store: Store, filter_: Document, hint: str, limit: int) -> bool:
+def _at_most(store: Store, filter_: Filter, hint: str, limit: int) -> bool:
     """Whether a filter selects at most so many records; looks at no more than those."""
     with reading("how many records there are"):
         if not filter_:
@@ -211,7 +212,7 @@ def _at_most(store: Store, filter_: Document, hint: str, limit: int) -> bool:
         return found <= limit
 
 
-def find_record(store: Store, id_: bytes) -> Document:
+def find_record(store: Store, id_: bytes) -> Record:
     """One record with its history, by its id.
 
     Raises:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pymongo import ReturnDocument
 
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.documents.errors import StoredError
+from marketdata.documents.runs import InputChanges, StoredInput
+from marketdata.store.connection import Filter, Store, store_errors
 from marketdata.store.runs import ALIVE, LEASE, after
 
 INPUT_ENDED = ("extracted", "skipped", "failed", "throttled")
 """The states of an input whose extraction is over for its run."""
 
 
-def set_input(store: Store, run_id: str, input_id: str, fields: Mapping[str, Any]) -> None:
+def set_input(store: Store, run_id: str, input_id: str, fields: InputChanges) -> None:
     """Update the run's note on one of its inputs; a run that has ended is left as it is."""
     noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
     longer = {"$max": ["$expires_at", after(LEASE)]}
@@ -22,7 +21,7 @@ def set_input(store: Store, run_id: str, input_id: str, fields: Mapping[str, Any
         store.runs.update_one({"_id": run_id, **ALIVE}, [{"$set": {"expires_at": longer, **noted}}])
 
 
-def note_error(store: Store, run_id: str, input_id: str, error: Mapping[str, Any]) -> None:
+def note_error(store: Store, run_id: str, input_id: str, error: StoredError) -> None:
     """Note why an input of a running run failed, unless something is noted already."""
     place = f"inputs.{input_id}"
     unsaid = {place: {"$exists": True}, f"{place}.error": None}
@@ -33,7 +32,7 @@ def note_error(store: Store, run_id: str, input_id: str, error: Mapping[str, Any
 
 
 def set_input_if_unchanged(
-    store: Store, run_id: str, input_id: str, known: Mapping[str, Any], fields: Mapping[str, Any]
+    store: Store, run_id: str, input_id: str, known: Filter, fields: InputChanges
 ) -> bool:
     """Update the run's note on an input, if it is still as the caller knows it: one update.
 
@@ -60,8 +59,8 @@ def set_input_if_unchanged(
 
 
 def take_numbers(
-    store: Store, run_id: str, input_id: str, known: Mapping[str, Any]
-) -> tuple[int, Document] | None:
+    store: Store, run_id: str, input_id: str, known: Filter
+) -> tuple[int, StoredInput] | None:
     """Claim the next numbers of an input's batches, for as long as nobody claims them later.
 
     Claims have numbers that grow. Whoever has one writes batches under it, and then notes how far
@@ -86,11 +85,11 @@ def take_numbers(
         )
     if found is None:
         return None
-    note: Document = found["inputs"][input_id]
+    note = found["inputs"][input_id]
     return note["claims"], note
 
 
-def _as_known(run_id: str, input_id: str, known: Mapping[str, Any]) -> Document:
+def _as_known(run_id: str, input_id: str, known: Filter) -> Filter:
     place = f"inputs.{input_id}"
     same = {f"{place}.{name}": {"$eq": value} for name, value in known.items()}
     return {"_id": run_id, **ALIVE, f"{place}.status": {"$nin": list(INPUT_ENDED)}, **same}

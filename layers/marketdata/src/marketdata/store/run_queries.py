@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING, DESCENDING
 
-from marketdata.store.connection import Document, Store
+from marketdata.documents.runs import Run
+from marketdata.store.connection import Filter, Store
 from marketdata.store.reading import MAX_TIME_MS, reading
 
 
@@ -24,11 +25,9 @@ def last_closed_run_id(store: Store) -> str | None:
     return None if run is None else run["_id"]
 
 
-def last_run(
-    store: Store, *, status: str | None = None, trigger: str | None = None
-) -> Document | None:
+def last_run(store: Store, *, status: str | None = None, trigger: str | None = None) -> Run | None:
     """The run that started last, of any status and trigger or of those given."""
-    filter_: Document = {}
+    filter_: Filter = {}
     if status is not None:
         filter_["status"] = {"$eq": status}
     if trigger is not None:
@@ -42,7 +41,7 @@ def last_run(
         )
 
 
-def last_whole_success(store: Store) -> Document | None:
+def last_whole_success(store: Store) -> Run | None:
     """The run that started last among those of all sources that were a success."""
     with reading("the last success"):
         return store.runs.find_one(
@@ -61,7 +60,7 @@ def last_whole_success(store: Store) -> Document | None:
         )
 
 
-def first_run(store: Store) -> Document | None:
+def first_run(store: Store) -> Run | None:
     """The run that started first of all."""
     with reading("the first run"):
         return store.runs.find_one(
@@ -81,7 +80,7 @@ def _run_hint(status: str | None, trigger: str | None) -> str:
 
 def run_under_way(
     store: Store, *, begin: datetime, end: datetime, longest: timedelta
-) -> Document | None:
+) -> Run | None:
     """A run of the sources that was under way at some time between two; None if there was none.
 
     Args:
@@ -103,7 +102,7 @@ def run_under_way(
         )
 
 
-def ended_runs(store: Store, *, limit: int) -> list[Document]:
+def ended_runs(store: Store, *, limit: int) -> list[Run]:
     """Of the runs that ended, those that started last: status, start and end."""
     with reading("runs"):
         return list(
@@ -133,9 +132,9 @@ def find_runs(
     trigger: str | None = None,
     source: str | None = None,
     after: RunPosition | None = None,
-) -> list[Document]:
+) -> list[Run]:
     """Runs, the newest first, of a status, a trigger, and with an input of a source."""
-    parts: list[Document] = []
+    parts: list[Filter] = []
     if status is not None:
         parts.append({"status": {"$eq": status}})
     if trigger is not None:

@@ -13,16 +13,17 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
+from marketdata.documents.runs import NewRun, Run, RunEnding
 from marketdata.errors import NotFound
 from marketdata.store import leases
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Expression, Filter, Store, store_errors
 
 LEASE = leases.LEASE
 
 _RENEWED_AFTER = timedelta(minutes=1)
 """A sign of life sooner than this after another one needs no write."""
 
-ALIVE: Document = {"status": "running", "closing": {"$exists": False}}
+ALIVE: Filter = {"status": "running", "closing": {"$exists": False}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Created:
 class Blocked:
     """Nothing was created: this run is in the way, as it is the same one or has locked an input."""
 
-    run: Document
+    run: Run
 
     @property
     def run_id(self) -> str:
@@ -44,35 +45,35 @@ class Blocked:
         return str(self.run["_id"])
 
 
-def create(store: Store, document: Document) -> Created | Blocked:
+def create(store: Store, run: NewRun) -> Created | Blocked:
     """Create a run and lock its inputs, unless it exists or another run has locked one of them.
 
     The times `started_at` and `expires_at` are set here.
     """
     made = {
         "$mergeObjects": [
-            {"$literal": document},
+            {"$literal": run},
             {"started_at": "$$NOW", "expires_at": after(LEASE)},
         ]
     }
-    with store_errors(f"creating run {document['_id']}"):
+    with store_errors(f"creating run {run['_id']}"):
         while True:
             try:
                 # It never matches, so it inserts; unlike an insert it knows the server's time.
                 store.runs.update_one(
-                    {"_id": document["_id"], "status": {"$exists": False}},
+                    {"_id": run["_id"], "status": {"$exists": False}},
                     [{"$replaceWith": made}],
                     upsert=True,
                 )
             except DuplicateKeyError:
-                other = store.runs.find_one({"_id": document["_id"]}) or store.runs.find_one(
-                    {"holds": {"$in": document["holds"]}}
+                other = store.runs.find_one({"_id": run["_id"]}) or store.runs.find_one(
+                    {"holds": {"$in": run["holds"]}}
                 )
                 if other is not None:
                     return Blocked(other)
                 # It ended in between: the way is free now.
             else:
-                return Created(document["_id"])
+                return Created(run["_id"])
 
 
 def lock_holders(store: Store, input_ids: Sequence[str]) -> dict[str, str]:
@@ -83,7 +84,7 @@ def lock_holders(store: Store, input_ids: Sequence[str]) -> dict[str, str]:
     return {name: held[name] for name in input_ids if name in held}
 
 
-def get(store: Store, run_id: str) -> Document:
+def get(store: Store, run_id: str) -> Run:
     """One run.
 
     Raises:
@@ -101,7 +102,7 @@ def is_forced(store: Store, run_id: str) -> bool:
         return store.runs.find_one({"_id": run_id, "force": True}, {"_id": 1}) is not None
 
 
-def find(store: Store, run_id: str) -> Document | None:
+def find(store: Store, run_id: str) -> Run | None:
     """One run; None if there is none of that id."""
     with store_errors(f"reading run {run_id}"):
         return store.runs.find_one({"_id": run_id})
@@ -160,7 +161,7 @@ def begin_closing(store: Store, run_id: str) -> bool:
     return result.matched_count == 1
 
 
-def end(store: Store, run_id: str, fields: Mapping[str, Any]) -> bool:
+def end(store: Store, run_id: str, fields: RunEnding) -> bool:
     """End a run and let its inputs go; False if it had ended already."""
     told = {name: {"$literal": value} for name, value in fields.items()}
     with store_errors(f"ending run {run_id}"):
@@ -180,7 +181,7 @@ def expiries(store: Store, run_ids: Sequence[str]) -> dict[str, datetime]:
         return {run["_id"]: run["expires_at"] for run in found}
 
 
-def expired(store: Store) -> list[Document]:
+def expired(store: Store) -> list[Run]:
     """Running runs that gave no sign of life for longer than their lease."""
     with store_errors("looking for orphaned runs"):
         return list(
@@ -195,6 +196,6 @@ def running(store: Store, run_ids: list[str]) -> set[str]:
         return {run["_id"] for run in found}
 
 
-def after(time: timedelta) -> Document:
+def after(time: timedelta) -> Expression:
     """So long from now, by the server's clock."""
     return {"$add": ["$$NOW", leases.milliseconds(time)]}

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -26,6 +26,10 @@ from tenacity import (
 )
 
 from marketdata import clock
+from marketdata.documents.errors import StoredError
+from marketdata.documents.raw_batches import PageOrigin
+from marketdata.documents.runs import StoredThrottling
+from marketdata.documents.sources import BreakerState, KnownPage, Source
 from marketdata.errors import (
     MarketDataError,
     StoreUnavailable,
@@ -40,7 +44,7 @@ from marketdata.sources import http
 from marketdata.sources.base import ApiSource, PageRequest, Upstream, Validators
 from marketdata.sources.json_stream import elements, parse
 from marketdata.store.batches import batch
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.server_time import ServerClock
 from marketdata.store.sources import breaker, limiter, overview
 from marketdata.store.sources.breaker import Admission
@@ -76,7 +80,7 @@ class Page:
     """One page, fetched and packed."""
 
     payloads: list[Payload]
-    origin: Document
+    origin: PageOrigin
     validators: Validators
     rows: int
     """Rows that the source answered."""
@@ -125,13 +129,24 @@ class Throttling:
     """When it was held back, while it waits."""
 
     @classmethod
-    def of(cls, note: Document) -> Throttling:
-        """As a run's note on its input has it."""
-        return cls(**{k: v for k, v in note.get("throttling", {}).items() if k in cls.__slots__})
+    def of(cls, document: StoredThrottling | None) -> Throttling:
+        """As a run's note on its input has it; from the beginning if that has nothing."""
+        # Functions of another version may have noted more.
+        known: Any = {k: v for k, v in (document or {}).items() if k in cls.__slots__}
+        return cls(**known)
 
-    def document(self) -> Document:
+    def document(self) -> StoredThrottling:
         """As it is stored."""
-        return asdict(self)
+        return {
+            "events": self.events,
+            "refusals": self.refusals,
+            "waited_seconds": self.waited_seconds,
+            "tokens_left": self.tokens_left,
+            "quota_per_minute": self.quota_per_minute,
+            "rate_per_minute": self.rate_per_minute,
+            "retry_latency_seconds": self.retry_latency_seconds,
+            "since": self.since,
+        }
 
     def hold(self, now: datetime, *, refusal: bool) -> None:
         """Count being held back; waiting on after a first wait is the same event."""
@@ -176,17 +191,16 @@ class PageFetcher:
         self._remaining = remaining_seconds
         self._settings = settings
         self._patience = patience
-        self._known: Document | None = None
+        self._known: Source | None = None
         self._probe: str | None = None
         self._upstream: Upstream | None = None
         self._strained = False
         self._rested = 0.0
         self.throttling = throttling
 
-    def known_page(self, page: int) -> Document:
+    def known_page(self, page: int) -> KnownPage | None:
         """What the source's document remembers of a page."""
-        found: Document = self._document().get("pages", {}).get(str(page), {})
-        return found
+        return self._document().get("pages", {}).get(str(page))
 
     def page(
         self,
@@ -267,7 +281,7 @@ class PageFetcher:
             texts = selection.of(elements(answer.chunks, what=what))
             payloads = list(pack_json(texts, rows_per_batch=rows_per_batch))
             selection.require_rows(what)
-            origin = {
+            origin: PageOrigin = {
                 "url": answer.url,
                 "page": request.page,
                 "status": answer.status,
@@ -314,7 +328,7 @@ class PageFetcher:
 
     # --- circuit breaker ------------------------------------------------------------------
 
-    def _document(self) -> Document:
+    def _document(self) -> Source:
         if self._known is None:
             self._known = overview.get(self._store, self._source.name)
         return self._known
@@ -344,8 +358,10 @@ class PageFetcher:
                 self._give_up_probe(self._upstream)
 
     def _unsound(self) -> bool:
-        breaker = self._document().get("breaker", {})
-        return bool(breaker.get("state", "closed") != "closed" or breaker.get("failures"))
+        known = self._document().get("breaker")
+        return known is not None and bool(
+            known["state"] != BreakerState.CLOSED or known["failures"]
+        )
 
     def _give_up_probe(self, upstream: Upstream) -> None:
         if self._probe is not None:
@@ -369,8 +385,10 @@ class PageFetcher:
         latency = self.throttling.resume(self._server.now())
         if self._unsound() or self._strained or latency is not None:
             limiter.answered(self._store, upstream, page, retry_latency=latency)
-        if page >= self._document().get("breaker", {}).get("page", 0):
-            self._known = {**self._document(), "breaker": {}}
+        known = self._document()
+        if "breaker" not in known or page >= known["breaker"].get("page", 0):
+            self._known = known.copy()
+            self._known.pop("breaker", None)
             self._probe = None
         self._strained = False
 
@@ -381,16 +399,18 @@ def _why(upstream: Upstream, permit: Permit) -> str:
     return f"The quota of {upstream.name} ({upstream.host}) has no token left."
 
 
-def describe(error: MarketDataError) -> Document:
+def describe(error: MarketDataError) -> StoredError:
     """An error as a run's note keeps it, with the beginning of the payload that it is about."""
-    head = error.details.get("payload_head")
-    return batch.describe(error) | ({"payload_head": head} if head else {})
+    described = batch.describe(error)
+    if head := error.details.get("payload_head"):
+        described["payload_head"] = str(head)
+    return described
 
 
-def circuit_open(name: str, admission: Admission) -> Document:
+def circuit_open(name: str, admission: Admission) -> StoredError:
     """An open circuit as a run's note keeps it."""
-    reason = admission.reason or {}
-    said = f"{reason.get('code', 'unknown')}: {reason.get('message', '')}".rstrip(": ")
+    reason = admission.reason
+    said = f"{reason['code']}: {reason['message']}".rstrip(": ") if reason else "unknown"
     at = clock.iso(admission.next_probe_at) if admission.next_probe_at else "the next run"
     return {
         "code": "circuit_open",

@@ -7,14 +7,22 @@ A packed file can't be entered in the middle, so its raw batches are kept right 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 
 from marketdata.csv_files import cutting, encoding, parsing
 from marketdata.csv_files.columns import DEFAULT_DATASET
 from marketdata.csv_files.cutting import Piece
-from marketdata.documents.runs import FileProgress
+from marketdata.documents.batches import NewBatch
+from marketdata.documents.runs import (
+    FileProgress,
+    InputChanges,
+    InputState,
+    InputStatus,
+    StoredInput,
+    StoredMappings,
+)
 from marketdata.errors import (
     FileRefused,
     StateConflict,
@@ -35,7 +43,7 @@ from marketdata.settings import CsvSettings
 from marketdata.store import objects as uploads
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import batch, queue
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Filter, Store
 from marketdata.store.raw_batches import save_raw
 from marketdata.store.server_time import server_clock
 
@@ -99,7 +107,10 @@ def extract_csv(
         return ended
     server = server_clock(store)
     if "started_at" not in note:
-        start = {"status": "extracting", "started_at": server.now()}
+        start: InputChanges = {
+            "status": InputStatus.EXTRACTING,
+            "started_at": server.now(),
+        }
         run_inputs.set_input_if_unchanged(store, run_id, input_id, {"started_at": None}, start)
     extraction = _FileExtraction(store, run_id, input_id, note, settings)
     try:
@@ -116,8 +127,11 @@ def extract_csv(
             run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, {"error": described})
         raise
     except TerminalError as error:
-        fields = {"status": "failed", "error": batch.describe(error)}
-        if run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, fields):
+        failed: InputChanges = {
+            "status": InputStatus.FAILED,
+            "error": batch.describe(error),
+        }
+        if run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, failed):
             # What a file that is refused had brought so far was never to be loaded.
             queue.drop_pending_from(store, input_id, run_id, 0)
             return Extracted(ExtractionState.FAILED, [])
@@ -128,11 +142,10 @@ def extract_csv(
     return Extracted(ExtractionState.EXTRACTED, extraction.numbers())
 
 
-def _ended(store: Store, run_id: str, input_id: str, note: Document) -> Extracted | None:
+def _ended(store: Store, run_id: str, input_id: str, note: StoredInput) -> Extracted | None:
     """What an earlier call's end comes to; None if there was none."""
     if note["status"] in ("extracted", "skipped"):
-        batches = note.get("progress", note).get("batches", 0)
-        numbers = queue.numbers(store, run_id, input_id, batches)
+        numbers = queue.numbers(store, run_id, input_id, InputState.of(note).batches)
         return Extracted(ExtractionState(note["status"]), numbers)
     if note["status"] == "failed":
         # Once more, as the call that found it may have died before it did so.
@@ -145,22 +158,23 @@ class _FileExtraction:
     """The extraction of one object version, with its progress."""
 
     def __init__(
-        self, store: Store, run_id: str, input_id: str, note: Document, settings: CsvSettings
+        self, store: Store, run_id: str, input_id: str, note: StoredInput, settings: CsvSettings
     ) -> None:
         self._store = store
         self._run_id = run_id
         self._input_id = input_id
         self._settings = settings
         self._version = ObjectVersion.of(note["object"])
-        progress = note.get("progress", {})
-        self._position: int = progress.get("position", 0)
-        self._batches: int = progress.get("batches", note.get("batches", 0))
-        self._rows: int = progress.get("rows", 0)
+        state = InputState.of(note)
+        progress = state.file or FileProgress(batches=state.batches, parts=state.batches)
+        self._position = progress.position
+        self._batches = progress.batches
+        self._rows = progress.rows
         # Batches of the file from its beginning, whichever run has them.
-        self._parts: int = progress.get("parts", self._batches)
+        self._parts = progress.parts
         # How far the run's note says that the file is; it changes with each note of this call.
-        self._noted: int | None = progress.get("position")
-        self._packed: bool = progress.get("packed", False)
+        self._noted = state.file.position if state.file else None
+        self._packed = progress.packed
         self._warnings: list[str] = list(note.get("warnings", ()))
         layout = note.get("layout")
         self._dialect = _Dialect(**layout) if layout else None
@@ -237,7 +251,7 @@ class _FileExtraction:
                 _LOG.warning(warning)
 
     def _note_mapping(self, mapping: ColumnMapping) -> None:
-        mappings = {
+        mappings: StoredMappings = {
             "applied_mappings": mapping.applied,
             "quarantined_mappings": mapping.quarantined,
             "skipped_mappings": mapping.skipped,
@@ -249,12 +263,18 @@ class _FileExtraction:
         self._warn(*unused[:_TOLD_COLUMNS])
         if len(unused) > _TOLD_COLUMNS:
             self._warn(f"{len(unused) - _TOLD_COLUMNS} more columns are not used.")
-        fields = {**mappings, "warnings": self._warnings, "object": self._version.document()}
-        run_inputs.set_input(self._store, self._run_id, self._input_id, fields)
+        changes: InputChanges = {
+            "applied_mappings": mapping.applied,
+            "quarantined_mappings": mapping.quarantined,
+            "skipped_mappings": mapping.skipped,
+            "warnings": self._warnings,
+            "object": self._version.document(),
+        }
+        run_inputs.set_input(self._store, self._run_id, self._input_id, changes)
         uploads.note_mappings(self._store, self._run_id, self._input_id, mappings)
 
     def _save_all(self, pieces: Iterator[Piece], remaining_seconds: Callable[[], float]) -> bool:
-        batches: list[Document] = []
+        batches: list[NewBatch] = []
         for piece in pieces:
             batch = self._batch(piece, self._batches)
             if self._packed:
@@ -280,24 +300,23 @@ class _FileExtraction:
         self._save(batches)
         if not self._rows:
             self._warn("The file has a header and no rows.")
-            noted = {"warnings": self._warnings}
+            noted: InputChanges = {"warnings": self._warnings}
             run_inputs.set_input(self._store, self._run_id, self._input_id, noted)
         return True
 
-    def _batch(self, piece: Piece, number: int) -> Document:
+    def _batch(self, piece: Piece, number: int) -> NewBatch:
         assert self._dialect is not None  # noqa: S101 - the head is read before the first piece
         version = self._version
+        assert version.last_modified is not None  # noqa: S101 - it was opened
         digest = digest_of(piece.data)
         range_ = f"{piece.start}-{piece.end}"
         place = f"{version.bucket}/{version.key} {version.version_id} {range_}"
-        batch = {
+        batch: NewBatch = {
             "number": number,
             "source": "csv",
             "raw_id": raw_id("csv", place, digest),
             # Whatever the version: most of these rows may come again, be they longer or shorter.
             "place": f"{version.bucket}/{version.key} part {self._parts}",
-            # Of a packed file there are no ranges to fetch; where it was cut is known all the same.
-            **({} if self._packed else {"range": [piece.start, piece.end]}),
             "cut": [piece.start, piece.end],
             "digest": digest,
             "object": version.document(),
@@ -308,15 +327,19 @@ class _FileExtraction:
             "rows": piece.rows,
             "received_at": version.last_modified,
         }
-        return batch | {"context": context_of(batch)}
+        if not self._packed:
+            # Of a packed file there are no ranges to fetch; where it was cut is known all the same.
+            batch["range"] = [piece.start, piece.end]
+        batch["context"] = context_of(batch)
+        return batch
 
-    def _save(self, batches: list[Document]) -> None:
+    def _save(self, batches: list[NewBatch]) -> None:
         written = Written(batches, self._batches, self._changes())
         if not self._extraction.write(self._known(), lambda _state: written):
             raise Overtaken
         self._noted = self._position
 
-    def _known(self) -> Document:
+    def _known(self) -> Filter:
         """What the run's note says as long as no other call is further than this one."""
         return {"progress.position": self._noted}
 
@@ -326,14 +349,18 @@ class _FileExtraction:
         Raises:
             Overtaken: another call has got further, or has ended it.
         """
-        changes = {"status": "extracted", "extracted_at": at, "error": None}
+        changes: InputChanges = {
+            "status": InputStatus.EXTRACTED,
+            "extracted_at": at,
+            "error": None,
+        }
         self._extraction.end(self._known(), self._batches, changes)
 
     def numbers(self) -> list[int]:
         """The batches that are to be loaded."""
         return self._extraction.numbers(self._batches)
 
-    def _changes(self) -> Document:
+    def _changes(self) -> InputChanges:
         """The progress, as it is stored."""
         progress = FileProgress(
             position=self._position,
@@ -342,13 +369,17 @@ class _FileExtraction:
             parts=self._parts,
             packed=self._packed,
         )
-        changes: Document = {
+        changes: InputChanges = {
             "progress": progress.document(),
             "object": self._version.document(),
             "error": None,
         }
         if self._dialect is not None:
-            changes["layout"] = asdict(self._dialect)
+            changes["layout"] = {
+                "header": self._dialect.header,
+                "columns": self._dialect.columns,
+                "dataset": self._dialect.dataset,
+            }
         return changes
 
 

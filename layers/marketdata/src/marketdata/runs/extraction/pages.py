@@ -6,8 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
+from typing import Unpack
 
-from marketdata.documents.runs import PageProgress
+from marketdata.documents.batches import Batch, NewBatch, ReceivedRows
+from marketdata.documents.errors import StoredError
+from marketdata.documents.raw_batches import RawBatch
+from marketdata.documents.runs import InputChanges, InputStatus, PageProgress, Run, StoredInput
+from marketdata.documents.sources import KnownPage
 from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
 from marketdata.load.raw import raw_id
@@ -33,7 +38,7 @@ from marketdata.sources.base import ApiSource, PageRequest, Validators
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Filter, Store
 from marketdata.store.raw_batches import save_raw
 from marketdata.store.server_time import server_clock
 from marketdata.store.sources import pages
@@ -102,7 +107,7 @@ class _Known:
     validators: Validators
     rows: int
     filtered: int
-    batches: list[Document]
+    batches: list[Batch]
 
 
 class _SourceExtraction:
@@ -111,7 +116,7 @@ class _SourceExtraction:
     def __init__(
         self,
         store: Store,
-        run: Document,
+        run: Run,
         source: ApiSource,
         *,
         rows_per_batch: int,
@@ -131,7 +136,7 @@ class _SourceExtraction:
         self._note = note
         self._extraction = Extraction(store, self._run_id, source.name)
         self._at = PageProgress.of(note)
-        self._throttling = Throttling.of(note)
+        self._throttling = Throttling.of(note.get("throttling"))
         self._conditional = (
             source.conditional and not run.get("force") and source.row_filter() is None
         )
@@ -150,7 +155,7 @@ class _SourceExtraction:
     def run(self) -> Extracted:
         """Fetch pages until there are no more, or something is in the way."""
         if "started_at" not in self._note:
-            self._extraction.note(status="extracting", started_at=self._server.now())
+            self._extraction.note(status=InputStatus.EXTRACTING, started_at=self._server.now())
         first = self._at.pages
         try:
             with http.Session() as session:
@@ -222,12 +227,12 @@ class _SourceExtraction:
     def _known(self, request: PageRequest) -> _Known | None:
         """What a conditional request for a page can be about: what was fetched last, and loaded."""
         found = self._fetcher.known_page(request.page)
-        if found.get("request") != request.fingerprint:
+        if found is None or found["request"] != request.fingerprint:
             return None
         batches = pages.loaded_batches(self._store, found["batches"])
         if batches is None or any(b.get("context") != context_of(b) for b in batches):
             return None
-        if [batch["raw_id"] for batch in batches] != found.get("raw_ids"):
+        if [batch["raw_id"] for batch in batches] != found["raw_ids"]:
             # The validators are of an answer whose batches were not the ones that counted.
             return None
         validators = Validators(found["etag"], found["last_modified"])
@@ -235,7 +240,8 @@ class _SourceExtraction:
 
     def _save(self, request: PageRequest, page: Page) -> None:
         """Write a page's raw batches, then the batches that refer to them."""
-        raw, batches = [], []
+        raw: list[RawBatch] = []
+        batches: list[ReceivedRows] = []
         received_at = page.origin["fetched_at"]
         first_row = 0
         for part, payload in enumerate(page.payloads):
@@ -284,8 +290,19 @@ class _SourceExtraction:
         page, or an upload, may have said otherwise of a record meanwhile. The loader sees that the
         content is known, and parses nothing unless something has.
         """
-        kept = ("source", "raw_id", "place", "digest", "page", "first_row", "rows")
-        batches = [{k: b[k] for k in kept} | {"received_at": received_at} for b in known.batches]
+        batches: list[ReceivedRows] = [
+            {
+                "source": batch["source"],
+                "raw_id": batch["raw_id"],
+                "place": batch["place"],
+                "digest": batch["digest"],
+                "page": batch["page"],
+                "first_row": batch["first_row"],
+                "rows": batch["rows"],
+                "received_at": received_at,
+            }
+            for batch in known.batches
+        ]
         after = replace(
             self._at,
             pages=request.page,
@@ -298,7 +315,7 @@ class _SourceExtraction:
     def _put(
         self,
         request: PageRequest,
-        batches: list[Document],
+        batches: list[ReceivedRows],
         validators: Validators,
         filtered: int,
         after: PageProgress,
@@ -313,32 +330,33 @@ class _SourceExtraction:
         """
         noted = after
 
-        def cut(state: Document) -> Written:
+        def cut(state: StoredInput) -> Written:
             nonlocal noted
-            first: int = state.get("batches", 0)
-            numbered = [
+            first = state.get("batches", 0)
+            numbered: list[NewBatch] = [
                 {"number": number, **batch, "context": context_of(batch)}
                 for number, batch in enumerate(batches, first)
             ]
             # Before they are written: a validator must never outlive the content it stands for.
             self._remember(request, numbered, validators, after.last_rows, filtered)
             noted = replace(after, batches=first + len(numbered))
-            throttling = self._throttling.document()
-            changes = {**noted.document(), "throttling": throttling, "error": None}
+            changes = noted.document()
+            changes["throttling"] = self._throttling.document()
+            changes["error"] = None
             return Written(numbered, noted.batches, changes)
 
         while not self._extraction.write(self._known_position(), cut):
             pass
         self._at = noted
 
-    def _known_position(self) -> Document:
+    def _known_position(self) -> Filter:
         """What the run's note says as long as nobody is further than this call."""
         return {"pages": self._at.pages or self._note.get("pages")}
 
     def _remember(
         self,
         request: PageRequest,
-        numbered: list[Document],
+        numbered: list[NewBatch],
         validators: Validators,
         rows: int,
         filtered: int,
@@ -346,7 +364,7 @@ class _SourceExtraction:
         """Have the source's document say what the next request for the page can refer to."""
         if not self._source.conditional:
             return
-        known = {
+        known: KnownPage = {
             "etag": validators.etag,
             "last_modified": validators.last_modified,
             "request": request.fingerprint,
@@ -364,13 +382,14 @@ class _SourceExtraction:
     def _numbers(self) -> list[int]:
         return self._extraction.numbers(self._at.batches)
 
-    def _end(self, state: ExtractionState, **fields: object) -> Extracted:
+    def _end(self, state: ExtractionState, **noted: Unpack[InputChanges]) -> Extracted:
         """End the extraction here.
 
         Raises:
             Overtaken: another call is further, or has ended it, or the run has ended.
         """
-        changes = {"status": state.value, "throttling": self._throttling.document(), **fields}
+        changes: InputChanges = {"throttling": self._throttling.document(), **noted}
+        changes["status"] = state
         self._extraction.end(self._known_position(), self._at.batches, changes)
         return Extracted(state, self._numbers())
 
@@ -387,7 +406,7 @@ class _SourceExtraction:
                 f"minutes. What was fetched is loaded; POST /refresh with this run as `resume` "
                 f"goes on at page {request.page}, and the next run by schedule starts anew."
             )
-            error = {"code": "throttled", "type": "Throttled", "message": message}
+            error: StoredError = {"code": "throttled", "type": "Throttled", "message": message}
             return self._end(ExtractionState.THROTTLED, error=error)
         throttling.wait(seconds)
         self._extraction.note(throttling=throttling.document())
@@ -396,8 +415,8 @@ class _SourceExtraction:
 
     def _skip(self, circuit: CircuitOpen) -> Extracted:
         admission = circuit.admission
-        error = self._note.get("error")
-        if admission.opened_by == self._run_id and error:
+        noted = self._note.get("error")
+        if admission.opened_by == self._run_id and noted:
             # It was asked, by an earlier call of this very run, whose failure opened the circuit.
-            return self._end(ExtractionState.FAILED, error=error)
+            return self._end(ExtractionState.FAILED, error=noted)
         return self._end(ExtractionState.SKIPPED, error=circuit_open(self._name, admission))

@@ -27,14 +27,16 @@ dropped by 4, by 6 or at the end of the extraction, and is loaded by nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
+from marketdata.documents.batches import NewBatch
+from marketdata.documents.runs import InputChanges, StoredInput
 from marketdata.runs.heartbeat import require_running
 from marketdata.store import run_inputs
 from marketdata.store.batches import queue
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Filter, Store
 
 
 class Overtaken(Exception):
@@ -45,11 +47,11 @@ class Overtaken(Exception):
 class Written:
     """What one write is to bring about."""
 
-    batches: Sequence[Document]
+    batches: Sequence[NewBatch]
     """Each with its number."""
     next_number: int
     """The number after theirs."""
-    changes: Mapping[str, Any]
+    changes: InputChanges
     """The progress of the input once they count, as it is stored."""
 
 
@@ -61,7 +63,7 @@ class Extraction:
     run_id: str
     input_id: str
 
-    def write(self, known: Mapping[str, Any], cut: Callable[[Document], Written]) -> bool:
+    def write(self, known: Filter, cut: Callable[[StoredInput], Written]) -> bool:
         """Write batches, and store the progress that makes them count.
 
         Args:
@@ -92,13 +94,13 @@ class Extraction:
         queue.drop_claimed(store, input_id, run_id, token)
         return False
 
-    def note(self, **changes: object) -> bool:
+    def note(self, **changes: Unpack[InputChanges]) -> bool:
         """Note something of the input; False if its extraction is over."""
         return run_inputs.set_input_if_unchanged(
             self.store, self.run_id, self.input_id, {}, changes
         )
 
-    def advance(self, known: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    def advance(self, known: Filter, changes: InputChanges) -> None:
         """Store progress that no batches go with.
 
         Raises:
@@ -109,7 +111,7 @@ class Extraction:
         ):
             raise Overtaken
 
-    def end(self, known: Mapping[str, Any], next_number: int, changes: Mapping[str, Any]) -> None:
+    def end(self, known: Filter, next_number: int, changes: InputChanges) -> None:
         """End the extraction here, which only who is as far as anybody can.
 
         Args:

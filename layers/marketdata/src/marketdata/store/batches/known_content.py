@@ -10,12 +10,13 @@ have become another one since. A, then B, then A again leaves A, whichever place
 
 from __future__ import annotations
 
+from marketdata.documents.batches import Batch
 from marketdata.store import market_data
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Filter, Store, Update, store_errors
 from marketdata.store.quarantine import root_of
 
 
-def find(store: Store, batch: Document, context: str) -> Document | None:
+def find(store: Store, batch: Batch, context: str) -> Batch | None:
     """The loaded batch whose outcome is this one's too; None if it has to be loaded.
 
     The batch takes over the other's cover first. Whoever loads, later on, what was received
@@ -35,7 +36,7 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
         if batch["attempts"] > 1 and _has_own_rows(store, before, batch):
             return None
         # Whose rows in quarantine a batch counts that is skipped, without a walk down the line.
-        noted: Document = {"known_root": root_of(before)}
+        noted: Update = {"known_root": root_of(before)}
         if "covers" in before:
             noted["covers"] = before["covers"]
         # Without a cover it had no records at all, only rows that were set aside.
@@ -45,7 +46,7 @@ def find(store: Store, batch: Document, context: str) -> Document | None:
         return before
 
 
-def former(store: Store, batch: Document, context: str) -> Document | None:
+def former(store: Store, batch: Batch, context: str) -> Batch | None:
     """The batch before this one at the same place, if each of its rows has a record of its own.
 
     Then each of its rows that nobody has contradicted since says what is on record. Rows in
@@ -58,7 +59,7 @@ def former(store: Store, batch: Document, context: str) -> Document | None:
     return before if "covers" in before and not before["counts"]["duplicate"] else None
 
 
-def _before(store: Store, batch: Document) -> Document | None:
+def _before(store: Store, batch: Batch) -> Batch | None:
     return store.batches.find_one(
         {
             "place": batch["place"],
@@ -70,7 +71,7 @@ def _before(store: Store, batch: Document) -> Document | None:
     )
 
 
-def _comparable(before: Document, batch: Document, context: str) -> bool:
+def _comparable(before: Batch, batch: Batch, context: str) -> bool:
     """Whether equal rows of the two are equal records."""
     return bool(
         before["state"] == "loaded"
@@ -81,7 +82,7 @@ def _comparable(before: Document, batch: Document, context: str) -> bool:
     )
 
 
-def _same(before: Document, batch: Document, context: str) -> bool:
+def _same(before: Batch, batch: Batch, context: str) -> bool:
     return bool(
         _comparable(before, batch, context)
         and before.get("plain")
@@ -92,20 +93,20 @@ def _same(before: Document, batch: Document, context: str) -> bool:
     )
 
 
-def _has_own_rows(store: Store, before: Document, batch: Document) -> bool:
+def _has_own_rows(store: Store, before: Batch, batch: Batch) -> bool:
     """Whether an attempt that died had kept the batch's own rows, which somebody may have read."""
     own = {"_id": batch["raw_id"]}
     return before["raw_id"] != batch["raw_id"] and bool(store.raw_batches.find_one(own, {"_id": 1}))
 
 
-def _disturbed(store: Store, before: Document, batch: Document) -> bool:
+def _disturbed(store: Store, before: Batch, batch: Batch) -> bool:
     """Whether anything received since then may have changed what the two batches share.
 
     What is not loaded yet has either not noted its cover, and will find this batch, or is
     taken for a disturbance.
     """
     covers = before["covers"]
-    query: Document = {
+    query: Filter = {
         "_id": {"$nin": [before["_id"], batch["_id"]]},
         "source": batch["source"],
         "received_at": {"$gte": before["received_at"], "$lte": batch["received_at"]},
@@ -118,7 +119,7 @@ def _disturbed(store: Store, before: Document, batch: Document) -> bool:
     return found is not None
 
 
-def _revised(store: Store, before: Document) -> bool:
+def _revised(store: Store, before: Batch) -> bool:
     """Whether a record that a batch covers has become another one since.
 
     A batch may have been plain because it looked at a record before all that had been said of it

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from marketdata.documents.batches import Batch
 from marketdata.errors import StateConflict
 from marketdata.store.batches.batch import BatchKey
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Filter, Store, Update, store_errors
 
 
 def note_key_range(store: Store, key: BatchKey, first: bytes, last: bytes) -> None:
@@ -41,7 +42,7 @@ def note_changes(
     _note(store, key, {"$push": {k: v for k, v in added.items() if v["$each"]}})
 
 
-def _note(store: Store, key: BatchKey, change: Document) -> None:
+def _note(store: Store, key: BatchKey, change: Update) -> None:
     with store_errors(f"noting what batch {key.id} is about"):
         result = store.batches.update_one(key.filter(), change)
     if result.matched_count == 0:
@@ -54,18 +55,18 @@ def _note(store: Store, key: BatchKey, change: Document) -> None:
 def noted_backdated(store: Store, batch_id: str) -> set[bytes]:
     """Which records are noted as moved; see `note_changes`."""
     with store_errors(f"reading what batch {batch_id} moves"):
-        found = store.batches.find_one({"_id": batch_id}, {"moved": 1}) or {}
-    return {bytes(id_) for id_ in found.get("moved", ())}
+        found = store.batches.find_one({"_id": batch_id}, {"moved": 1})
+    return {bytes(id_) for id_ in found.get("moved", ())} if found else set()
 
 
-def received_later(store: Store, batch: Document, ids: Iterable[bytes]) -> list[Document]:
+def received_later(store: Store, batch: Batch, ids: Iterable[bytes]) -> list[Batch]:
     """Batches of the same source that were received later and may have rows of these records.
 
     Only those at whose loading was begun: others have seen nothing yet that could be wrong.
     Rows further down in the same file count as later.
     """
     ids = list(ids)
-    query: Document = {
+    query: Filter = {
         "_id": {"$ne": batch["_id"]},
         "source": batch["source"],
         "received_at": {"$gte": batch["received_at"]},

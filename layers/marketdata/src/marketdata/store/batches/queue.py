@@ -18,8 +18,7 @@ over what it left, so a batch is found by (run_id, input, number) and never by a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from itertools import batched
 from typing import Any
 
@@ -27,6 +26,14 @@ from pymongo import DESCENDING, ReplaceOne, ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from marketdata import clock
+from marketdata.documents.batches import (
+    Batch,
+    BatchEnding,
+    BatchState,
+    Counts,
+    LoadProgress,
+    NewBatch,
+)
 from marketdata.errors import NotFound, StateConflict
 from marketdata.store import leases, runs
 from marketdata.store.batches.batch import (
@@ -34,14 +41,13 @@ from marketdata.store.batches.batch import (
     UNFINISHED,
     WRITTEN_TOGETHER,
     BatchKey,
-    Counts,
     describe,
 )
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Filter, Store, Update, store_errors
 
 
 def put_batches(
-    store: Store, input_id: str, run_id: str, documents: Sequence[Document], claim: int = 0
+    store: Store, input_id: str, run_id: str, batches: Sequence[NewBatch], claim: int = 0
 ) -> None:
     """Write new batches as pending.
 
@@ -53,39 +59,39 @@ def put_batches(
         store: the database.
         input_id: the input.
         run_id: the run.
-        documents: the batches, each with its `number`.
+        batches: the batches.
         claim: the caller's claim to these numbers; see `run_inputs.take_numbers`.
 
     Raises:
         StateConflict: a number is that of another batch of this run.
     """
     now = clock.now()
-    replaceable: Document = {
+    replaceable: Filter = {
         "run_id": run_id,
         "state": "pending",
         "attempts": 0,
         "claim": {"$not": {"$gt": claim}},
     }
-    changes = {
+    changes: dict[str, ReplaceOne[Any]] = {
         id_: ReplaceOne(
             {"_id": id_, **replaceable},
             {
                 "run_id": run_id,
                 "first_run_id": run_id,
                 "input": input_id,
-                **document,
+                **batch,
                 "claim": claim,
-                "state": "pending",
+                "state": BatchState.PENDING,
                 "attempts": 0,
                 "resumptions": 0,
                 "created_at": now,
             },
             upsert=True,
         )
-        for document in documents
-        for id_ in [BatchKey(run_id, input_id, document["number"]).id]
+        for batch in batches
+        for id_ in [BatchKey(run_id, input_id, batch["number"]).id]
     }
-    with store_errors(f"saving {len(documents)} batches of {input_id} in run {run_id}"):
+    with store_errors(f"saving {len(batches)} batches of {input_id} in run {run_id}"):
         for some in batched(changes, WRITTEN_TOGETHER, strict=False):
             left: Sequence[str] = some
             while left:
@@ -99,7 +105,7 @@ def put_batches(
 def _replace(
     store: Store,
     ids: Sequence[str],
-    changes: list[ReplaceOne[Document]],
+    changes: list[ReplaceOne[Any]],
     input_id: str,
     run_id: str,
 ) -> list[str]:
@@ -136,7 +142,7 @@ def drop_pending_from(
         before: only those that were written by an earlier claim than this one: by a call that
             died or was overtaken, and had cut the same into more batches.
     """
-    which: Document = {} if before is None else {"claim": {"$lt": before}}
+    which: Filter = {} if before is None else {"claim": {"$lt": before}}
     with store_errors(f"clearing batches of {input_id} in run {run_id}"):
         store.batches.delete_many(
             {
@@ -166,7 +172,7 @@ def drop_claimed(store: Store, input_id: str, run_id: str, claim: int) -> None:
         )
 
 
-def begin(store: Store, key: BatchKey) -> Document | None:
+def begin(store: Store, key: BatchKey) -> Batch | None:
     """Start an attempt at loading a batch; None when it is loaded already.
 
     It is a sign of life of the run.
@@ -177,7 +183,7 @@ def begin(store: Store, key: BatchKey) -> Document | None:
             parked.
     """
     with store_errors(f"beginning batch {key.id}"):
-        document = store.batches.find_one_and_update(
+        batch = store.batches.find_one_and_update(
             {**key.filter(), "state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}},
             [
                 {
@@ -191,15 +197,15 @@ def begin(store: Store, key: BatchKey) -> Document | None:
             ],
             return_document=ReturnDocument.AFTER,
         )
-        if document is None:
+        if batch is None:
             _explain(store, key)
             return None
         # In this order: either this sees that the run is being closed, or closing it sees that
         # the batch is being loaded, and takes it from this attempt.
         if runs.heartbeat(store, key.run_id) or runs.find(store, key.run_id) is None:
-            return document
+            return batch
         store.batches.update_one(
-            {"_id": document["_id"], "state": "loading", "attempts": document["attempts"]},
+            {"_id": batch["_id"], "state": "loading", "attempts": batch["attempts"]},
             {"$set": {"state": "pending"}},
         )
     raise StateConflict(
@@ -211,8 +217,8 @@ def begin(store: Store, key: BatchKey) -> Document | None:
 def counts_of(store: Store, key: BatchKey) -> Counts:
     """The counts of a batch, zeros until it is closed."""
     with store_errors(f"reading batch {key.id}"):
-        document = store.batches.find_one(key.filter(), {"counts": 1}) or {}
-    return Counts(**document.get("counts", {}))
+        batch = store.batches.find_one(key.filter(), {"counts": 1})
+    return Counts.of(batch["counts"]) if batch and "counts" in batch else Counts()
 
 
 def _explain(store: Store, key: BatchKey) -> None:
@@ -248,13 +254,15 @@ def require_attempt(store: Store, batch_id: str, attempt: int) -> None:
         raise _overtaken(batch_id, attempt)
 
 
-def note_progress(store: Store, batch_id: str, attempt: int, progress: Document) -> None:
+def note_progress(store: Store, batch_id: str, attempt: int, progress: LoadProgress) -> None:
     """Note how far an attempt has got, for the one that goes on from there.
 
     Raises:
         StateConflict: the batch was taken from this attempt.
     """
-    _of_attempt(store, batch_id, attempt, {"progress": progress}, "noting the progress of")
+    _of_attempt(
+        store, batch_id, attempt, {"progress": progress.document()}, "noting the progress of"
+    )
 
 
 def pause(store: Store, batch_id: str, attempt: int) -> None:
@@ -266,7 +274,7 @@ def pause(store: Store, batch_id: str, attempt: int) -> None:
     _of_attempt(store, batch_id, attempt, {"state": "pending"}, "pausing")
 
 
-def _of_attempt(store: Store, batch_id: str, attempt: int, fields: Document, doing: str) -> None:
+def _of_attempt(store: Store, batch_id: str, attempt: int, fields: Update, doing: str) -> None:
     with store_errors(f"{doing} batch {batch_id}"):
         result = store.batches.update_one(
             {"_id": batch_id, "state": "loading", "attempts": attempt}, {"$set": fields}
@@ -288,7 +296,7 @@ def finish(
     key: BatchKey,
     attempt: int,
     counts: Counts,
-    fields: Mapping[str, Any] | None = None,
+    fields: BatchEnding | None = None,
 ) -> None:
     """Close a batch as loaded, with its counts, and with further fields.
 
@@ -301,7 +309,7 @@ def finish(
 
 
 def finish_unread(
-    store: Store, key: BatchKey, attempt: int, counts: Counts, fields: Mapping[str, Any]
+    store: Store, key: BatchKey, attempt: int, counts: Counts, fields: BatchEnding
 ) -> bool:
     """Close a batch whose rows need no loading, as `finish` does, if nobody has asked for them.
 
@@ -318,9 +326,7 @@ def finish_unread(
     raise _overtaken(key.id, attempt)
 
 
-def _close(
-    store: Store, key: BatchKey, which: Document, counts: Counts, fields: Mapping[str, Any]
-) -> bool:
+def _close(store: Store, key: BatchKey, which: Filter, counts: Counts, fields: BatchEnding) -> bool:
     counts.check(f"Batch {key.id}")
     leases.require(store, key.run_id, key.input)
     with store_errors(f"closing batch {key.id}"):
@@ -331,7 +337,7 @@ def _close(
                     "$set": {
                         "state": "loaded",
                         "loaded_at": "$$NOW",
-                        "counts": {"$literal": asdict(counts)},
+                        "counts": {"$literal": counts.document()},
                         **{name: {"$literal": value} for name, value in fields.items()},
                     }
                 },
@@ -387,7 +393,7 @@ def numbers(store: Store, run_id: str, input_id: str, below: int) -> list[int]:
     return _numbers(store, run_id, input_id, which)
 
 
-def _numbers(store: Store, run_id: str, input_id: str, which: Document) -> list[int]:
+def _numbers(store: Store, run_id: str, input_id: str, which: Filter) -> list[int]:
     with store_errors(f"listing the batches of {input_id} in run {run_id}"):
         found = store.batches.find(
             {"run_id": run_id, "input": input_id, **which}, {"number": 1}

@@ -10,11 +10,14 @@ from itertools import batched
 from pymongo import ASCENDING, UpdateOne
 
 from marketdata import clock
+from marketdata.documents.batches import Batch
+from marketdata.documents.errors import StoredError
+from marketdata.documents.runs import ReclaimedBatches
 from marketdata.errors import StateConflict, StoreUnavailable
 from marketdata.store import leases, runs
 from marketdata.store.batches.batch import UNFINISHED, WRITTEN_TOGETHER
 from marketdata.store.batches.queue import next_number
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Filter, Store, aggregate, store_errors
 
 PATIENCE = 3
 """So many times as often is one tried again whose loading was interrupted, or met an outage."""
@@ -44,7 +47,7 @@ class DeadLettered:
     """The runs that have them, the last ones; those that `requeue_dead_lettered` is for."""
 
 
-_INTERRUPTED: Document = {
+_INTERRUPTED: StoredError = {
     "code": "interrupted",
     "type": None,
     "message": "The attempt at loading this batch did not come to its end: its function was killed "
@@ -82,7 +85,7 @@ def park(store: Store, run_id: str, most: int) -> None:
         )
 
 
-def _at_least(counter: str, number: int) -> Document:
+def _at_least(counter: str, number: int) -> Filter:
     """Of a counter that is not there until it counts something."""
     return {counter: {"$gte": number}} if number else {}
 
@@ -119,7 +122,8 @@ def dead_lettered_by_source(store: Store) -> dict[str, DeadLettered]:
     """
     with store_errors("counting the parked batches"):
         groups = list(
-            store.batches.aggregate(
+            aggregate(
+                store.batches,
                 [
                     {"$match": {"state": {"$in": list(UNFINISHED)}, "parked": True}},
                     {
@@ -142,7 +146,7 @@ def dead_lettered_by_source(store: Store) -> dict[str, DeadLettered]:
     }
 
 
-def reclaim_batches(store: Store, input_id: str, run_id: str) -> list[Document]:
+def reclaim_batches(store: Store, input_id: str, run_id: str) -> list[ReclaimedBatches]:
     """Make what earlier, ended runs left of an input batches of a run, which holds the input.
 
     One atomic update for each batch, which takes it from the attempts of its former owner. One
@@ -170,17 +174,18 @@ def reclaim_batches(store: Store, input_id: str, run_id: str) -> list[Document]:
             "loaders. Try again."
         )
     with store_errors(f"counting what run {run_id} took over of {input_id}"):
-        groups = store.batches.aggregate(
+        groups = aggregate(
+            store.batches,
             [
                 {"$match": {"run_id": run_id, "input": input_id, "resumed_from": {"$ne": None}}},
                 {"$group": {"_id": "$resumed_from.run_id", "batches": {"$sum": 1}}},
                 {"$sort": {"_id": 1}},
-            ]
+            ],
         )
         return [{"run_id": group["_id"], "batches": group["batches"]} for group in groups]
 
 
-def _left_by_others(store: Store, input_id: str, run_id: str) -> list[Document]:
+def _left_by_others(store: Store, input_id: str, run_id: str) -> list[Batch]:
     with store_errors(f"looking for batches of {input_id} that earlier runs left"):
         return list(
             store.batches.find(
@@ -190,7 +195,7 @@ def _left_by_others(store: Store, input_id: str, run_id: str) -> list[Document]:
         )
 
 
-def _take(store: Store, input_id: str, run_id: str, left: Sequence[Document]) -> None:
+def _take(store: Store, input_id: str, run_id: str, left: Sequence[Batch]) -> None:
     first = next_number(store, run_id, input_id)
     for some in batched(enumerate(left, first), WRITTEN_TOGETHER, strict=False):
         changes = [
@@ -218,7 +223,7 @@ def _take(store: Store, input_id: str, run_id: str, left: Sequence[Document]) ->
         runs.heartbeat(store, run_id)
 
 
-def _counted(batch: Document) -> dict[str, int]:
+def _counted(batch: Batch) -> dict[str, int]:
     """What being taken over counts as; what nobody has tried yet has not failed either."""
     if batch["state"] == "pending":
         return {}
@@ -226,7 +231,7 @@ def _counted(batch: Document) -> dict[str, int]:
     return {"resumptions" if own else "interruptions": 1}
 
 
-def _left(input_id: str) -> Document:
+def _left(input_id: str) -> Filter:
     return {"input": input_id, "state": {"$in": list(UNFINISHED)}, "parked": {"$ne": True}}
 
 

@@ -3,16 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from pymongo import ASCENDING
 
+from marketdata.documents.batches import Batch, Counts, FailedBatch, StoredCounts
 from marketdata.store.batches.batch import COUNTS, UNFINISHED
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, aggregate, store_errors
 from marketdata.store.reading import MAX_TIME_MS, reading
 
 
-def of_run(store: Store, run_id: str, *, limit: int = 0) -> Iterator[Document]:
+class BatchSums(TypedDict):
+    """What the batches of an input of a run add up to."""
+
+    batches: int
+    """How many there are."""
+    rows: int
+    """Rows received, of all."""
+    last: datetime | None
+    """When the last was closed as loaded; None if none was."""
+    rows_in: int
+    """Rows of the loaded ones: the sum of the next five."""
+    inserted: int
+    """New records."""
+    updated: int
+    """Records that say something else now."""
+    unchanged: int
+    """Records that said the same already."""
+    duplicate: int
+    """Rows that lost to another row of the same record in the same batch."""
+    quarantined: int
+    """Rows that could not be loaded."""
+    pending: int
+    """Batches that are pending."""
+    loading: int
+    """Batches that are loading."""
+    loaded: int
+    """Batches that are loaded."""
+    failed: int
+    """Batches that failed."""
+    skipped: int
+    """Loaded ones that were not read, as their content was known."""
+    parked: int
+    """Failed ones that are dead-lettered."""
+
+
+NO_BATCHES: BatchSums = {
+    "batches": 0,
+    "rows": 0,
+    "last": None,
+    "rows_in": 0,
+    "inserted": 0,
+    "updated": 0,
+    "unchanged": 0,
+    "duplicate": 0,
+    "quarantined": 0,
+    "pending": 0,
+    "loading": 0,
+    "loaded": 0,
+    "failed": 0,
+    "skipped": 0,
+    "parked": 0,
+}
+"""What no batches add up to."""
+
+
+def of_run(store: Store, run_id: str, *, limit: int = 0) -> Iterator[Batch]:
     """The batches of a run, by input and number; `limit` 0 means all."""
     with store_errors(f"listing the batches of run {run_id}"):
         yield from (
@@ -20,7 +77,7 @@ def of_run(store: Store, run_id: str, *, limit: int = 0) -> Iterator[Document]:
         )
 
 
-def not_loaded(store: Store, run_id: str, *, limit: int) -> tuple[list[Document], int]:
+def not_loaded(store: Store, run_id: str, *, limit: int) -> tuple[list[FailedBatch], int]:
     """The first batches that a run did not load, by input and number, and how many there are.
 
     Each as a run keeps it: `{batch_id, source, input, number, rows, attempts, parked, error}`.
@@ -32,17 +89,21 @@ def not_loaded(store: Store, run_id: str, *, limit: int) -> tuple[list[Document]
         return [failure(batch) for batch in found], count
 
 
-def failure(batch: Document) -> Document:
+def failure(batch: Batch) -> FailedBatch:
     """What is told of a batch that was not loaded."""
     return {
         "batch_id": batch["_id"],
-        **{name: batch[name] for name in ("source", "input", "number", "rows", "attempts")},
+        "source": batch["source"],
+        "input": batch["input"],
+        "number": batch["number"],
+        "rows": batch["rows"],
+        "attempts": batch["attempts"],
         "parked": batch.get("parked", False),
         "error": batch.get("error"),
     }
 
 
-def owners(store: Store, batch_ids: Sequence[str]) -> dict[str, Document]:
+def owners(store: Store, batch_ids: Sequence[str]) -> dict[str, Batch]:
     """Of some batches: the run that owns each now, and its state, by `_id`."""
     with store_errors(f"looking up {len(batch_ids)} batches"):
         found = store.batches.find(
@@ -51,14 +112,8 @@ def owners(store: Store, batch_ids: Sequence[str]) -> dict[str, Document]:
         return {batch["_id"]: batch for batch in found}
 
 
-def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Document]:
-    """Totals of runs' batches by (run id, input).
-
-    Returns:
-        For each: `batches`, `rows` (received, of all batches), the counts of the loaded ones
-        under their names, `skipped` (loaded ones whose content was known), `parked`, batches by
-        state, `first` and `last` (times of work).
-    """
+def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], BatchSums]:
+    """Totals of runs' batches by (run id, input)."""
     sums: dict[str, Any] = {
         name: {"$sum": {"$ifNull": [f"$counts.{name}", 0]}} for name in ("rows_in", *COUNTS)
     }
@@ -71,7 +126,8 @@ def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Doc
         for flag in ("skipped", "parked")
     }
     with store_errors("adding up batches"):
-        groups = store.batches.aggregate(
+        groups: Iterator[Any] = aggregate(
+            store.batches,
             [
                 {"$match": {"run_id": {"$in": list(run_ids)}}},
                 {
@@ -79,23 +135,23 @@ def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Doc
                         "_id": {"run_id": "$run_id", "input": "$input"},
                         "batches": {"$sum": 1},
                         "rows": {"$sum": "$rows"},
-                        "first": {"$min": "$created_at"},
                         "last": {"$max": "$loaded_at"},
                         **sums,
                         **states,
                         **flags,
                     }
                 },
-            ]
+            ],
         )
         return {(g["_id"]["run_id"], g["_id"]["input"]): g for g in groups}
 
 
-def total_counts(store: Store) -> dict[str, int]:
+def total_counts(store: Store) -> StoredCounts:
     """What became of the rows of all closed batches; read from an index alone."""
     names = ("rows_in", *COUNTS)
     with reading("totals"):
-        groups = store.batches.aggregate(
+        groups = aggregate(
+            store.batches,
             [
                 {"$match": {"state": "loaded"}},
                 {"$group": {"_id": None, **{n: {"$sum": f"$counts.{n}"} for n in names}}},
@@ -104,7 +160,7 @@ def total_counts(store: Store) -> dict[str, int]:
             maxTimeMS=MAX_TIME_MS,
         )
         found = next(iter(groups), {})
-    return {name: int(found.get(name, 0)) for name in names}
+    return Counts(**{name: int(found.get(name, 0)) for name in names}).document()
 
 
 _STATES = ("pending", "loading", "loaded", "failed")
@@ -113,7 +169,8 @@ _STATES = ("pending", "loading", "loaded", "failed")
 def batch_states(store: Store, run_id: str) -> dict[str, int]:
     """How many batches of a run are in each state, and how many there are."""
     with reading(f"the batches of run {run_id}"):
-        groups = store.batches.aggregate(
+        groups = aggregate(
+            store.batches,
             [
                 {"$match": {"run_id": {"$eq": run_id}}},
                 {"$group": {"_id": "$state", "batches": {"$sum": 1}}},
@@ -125,9 +182,7 @@ def batch_states(store: Store, run_id: str) -> dict[str, int]:
     return {"total": sum(found.values()), **{state: found.get(state, 0) for state in _STATES}}
 
 
-def batches_not_loaded(
-    store: Store, run_id: str, *, unfinished: bool, limit: int
-) -> list[Document]:
+def batches_not_loaded(store: Store, run_id: str, *, unfinished: bool, limit: int) -> list[Batch]:
     """Failed batches of a run, by input and number; with `unfinished` also those left undone."""
     states = [s for s in _STATES if s != "loaded"] if unfinished else ["failed"]
     with reading(f"the failed batches of run {run_id}"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from pymongo import ReturnDocument
 
+from marketdata.documents.errors import StoredError
+from marketdata.documents.sources import BreakerState, Source
 from marketdata.sources.base import Upstream
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Expression, Store, store_errors
 from marketdata.store.sources.expressions import after
 
 
@@ -22,7 +22,7 @@ class Admission:
     probe: str | None = None
     """The caller's own token, if it is the one that probes."""
     failures: int = 0
-    reason: Document | None = None
+    reason: StoredError | None = None
     """The error that opened the circuit, as `{code, message}`."""
     next_probe_at: datetime | None = None
     opened_by: str | None = None
@@ -38,7 +38,7 @@ def close_circuit(store: Store, upstream: Upstream) -> None:
         )
 
 
-def closed(upstream: Upstream) -> Document:
+def closed(upstream: Upstream) -> Expression:
     """A circuit breaker without failures, as an expression: a plain document would be merged."""
     closed = {
         "state": "closed",
@@ -50,7 +50,7 @@ def closed(upstream: Upstream) -> Document:
 
 
 def admit(
-    store: Store, upstream: Upstream, known: Mapping[str, Any], caller: str, seconds: float
+    store: Store, upstream: Upstream, known: Source, caller: str, seconds: float
 ) -> Admission:
     """Whether the circuit breaker lets a caller ask the source.
 
@@ -64,8 +64,12 @@ def admit(
         caller: an id of this very call.
         seconds: how long the caller may live.
     """
-    breaker = known.get("breaker", {})
-    if breaker.get("state", "closed") == "closed" or breaker.get("identity") != upstream.identity:
+    breaker = known.get("breaker")
+    if (
+        breaker is None
+        or breaker["state"] == BreakerState.CLOSED
+        or breaker["identity"] != upstream.identity
+    ):
         return Admission(allowed=True)
     due = {
         "$lte": [
@@ -103,7 +107,8 @@ def admit(
         # Somebody's probe has closed it in between.
         return Admission(allowed=True)
     breaker = document["breaker"]
-    mine = breaker.get("probe", {}).get("id") == caller
+    probing = breaker.get("probe")
+    mine = probing is not None and probing["id"] == caller
     return Admission(
         allowed=mine,
         probe=caller if mine else None,
@@ -111,7 +116,7 @@ def admit(
         reason=breaker.get("reason"),
         next_probe_at=(
             breaker["probe"]["until"]
-            if breaker["state"] == "half_open"
+            if breaker["state"] == BreakerState.HALF_OPEN
             else breaker["next_probe_at"]
         ),
         opened_by=breaker.get("opened_by"),
@@ -122,7 +127,7 @@ def failed(
     store: Store,
     upstream: Upstream,
     run_id: str,
-    error: Document,
+    error: StoredError,
     *,
     most_failures: int,
     rest: timedelta,

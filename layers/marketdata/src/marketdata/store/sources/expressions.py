@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-type Expression = Any
+from marketdata.store.connection import Expression
 
 
 def after(seconds: Expression) -> Expression:

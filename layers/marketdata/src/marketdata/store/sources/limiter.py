@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from marketdata.documents.sources import Bucket
 from marketdata.sources.base import Quota, Upstream
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Expression, Store, Update, store_errors
 from marketdata.store.sources.breaker import closed
-from marketdata.store.sources.expressions import Expression, after
+from marketdata.store.sources.expressions import after
 
 MARGIN_SECONDS = 5.0
 STALE_SECONDS = 2.0
@@ -125,7 +126,7 @@ def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
     if most > MOST_COUNTED:
         recent, full_ms = {"$literal": []}, {"$literal": 0}
     granted = {"$lte": ["$bucket.wait_ms", 0]}
-    steps: list[Document] = [
+    steps: list[Update] = [
         {
             "identity": {"$literal": upstream.identity},
             "host": {"$literal": upstream.host},
@@ -203,7 +204,7 @@ def refused(store: Store, upstream: Upstream, quota: Quota, retry_after: float |
             },
         ]
     }
-    steps: list[Document] = [
+    steps: list[Update] = [
         {
             "known": known,
             "strikes": {"$cond": [known, "$bucket.strikes", strikes]},
@@ -230,7 +231,7 @@ def refused(store: Store, upstream: Upstream, quota: Quota, retry_after: float |
     return _permit(_change_bucket(store, upstream, steps, "noting a refusal of"))
 
 
-def _change_bucket(store: Store, upstream: Upstream, steps: list[Document], doing: str) -> Document:
+def _change_bucket(store: Store, upstream: Upstream, steps: list[Update], doing: str) -> Bucket:
     update = [{"$set": {"bucket": step}} for step in steps]
     with store_errors(f"{doing} source {upstream.name}"):
         while True:
@@ -246,11 +247,10 @@ def _change_bucket(store: Store, upstream: Upstream, steps: list[Document], doin
                 # Two made the source's document at once; this one finds the other's.
                 continue
             if document is not None:
-                bucket: Document = document["bucket"]
-                return bucket
+                return document["bucket"]
 
 
-def _permit(bucket: Document) -> Permit:
+def _permit(bucket: Bucket) -> Permit:
     wait = bucket["wait_ms"] / 1000
     return Permit(
         granted=wait <= 0,
@@ -276,7 +276,7 @@ def answered(
         page: which page it was.
         retry_latency: seconds since the request was first held back, if it was.
     """
-    bucket: Document = {
+    bucket: Update = {
         "strikes": 0,
         "rate_per_minute": {
             "$min": [

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from marketdata.store.connection import Document, Store, store_errors
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NotRequired, TypedDict
+
+from marketdata.documents.sources import Failures, Lease, Source, Watermark
+from marketdata.store.connection import Expression, Store, aggregate, store_errors
 from marketdata.store.sources.limiter import (
     MARGIN_SECONDS,
     MOST_COUNTED,
@@ -12,22 +17,63 @@ from marketdata.store.sources.limiter import (
 )
 
 
-def get(store: Store, name: str) -> Document:
-    """A source's document; empty if there is none yet."""
+class ThrottlingNow(TypedDict):
+    """How a source's quota is used at the moment."""
+
+    quota_per_minute: float
+    """Requests a minute by the settings."""
+    burst: float
+    """Requests that may go out at once after a pause, by the settings."""
+    rate_per_minute: float
+    """Requests a minute at most; lower after refusals."""
+    last_event_at: NotRequired[datetime]
+    """When the source refused last."""
+    tokens_left: float
+    """Requests that may go out now."""
+    events: int
+    """Refusals in all."""
+    retry_latency_seconds: float | None
+    """Seconds from being rate-limited to the answer, when that happened last."""
+    blocked_until: datetime | None
+    """The end of the cooldown that is under way; None if there is none."""
+
+
+class BreakerNow(TypedDict):
+    """How a source's circuit is at the moment."""
+
+    state: str
+    """A `BreakerState`."""
+    until: NotRequired[datetime | None]
+    """Until when it is so, if it is not closed."""
+    failures: int
+    """Runs in a row that the source failed."""
+
+
+class SourceNow(TypedDict):
+    """How a source is at the moment, by the database's clock."""
+
+    name: str
+    """The source's name; `csv` stands for uploads."""
+    throttling: ThrottlingNow | None
+    """How its quota is used; None of what was never asked, as uploads."""
+    breaker: BreakerNow | None
+    """How its circuit is; None of what was never asked."""
+    failures: Failures | None
+    """How often it has failed in a row; None if no run of it has ended."""
+    watermark: Watermark | None
+    """How far its data reaches; None as long as nothing was loaded."""
+    lease: Lease | None
+    """The run that had it last; None if no run ever had."""
+
+
+def get(store: Store, name: str) -> Source:
+    """A source's document; with nothing but its name if there is none yet."""
     with store_errors(f"reading source {name}"):
-        return store.sources.find_one({"_id": name}) or {}
+        return store.sources.find_one({"_id": name}) or {"_id": name}
 
 
-def overview(store: Store) -> list[Document]:
-    """How each source is at the moment, by name, as of the server's clock.
-
-    Returns:
-        For each `name`; `throttling`, `{quota_per_minute, burst, rate_per_minute, tokens_left,
-        events, last_event_at, blocked_until, retry_latency_seconds}`; `breaker`, `{state, until,
-        failures}`; `failures`, as `alerts.failures` has it; `lease`, `{run_id, number}` of the run
-        that had it last. The first two are None of what was never asked, as uploads; the last one
-        of what no run ever held.
-    """
+def overview(store: Store) -> list[SourceNow]:
+    """How each source is at the moment, by name."""
     rate = {"$multiply": ["$bucket.rate_per_minute", PACE / 60_000]}
     full = {
         "$max": [
@@ -70,7 +116,7 @@ def overview(store: Store) -> list[Document]:
         "blocked_until": {"$cond": [blocked, "$bucket.blocked_until", None]},
     }
     state = {"$ifNull": ["$breaker.state", "closed"]}
-    until: Document = {
+    until: Expression = {
         "open": "$breaker.next_probe_at",
         "half_open": "$breaker.probe.until",
     }
@@ -88,21 +134,21 @@ def overview(store: Store) -> list[Document]:
     }
     asked = {"$eq": [{"$type": "$bucket"}, "object"]}
     with store_errors("reading how the sources are"):
-        return list(
-            store.sources.aggregate(
-                [
-                    {
-                        "$project": {
-                            "_id": 0,
-                            "name": "$_id",
-                            "throttling": {"$cond": [asked, throttling, None]},
-                            "breaker": {"$cond": [asked, breaker, None]},
-                            "failures": {"$ifNull": ["$failures", {}]},
-                            "watermark": {"$ifNull": ["$watermarks", None]},
-                            "lease": {"$ifNull": ["$lease", None]},
-                        }
-                    },
-                    {"$sort": {"name": 1}},
-                ]
-            )
+        found: Iterator[Any] = aggregate(
+            store.sources,
+            [
+                {
+                    "$project": {
+                        "_id": 0,
+                        "name": "$_id",
+                        "throttling": {"$cond": [asked, throttling, None]},
+                        "breaker": {"$cond": [asked, breaker, None]},
+                        "failures": {"$ifNull": ["$failures", None]},
+                        "watermark": {"$ifNull": ["$watermarks", None]},
+                        "lease": {"$ifNull": ["$lease", None]},
+                    }
+                },
+                {"$sort": {"name": 1}},
+            ],
         )
+        return list(found)

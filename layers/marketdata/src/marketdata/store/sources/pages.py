@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.documents.batches import Batch
+from marketdata.documents.sources import KnownPage
+from marketdata.store.connection import Store, Update, store_errors
 
 
-def remember_page(store: Store, name: str, page: int, known: Document | None) -> None:
+def remember_page(store: Store, name: str, page: int, known: KnownPage | None) -> None:
     """Keep what a page's next request can refer to, or nothing.
 
     It is to be called before the page's batches are written: a validator must never outlive the
     content that it stands for.
     """
     place = f"pages.{page}"
-    update: Document = {"$unset": {place: ""}} if known is None else {"$set": {place: known}}
+    update: Update = {"$unset": {place: ""}} if known is None else {"$set": {place: known}}
     with store_errors(f"remembering page {page} of source {name}"):
         store.sources.update_one({"_id": name}, update)
 
 
-def loaded_batches(store: Store, ids: Sequence[str]) -> list[Document] | None:
+def loaded_batches(store: Store, ids: Sequence[str]) -> list[Batch] | None:
     """The batches of a page in order; None unless all are there, loaded, and have their raw rows.
 
     One that could end otherwise today does not count as loaded: a row of it was set aside as too

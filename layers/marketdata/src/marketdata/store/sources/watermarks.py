@@ -7,8 +7,9 @@ from datetime import datetime
 from pymongo import ReturnDocument
 
 from marketdata import clock
+from marketdata.documents.sources import Watermark
 from marketdata.errors import StateConflict
-from marketdata.store.connection import Document, Store, store_errors
+from marketdata.store.connection import Store, aggregate, store_errors
 
 _TIME_BYTES = 8
 _SIGN = 1 << 63
@@ -20,7 +21,8 @@ def newest_loaded(
     """The newest time of a record, and of receipt, among what a run has loaded of an input."""
     with store_errors(f"looking how far run {run_id} got with {input_id}"):
         found = list(
-            store.batches.aggregate(
+            aggregate(
+                store.batches,
                 [
                     {"$match": {"run_id": run_id, "input": input_id, "state": "loaded"}},
                     {
@@ -30,7 +32,7 @@ def newest_loaded(
                             "received_at": {"$max": "$received_at"},
                         }
                     },
-                ]
+                ],
             )
         )
     if not found:
@@ -41,7 +43,7 @@ def newest_loaded(
     return newest, found[0]["received_at"]
 
 
-def move_watermark(store: Store, name: str, run_id: str, lease: int) -> Document:
+def move_watermark(store: Store, name: str, run_id: str, lease: int) -> Watermark:
     """Move a source's watermark to what a run has loaded; it never goes back.
 
     It says how far the data reaches and skips none: what a source tells later about an earlier
@@ -84,5 +86,4 @@ def move_watermark(store: Store, name: str, run_id: str, lease: int) -> Document
             "its watermark is left to the run that has it.",
             run_id=run_id,
         )
-    watermarks: Document = document["watermarks"]
-    return watermarks
+    return document["watermarks"]

@@ -11,6 +11,9 @@ Time = Annotated[
 ]
 """A time as ISO 8601 in UTC with milliseconds."""
 
+type Part = dict[str, Any]
+"""A part of an answer, before its form validates it."""
+
 RUN_ID = "20250509T081500Z-3f2a9c41d07e"
 
 

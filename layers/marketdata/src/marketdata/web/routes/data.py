@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Request
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
 from marketdata import clock
+from marketdata.documents.market_data import CurrentRevision, Record, Revision
 from marketdata.errors import InvalidInput, NotFound
 from marketdata.schema.identity import ID_BYTES
 from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store import record_queries, run_queries
-from marketdata.store.connection import Document
 from marketdata.store.record_queries import Position, RecordQuery
 from marketdata.web import cursor as cursors
+from marketdata.web.models.common import Part
 from marketdata.web.models.data import RECORD_ID, History, OneRecord, Records
 from marketdata.web.parameters import (
     DEFAULT_LIMIT,
@@ -148,7 +150,7 @@ def list_data(
     last_run = run_queries.last_closed_run_id(store)
     return Records.model_validate(
         {
-            "data": [record(document) for document in shown],
+            "data": [record(document["_id"], document) for document in shown],
             "pagination": {
                 "limit": limit,
                 "page": page,
@@ -176,7 +178,9 @@ _RecordId = Annotated[
 def get_record(request: Request, record_id: _RecordId) -> OneRecord:
     """One record."""
     document = _find(request, record_id)
-    return OneRecord.model_validate({"data": record(document), "run_id": document["run_id"]})
+    return OneRecord.model_validate(
+        {"data": record(document["_id"], document), "run_id": document["run_id"]}
+    )
 
 
 @router.get(
@@ -199,7 +203,7 @@ def get_history(request: Request, record_id: _RecordId) -> History:
     )
 
 
-def _find(request: Request, record_id: str) -> Document:
+def _find(request: Request, record_id: str) -> Record:
     if not _ID.fullmatch(record_id):
         raise NotFound(f"There is no record {record_id[:80]!r}: an id has 40 hexadecimal digits.")
     return record_queries.find_record(services(request).store(), bytes.fromhex(record_id))
@@ -208,7 +212,7 @@ def _find(request: Request, record_id: str) -> Document:
 _ID = re.compile(f"[0-9A-Fa-f]{{{2 * ID_BYTES}}}")
 
 
-def _sighting(document: Document) -> Document:
+def _sighting(document: Revision) -> Part:
     return {
         **{field: document.get(field) for field in VALUE_FIELDS},
         "run_id": document["run_id"],
@@ -216,10 +220,10 @@ def _sighting(document: Document) -> Document:
     }
 
 
-def record(document: Document) -> Document:
+def record(id_: bytes, document: CurrentRevision) -> Part:
     """A stored record as it is told."""
     return {
-        "id": bytes(document["_id"]).hex(),
+        "id": bytes(id_).hex(),
         **_sighting(document),
         "asset_id": document["asset_id"],
         "interval": document.get("interval"),
@@ -248,8 +252,9 @@ def _order(
     return field, direction == "desc" if direction else None
 
 
-def _cursor(query: RecordQuery, last: Document) -> str:
-    value = None if query.sort == "timestamp" else last[query.sort]
+def _cursor(query: RecordQuery, last: Record) -> str:
+    told: Mapping[str, Any] = last
+    value = None if query.sort == "timestamp" else told[query.sort]
     return cursors.encode(
         _KIND,
         list(query.symbols),

@@ -13,11 +13,13 @@ from aws_lambda_powertools.event_handler import Request, Response, content_types
 
 from marketdata import clock
 from marketdata.aws.schedule import Rule, RuleState, Timetable, timetable
+from marketdata.documents.runs import Run, RunStatus
 from marketdata.documents.sources import Failures
 from marketdata.errors import MarketDataError, TransientError
 from marketdata.store import alerts, reading, run_queries, schedule
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.server_time import server_clock
+from marketdata.web.models.common import Part
 from marketdata.web.models.health import Health
 from marketdata.web.responses import responses
 from marketdata.web.routing import new_router
@@ -61,7 +63,7 @@ def get_health(request: Request) -> Response[Health]:
     elif (
         scheduler["status"] in ("ok", "unconfigured")
         and data["status"] != "stale"
-        and (last or {}).get("status") != "failed"
+        and (last is None or last["status"] != RunStatus.FAILED)
     ):
         status = "ok"
     else:
@@ -88,16 +90,16 @@ class _Runs:
 
     now: datetime
     """By its clock; without it by the function's, which nothing is judged by then."""
-    last: Document | None = None
-    scheduled: Document | None = None
+    last: Run | None = None
+    scheduled: Run | None = None
     """The last one that the rule started."""
-    success: Document | None = None
+    success: Run | None = None
     """The last one of all sources that brought everything."""
-    first: Document | None = None
+    first: Run | None = None
     failing: Sequence[tuple[str, Failures]] = ()
 
 
-def _mongodb(store: Any) -> tuple[Document, _Runs]:
+def _mongodb(store: Any) -> tuple[Part, _Runs]:
     """The database's state, and what it tells of runs."""
     started = perf_counter()
     try:
@@ -120,7 +122,7 @@ def _mongodb(store: Any) -> tuple[Document, _Runs]:
     return {"status": "ok", "ping_ms": milliseconds, "message": None}, runs
 
 
-def _data(runs: _Runs, scheduler: Document, now: datetime) -> Document:
+def _data(runs: _Runs, scheduler: Part, now: datetime) -> Part:
     """How fresh the data is: stale when the rule has been due twice since the last success.
 
     With `rate(...)` that is twice the interval. With `cron(...)` it is the second firing after the
@@ -149,12 +151,10 @@ def _data(runs: _Runs, scheduler: Document, now: datetime) -> Document:
     }
 
 
-def _scheduler(
-    rule: Rule | None, last: Document | None, now: datetime, look: _Look | None
-) -> Document:
+def _scheduler(rule: Rule | None, last: Run | None, now: datetime, look: _Look | None) -> Part:
     """The rule's state. What it is late by is judged with `look`, and not without a database."""
     started: datetime | None = last["started_at"] if last else None
-    known: Document = {
+    known: Part = {
         "status": "unconfigured",
         "enabled": None,
         "expression": None,
@@ -227,7 +227,7 @@ def _due(
     return due if due is not None and due + _GRACE >= now else None
 
 
-def _begun(run: Document) -> datetime:
+def _begun(run: Run) -> datetime:
     """When a run began, in the rule's time where it started it.
 
     The clocks of the database and of the rule differ by a little: a run must not seem to have
@@ -245,7 +245,7 @@ def _gap(table: Timetable | None, now: datetime) -> timedelta:
     return second - first if first and second else timedelta(0)
 
 
-def brief(run: Document | None) -> Document | None:
+def brief(run: Run | None) -> Part | None:
     """A run in brief."""
     if run is None:
         return None

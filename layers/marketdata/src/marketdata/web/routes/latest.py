@@ -5,10 +5,11 @@ from __future__ import annotations
 from aws_lambda_powertools.event_handler import Request
 
 from marketdata import clock
+from marketdata.documents.market_data import LatestPrice
 from marketdata.store import latest_prices, run_queries
-from marketdata.store.connection import Document
 from marketdata.store.latest_prices import LatestPosition
 from marketdata.web import cursor as cursors
+from marketdata.web.models.common import Part
 from marketdata.web.models.latest import Latest, SymbolList
 from marketdata.web.parameters import (
     DEFAULT_LIMIT,
@@ -74,7 +75,7 @@ def list_latest(
         )
     return Latest.model_validate(
         {
-            "data": [record({**d, "_id": d["record_id"]}) for d in shown],
+            "data": [record(price["record_id"], price) for price in shown],
             "pagination": {"limit": limit, "next_cursor": next_cursor, "has_more": more},
             "run_id": run_queries.last_closed_run_id(store),
         }
@@ -122,7 +123,7 @@ def list_symbols(
     )
 
 
-def _asset(document: Document) -> Document:
+def _asset(document: LatestPrice) -> Part:
     return {
         "asset_id": document["asset_id"],
         "name": document["name"],

@@ -11,11 +11,12 @@ from aws_lambda_powertools.event_handler import Request
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from marketdata import clock
+from marketdata.documents.quarantine import QuarantinedRow
 from marketdata.errors import InvalidInput
 from marketdata.store import quarantine, run_queries
-from marketdata.store.connection import Document
 from marketdata.web import cursor as cursors
 from marketdata.web import patterns
+from marketdata.web.models.common import Part
 from marketdata.web.models.quarantine import (
     QuarantineList,
     Replayed,
@@ -92,25 +93,22 @@ def list_quarantine(
     )
 
 
-def _row(document: Document) -> Document:
+def _row(document: QuarantinedRow) -> Part:
     return {
         "id": document["_id"],
-        **{
-            name: document[name]
-            for name in (
-                "source",
-                "run_id",
-                "batch",
-                "raw_id",
-                "row_number",
-                "reason",
-                "field",
-                "message",
-            )
-        },
+        "source": document["source"],
+        "run_id": document["run_id"],
+        "batch": document["batch"],
+        "raw_id": document["raw_id"],
+        "row_number": document["row_number"],
+        "reason": document["reason"],
+        "field": document["field"],
+        "message": document["message"],
         "row": document["row"][:_SHOWN_CHARACTERS],
         "truncated": len(document["row"]) > _SHOWN_CHARACTERS,
-        **{name: clock.iso(document[name]) for name in ("received_at", "first_at", "last_at")},
+        "received_at": clock.iso(document["received_at"]),
+        "first_at": clock.iso(document["first_at"]),
+        "last_at": clock.iso(document["last_at"]),
     }
 
 

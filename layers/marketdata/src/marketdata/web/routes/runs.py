@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Request
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
 from marketdata import clock
+from marketdata.documents.batches import Batch as StoredBatch
+from marketdata.documents.batches import FailedBatch, StoredCounts
+from marketdata.documents.errors import StoredError
+from marketdata.documents.runs import Result, StoredInput
+from marketdata.documents.runs import Run as StoredRun
 from marketdata.errors import NotFound
-from marketdata.runs.summary import RUNNING, summarise_inputs
+from marketdata.runs.summary import RUNNING, summarise_inputs, total
 from marketdata.store import run_queries
 from marketdata.store.batches import reports
-from marketdata.store.batches.batch import COUNTS
-from marketdata.store.connection import Document, Store
+from marketdata.store.connection import Store
 from marketdata.store.run_queries import RunPosition
 from marketdata.store.runs import get
 from marketdata.web import cursor as cursors
-from marketdata.web.models.common import RUN_ID
+from marketdata.web.models.common import RUN_ID, Part
 from marketdata.web.models.runs import Run, Runs, RunStatus, Trigger
 from marketdata.web.parameters import (
     DEFAULT_LIMIT,
@@ -138,7 +143,7 @@ def get_run(
     )
 
 
-def _failed(store: Store, run: Document, states: Document) -> tuple[list[Document], int]:
+def _failed(store: Store, run: StoredRun, states: Mapping[str, int]) -> tuple[list[Part], int]:
     """The first batches that a run did not load, and how many there are.
 
     A run that ended keeps them as they were then, and what became of each is looked up.
@@ -150,15 +155,19 @@ def _failed(store: Store, run: Document, states: Document) -> tuple[list[Documen
             store, run["_id"], unfinished=closed, limit=LISTED_BATCHES
         )
         total = states["total"] - states["loaded"] if closed else states["failed"]
-        failed = [reports.failure(batch) | {"now": None} for batch in found]
+        failed = [_failed_batch(reports.failure(batch)) for batch in found]
     else:
         total = run["failed_batches_total"]
         owners = reports.owners(store, [batch["batch_id"] for batch in kept])
-        failed = [batch | _now(owners.get(batch["batch_id"])) for batch in kept]
-    return [batch | {"error": cause(batch["error"])} for batch in failed], total
+        failed = [_failed_batch(batch) | _now(owners.get(batch["batch_id"])) for batch in kept]
+    return failed, total
 
 
-def _now(batch: Document | None) -> Document:
+def _failed_batch(batch: FailedBatch) -> Part:
+    return {**batch, "error": cause(batch["error"]), "now": None}
+
+
+def _now(batch: StoredBatch | None) -> Part:
     if batch is None:
         return {"now": None}
     return {
@@ -167,7 +176,7 @@ def _now(batch: Document | None) -> Document:
     }
 
 
-def inputs_of(store: Store, runs: list[Document]) -> dict[str, list[Document]]:
+def inputs_of(store: Store, runs: list[StoredRun]) -> dict[str, list[Result]]:
     """What became of the inputs of runs: as stored for those that ended, else as it is now."""
     found = {run["_id"]: run["results"] for run in runs if "results" in run}
     if under_way := [run for run in runs if run["_id"] not in found]:
@@ -175,12 +184,10 @@ def inputs_of(store: Store, runs: list[Document]) -> dict[str, list[Document]]:
     return found
 
 
-def summary(run: Document, inputs: list[Document]) -> dict[str, Any]:
+def summary(run: StoredRun, inputs: list[Result]) -> Part:
     """The fields that a run has in a list and by itself."""
     started, ended = run["started_at"], run["ended_at"]
-    totals = run.get("totals") or {
-        name: sum(i[name] for i in inputs) for name in ("extracted", "rows_in", *COUNTS)
-    }
+    totals = run.get("totals") or total(inputs)
     return {
         "run_id": run["_id"],
         "status": run["status"],
@@ -190,9 +197,8 @@ def summary(run: Document, inputs: list[Document]) -> dict[str, Any]:
         "duration": round((ended - started).total_seconds(), 3) if ended else None,
         "sources": [
             {
-                "reason": run["inputs"].get(i["input"], {}).get("reason"),
+                **_described(run["inputs"].get(i["input"])),
                 **i,
-                **_described(run["inputs"].get(i["input"], {})),
                 "incremental": incremental(i),
                 "error": cause(i.get("error")),
             }
@@ -204,7 +210,7 @@ def summary(run: Document, inputs: list[Document]) -> dict[str, Any]:
     }
 
 
-def incremental(counts: Document) -> Document:
+def incremental(counts: StoredCounts) -> Part:
     """What was changed, of what became of rows."""
     return {
         "new": counts["inserted"],
@@ -213,18 +219,23 @@ def incremental(counts: Document) -> Document:
     }
 
 
-def _described(note: Document) -> Document:
+def _described(note: StoredInput | None) -> Part:
     """What the run's note on an input says of it, beyond what was counted."""
-    version = note.get("object") or {}
+    if note is None:
+        return {}
+    version, layout = note.get("object"), note.get("layout")
     return {
+        "reason": note.get("reason"),
         "left_out": note.get("left_out", 0),
-        **{name: version.get(name) for name in ("bucket", "key", "version_id")},
-        "dataset": note.get("layout", {}).get("dataset"),
+        "bucket": version and version["bucket"],
+        "key": version and version["key"],
+        "version_id": version and version["version_id"],
+        "dataset": layout and layout["dataset"],
         "warnings": note.get("warnings", []),
     }
 
 
-def cause(error: Document | None) -> Document | None:
+def cause(error: StoredError | None) -> Part | None:
     """A stored error as it is told."""
     if error is None:
         return None
@@ -237,13 +248,12 @@ def cause(error: Document | None) -> Document | None:
     }
 
 
-def _place(batch: Document) -> Document:
-    return {name: batch[name] for name in ("source", "input", "number", "rows")}
-
-
-def _batch(batch: Document) -> Document:
+def _batch(batch: StoredBatch) -> Part:
     return {
-        **_place(batch),
+        "source": batch["source"],
+        "input": batch["input"],
+        "number": batch["number"],
+        "rows": batch["rows"],
         "state": batch["state"],
         "attempts": batch["attempts"],
         "counts": batch.get("counts"),

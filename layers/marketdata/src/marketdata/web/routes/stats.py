@@ -9,12 +9,16 @@ from datetime import datetime
 from aws_lambda_powertools.event_handler import Request
 
 from marketdata import clock
+from marketdata.documents.batches import StoredCounts
+from marketdata.documents.runs import Run
+from marketdata.documents.sources import Failures, Lease
 from marketdata.runs.summary import SUCCESS
 from marketdata.store import counts, run_queries, runs
 from marketdata.store.batches import reclaiming, reports
 from marketdata.store.batches.reclaiming import DeadLettered
-from marketdata.store.connection import Document
 from marketdata.store.sources import overview
+from marketdata.store.sources.overview import SourceNow, ThrottlingNow
+from marketdata.web.models.common import Part
 from marketdata.web.models.stats import Stats
 from marketdata.web.responses import responses
 from marketdata.web.routes.health import brief
@@ -82,53 +86,64 @@ def get_stats(request: Request) -> Stats:
     )
 
 
-def _source(found: Document) -> Document:
+def _source(found: SourceNow) -> Part:
     """A source as it is told."""
-    throttling, breaker, failures = (found[n] for n in ("throttling", "breaker", "failures"))
-    if throttling is not None:
-        throttling = {
-            "quota_per_minute": throttling["quota_per_minute"],
-            "burst": throttling["burst"],
-            "rate_per_minute": round(throttling["rate_per_minute"], 3),
-            "tokens_left": throttling["tokens_left"],
-            "throttle_events": throttling["events"],
-            "last_throttle_event_at": _iso(throttling.get("last_event_at")),
-            "blocked_until": _iso(throttling["blocked_until"]),
-            "retry_latency_seconds": throttling["retry_latency_seconds"],
-        }
-    if breaker is not None:
-        breaker = {**breaker, "until": _iso(breaker.get("until"))}
-    error = failures.get("last_error")
-    if error is not None:
-        error = {
-            "code": error.get("code", "unknown"),
-            "message": error.get("message", ""),
-            "run_id": error.get("run_id"),
-        }
-    watermark = found["watermark"]
+    breaker, watermark = found["breaker"], found["watermark"]
     return {
-        "throttling": throttling,
-        "breaker": breaker,
-        "consecutive_failures": failures.get("consecutive", 0),
-        "last_success_at": _iso(failures.get("last_success_at")),
-        "last_failure_at": _iso(failures.get("last_failure_at")),
-        "last_error": error,
-        "watermark": None if watermark is None else watermark | _times(watermark),
+        "throttling": _throttling(found["throttling"]),
+        "breaker": breaker and {**breaker, "until": _iso(breaker.get("until"))},
+        **_failures(found["failures"]),
+        "watermark": watermark
+        and {
+            "timestamp": _iso(watermark["timestamp"]),
+            "received_at": _iso(watermark["received_at"]),
+            "run_id": watermark["run_id"],
+            "moved_at": _iso(watermark["moved_at"]),
+        },
     }
 
 
-def _times(watermark: Document) -> Document:
-    return {name: _iso(watermark[name]) for name in ("timestamp", "received_at", "moved_at")}
+def _throttling(now: ThrottlingNow | None) -> Part | None:
+    if now is None:
+        return None
+    return {
+        "quota_per_minute": now["quota_per_minute"],
+        "burst": now["burst"],
+        "rate_per_minute": round(now["rate_per_minute"], 3),
+        "tokens_left": now["tokens_left"],
+        "throttle_events": now["events"],
+        "last_throttle_event_at": _iso(now.get("last_event_at")),
+        "blocked_until": _iso(now["blocked_until"]),
+        "retry_latency_seconds": now["retry_latency_seconds"],
+    }
 
 
-def _parked(found: DeadLettered | None) -> Document:
+def _failures(counted: Failures | None) -> Part:
+    if counted is None:
+        return {
+            "consecutive_failures": 0,
+            "last_success_at": None,
+            "last_failure_at": None,
+            "last_error": None,
+        }
+    error = counted.get("last_error")
+    return {
+        "consecutive_failures": counted["consecutive"],
+        "last_success_at": _iso(counted.get("last_success_at")),
+        "last_failure_at": _iso(counted.get("last_failure_at")),
+        "last_error": error
+        and {"code": error["code"], "message": error["message"], "run_id": error.get("run_id")},
+    }
+
+
+def _parked(found: DeadLettered | None) -> Part:
     return {
         "parked_batches": found.batches if found else 0,
         "parked_runs": found.runs if found else [],
     }
 
 
-def _lease(lease: Document | None, alive: Mapping[str, datetime]) -> Document | None:
+def _lease(lease: Lease | None, alive: Mapping[str, datetime]) -> Part | None:
     """Who has a source now: a run's leases last as long as it lives."""
     if lease is None or lease["run_id"] not in alive:
         return None
@@ -140,7 +155,7 @@ def _iso(time: datetime | None) -> str | None:
     return None if time is None else clock.iso(time)
 
 
-def _incremental(counts: Document) -> Document:
+def _incremental(counts: StoredCounts) -> Part:
     return {
         "new": counts["inserted"],
         "updated": counts["updated"],
@@ -148,8 +163,12 @@ def _incremental(counts: Document) -> Document:
     }
 
 
-def _mean_ms(ended: list[Document]) -> float | None:
+def _mean_ms(ended: list[Run]) -> float | None:
     if not ended:
         return None
-    milliseconds = [clock.to_ms(run["ended_at"]) - clock.to_ms(run["started_at"]) for run in ended]
+    milliseconds = [
+        clock.to_ms(end) - clock.to_ms(run["started_at"])
+        for run in ended
+        if (end := run["ended_at"]) is not None
+    ]
     return sum(milliseconds) / len(milliseconds)
