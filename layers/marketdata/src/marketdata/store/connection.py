@@ -42,7 +42,6 @@ from marketdata.errors import (
     StoreUnavailable,
 )
 
-type Document = dict[str, Any]
 type Filter = dict[str, Any]
 """Which documents, in MongoDB's query language."""
 type Update = dict[str, Any]
