@@ -51,7 +51,7 @@ def assert_error(answer: Any, status: int, code: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/data/x/y", "//data", "/Data", "/data;x", "/$where", "/é"]
+    "path", ["/nothing", "/data/x/y", "//data", "/Data", "/data;x", "/$where", "/é", "/data/\n"]
 )
 def test_an_unknown_route_is_a_404(gateway: Gateway, path: str) -> None:
     body = assert_error(gateway.get(path), 404, "unknown_route")

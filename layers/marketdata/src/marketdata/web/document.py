@@ -34,7 +34,8 @@ def _table() -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
 
 def _pattern(path: str) -> re.Pattern[str]:
     parts = re.split(r"\{\w+\}", path.rstrip("/"))
-    return re.compile("[^/]+".join(re.escape(part) for part in parts) + "/*")
+    # No line break: Powertools overlooks one at the end, and would take /data/%0A for /data.
+    return re.compile(r"[^/\n]+".join(re.escape(part) for part in parts) + "/*")
 
 
 def _methods(operations: dict[str, Any]) -> tuple[str, ...]:
