@@ -4,8 +4,8 @@ Lambda may make a call twice, or go on with one that was given up; the state mac
 that died. So several calls may extract one input of a run at once, and cut the same page, or the
 same bytes, into different batches. The invariant:
 
-    *Of several calls at the same place of an input exactly one counts, and nothing that another
-    one wrote is ever loaded.*
+    *Of several calls at the same place of an input exactly one counts, and its run loads nothing
+    that another one wrote.*
 
 One write goes through these steps, in this order:
 
@@ -22,7 +22,11 @@ Why it holds: progress is stored by one update that names the last token, and af
 take numbers at the same place (2 asks for the place). So for each place one token stores its
 progress. Its batches have all its numbers, as 3 replaces what earlier tokens wrote, and later
 tokens can't have written there without being the last one in 5. What lies beyond the progress is
-dropped by 4, by 6 or at the end of the extraction, and is loaded by nobody.
+dropped by 4, by 6 or at the end of the extraction, and is not loaded by this run.
+
+One case is left: a call that writes after the extraction has ended, and dies before 6, leaves
+pending batches. A later run reclaims and loads them. Their rows are on record, so the records stay
+right, but the first run closes as partial_success and counts these rows as extracted, too.
 """
 
 from __future__ import annotations
