@@ -7,17 +7,12 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
-from marketdata.aws.sns import Topic
 from marketdata.handlers.caught import read_results
+from marketdata.handlers.ending import RunEnding
 from marketdata.handlers.tasks import task
-from marketdata.runs import alerts, closing
-from marketdata.runs.alerts import AlertSettings
-from marketdata.runs.resuming import ResumptionSettings
-from marketdata.settings import read_settings
+from marketdata.runs import closing
 
-ALERTS = read_settings(AlertSettings)
-RESUMPTION = read_settings(ResumptionSettings)
-TOPIC = Topic(ALERTS.alert_topic_arn) if ALERTS.alert_topic_arn else None
+ENDING = RunEnding.from_environment()
 
 
 @task("close_run")
@@ -28,8 +23,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
         store,
         event["run_id"],
         read_results(event["results"]),
-        most_resumptions=RESUMPTION.batch_max_resumptions,
+        most_resumptions=ENDING.most_resumptions,
     )
-    alerts.review(store, ALERTS.alert_after_failures)
-    alerts.send_or_log(store, TOPIC)
+    ENDING.send_alerts(store)
     return {"run_id": run["_id"], "status": run["status"], "totals": run["totals"]}

@@ -8,17 +8,10 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
-from marketdata.aws.sns import Topic
+from marketdata.handlers.ending import RunEnding
 from marketdata.handlers.tasks import task
-from marketdata.runs import alerts, closing
-from marketdata.runs.alerts import AlertSettings
-from marketdata.runs.closing import Closed, NothingToClose
-from marketdata.runs.resuming import ResumptionSettings
-from marketdata.settings import read_settings
 
-ALERTS = read_settings(AlertSettings)
-RESUMPTION = read_settings(ResumptionSettings)
-TOPIC = Topic(ALERTS.alert_topic_arn) if ALERTS.alert_topic_arn else None
+ENDING = RunEnding.from_environment()
 
 _MESSAGE_CHARACTERS = 2_000
 
@@ -30,21 +23,12 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     status = str(detail["status"])
     cause = f": {detail['cause']}" if detail.get("cause") else ""
     message = f"Its execution ended as {status}{cause}."[:_MESSAGE_CHARACTERS]
-    store = bootstrap.store()
-    outcome = closing.close_execution(
-        store,
+    return ENDING.close_execution(
+        bootstrap.store(),
         detail["executionArn"],
         _envelope(detail.get("input")),
         {"code": f"execution_{status.lower()}", "message": message},
-        most_resumptions=RESUMPTION.batch_max_resumptions,
     )
-    alerts.review(store, ALERTS.alert_after_failures)
-    alerts.send_or_log(store, TOPIC)
-    match outcome:
-        case Closed(run):
-            return {"run_id": run["_id"], "status": run["status"]}
-        case NothingToClose(why):
-            return {"nothing_to_close": why}
 
 
 def _envelope(text: object) -> dict[str, Any]:

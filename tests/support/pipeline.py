@@ -205,6 +205,20 @@ def load(store: Store, rows: Sequence[Any], **place: Any) -> Counts:
     return load_batch(store, put_rows(store, rows, **place))
 
 
+def load_minute(store: Store, rows: Sequence[Any], minute: int, page: int = 1) -> Document:
+    """Load rows as the run of that minute; returns the closed batch."""
+    key = put_rows(store, rows, run_id=f"run{minute}", minute=minute, page=page)
+    load_batch(store, key)
+    return batch_of(store, key)
+
+
+def batch_of(store: Store, key: BatchKey) -> Document:
+    """A batch as it is stored."""
+    document = store.batches.find_one(key.filter())
+    assert document is not None
+    return document
+
+
 def coin(asset_id: str = "bitcoin", **fields: Any) -> dict[str, Any]:
     """A row as of CoinGecko."""
     return {

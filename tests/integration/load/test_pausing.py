@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from marketdata.documents.batches import Counts
 from marketdata.load import loader
 from marketdata.load.loader import load_batch, load_within
 from marketdata.store.batches import queue
-from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
-from tests.support.documents import Document
-from tests.support.pipeline import coin, put_rows
-
-
-def load(store: Store, rows: list[Any], minute: int, page: int = 1) -> Document:
-    """Load rows as the run of that minute; returns the closed batch."""
-    key = put_rows(store, rows, run_id=f"run{minute}", minute=minute, page=page)
-    load_batch(store, key)
-    return batch_of(store, key)
-
-
-def batch_of(store: Store, key: BatchKey) -> Document:
-    document = store.batches.find_one(key.filter())
-    assert document is not None
-    return document
+from tests.support.pipeline import batch_of, coin, load_minute, put_rows
 
 
 def _killed(*_args: object) -> None:
@@ -76,7 +59,7 @@ def test_rows_that_are_cut_otherwise_by_now_are_gone_through_again(
 @pytest.mark.usefixtures("small_chunks")
 def test_pieces_of_which_little_is_to_be_written_are_written_together(store: Store) -> None:
     coins = [f"coin {number}" for number in range(10)]
-    load(store, [coin(name) for name in coins], 0)
+    load_minute(store, [coin(name) for name in coins], 0)
     changed = {"coin 1", "coin 8", "coin 9"}
     rows = [coin(name, current_price=2.0 if name in changed else 1.5) for name in coins]
     key = put_rows(store, rows, run_id="run1", minute=1)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from marketdata import clock
 from marketdata.errors import UpstreamUnavailable
-from marketdata.load.raw import unpack
 from marketdata.runs.extraction.fetching import PATIENCE
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import runs
 from marketdata.store.connection import Store
-from tests.support.documents import Document
-from tests.support.pipeline import QUICK, Pipeline, coin, line
+from tests.support.pages import coins, note, pages_asked, raw_rows
+from tests.support.pipeline import QUICK, Pipeline, line
 from tests.support.upstream import Reply, Seen, Upstream
 
 COINS = "/coins"
@@ -29,26 +27,6 @@ def coingecko(store: Store, server: Upstream) -> Pipeline:
         {"COINGECKO_API_URL": server.url + COINS, "COINGECKO_PAGES": "3"},
         ["coingecko"],
     )
-
-
-def coins(number: int) -> list[dict[str, Any]]:
-    return [coin(f"coin {n}") for n in range(number)]
-
-
-def note(pipeline: Pipeline, run_id: str) -> Document:
-    inputs: Document = runs.get(pipeline.store, run_id)["inputs"]
-    return next(iter(inputs.values()))
-
-
-def raw_rows(store: Store) -> list[Any]:
-    """All rows in raw batches, by page and place."""
-    raw: list[Document] = list(store.raw_batches.find({}))
-    found = sorted(raw, key=lambda d: (d["origin"]["page"], d["first_row"]))
-    return [row for document in found for row in json.loads(unpack(document))]
-
-
-def pages_asked(server: Upstream) -> list[str]:
-    return [seen.query["page"] for seen in server.seen]
 
 
 def test_a_call_whose_time_is_over_still_asks_within_a_second(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,11 +16,12 @@ from marketdata.load.raw import unpack
 from marketdata.runs import closing
 from marketdata.runs.extraction import pages
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
-from marketdata.store import run_inputs, runs
+from marketdata.store import run_inputs
 from marketdata.store.batches import queue
 from marketdata.store.connection import Store
 from marketdata.store.sources import overview
 from tests.support.documents import Document
+from tests.support.pages import coins, note, pages_asked, raw_rows
 from tests.support.pipeline import Pipeline, coin, counts, line
 from tests.support.upstream import Reply, Upstream
 
@@ -42,10 +42,6 @@ def coinpaprika(store: Store, server: Upstream) -> Pipeline:
     return Pipeline(store, {"COINPAPRIKA_API_URL": server.url + TICKERS}, ["coinpaprika"])
 
 
-def coins(number: int) -> list[dict[str, Any]]:
-    return [coin(f"coin {n}") for n in range(number)]
-
-
 def tickers(number: int) -> list[dict[str, Any]]:
     """Rows as of CoinPaprika, whose ranks come in no order; every tenth has none."""
     return [
@@ -59,22 +55,6 @@ def tickers(number: int) -> list[dict[str, Any]]:
         }
         for n in range(number)
     ]
-
-
-def note(pipeline: Pipeline, run_id: str) -> Document:
-    inputs: Document = runs.get(pipeline.store, run_id)["inputs"]
-    return next(iter(inputs.values()))
-
-
-def raw_rows(store: Store) -> list[Any]:
-    """All rows in raw batches, by page and place."""
-    raw: list[Document] = list(store.raw_batches.find({}))
-    found = sorted(raw, key=lambda d: (d["origin"]["page"], d["first_row"]))
-    return [row for document in found for row in json.loads(unpack(document))]
-
-
-def pages_asked(server: Upstream) -> list[str]:
-    return [seen.query["page"] for seen in server.seen]
 
 
 # --- pages -------------------------------------------------------------------------------
