@@ -96,7 +96,7 @@ requirements: ## Pin the packages that *.in files name; UPGRADE=--upgrade takes 
 	$(COMPILE) requirements/$$name.in -o requirements/$$name.txt || exit; done
 
 # --- tests -----------------------------------------------------------------------------------
-# What is in which tier, and how long each takes: docs/development.md.
+# What is in which tier: docs/development.md.
 
 .PHONY: check test test-system crash chaos chaos-long test-long bench
 check: ## Check style and types, and run the unit tests
