@@ -16,17 +16,24 @@ COINPAPRIKA = "/v1/tickers"
 
 
 @pytest.fixture(scope="session")
-def sources() -> Iterator[Upstream]:
+def server() -> Iterator[Upstream]:
     """The upstreams of all sources, in one server."""
-    with upstream() as server:
-        yield server
+    with upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def sources(server: Upstream) -> Upstream:
+    """The upstreams, with no reply left of an earlier test."""
+    server.replies.clear()
+    return server
 
 
 @pytest.fixture(scope="session")
-def stack(sources: Upstream) -> Iterator[StackUnderTest]:
+def stack(server: Upstream) -> Iterator[StackUnderTest]:
     """The whole system, deployed from the real template."""
     with running_stack(
-        COINGECKO_API_URL=sources.url + COINGECKO, COINPAPRIKA_API_URL=sources.url + COINPAPRIKA
+        COINGECKO_API_URL=server.url + COINGECKO, COINPAPRIKA_API_URL=server.url + COINPAPRIKA
     ) as running:
         yield running
 
