@@ -23,7 +23,7 @@ from marketdata.runs import triggers
 from marketdata.store.batches.batch import COUNTS
 from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
-from tests.support.documents import Document
+from tests.support.documents import Document, assert_declared
 from tests.support.functions import Functions
 from tests.support.machine import Aborted, FunctionFailed, Machine
 from tests.support.simulator import Simulator
@@ -126,7 +126,8 @@ def assert_conserved(store: Store) -> Counter[str]:
 
 
 def assert_settled(store: Store) -> None:
-    """Nothing is under way, held, or left to be loaded."""
+    """Nothing is under way, held, or left to be loaded; and every stored document is declared."""
+    assert_declared(store)
     assert list(store.runs.find({"status": "running"}, {"_id": 1})) == []
     assert list(store.runs.find({"holds": {"$exists": True}}, {"holds": 1})) == []
     unfinished = store.batches.find({"state": {"$ne": "loaded"}}, {"state": 1, "error": 1})

@@ -44,9 +44,13 @@ FORMS: Mapping[str, Any] = {
 """Of each collection, what its documents are."""
 
 
-def undeclared(store: Store) -> Iterator[str]:
-    """In which documents of a database are keys or values that no form declares."""
-    for name in store.database.list_collection_names():
+def assert_declared(store: Store) -> None:
+    """Every document of a database is of its form: no other key, and no value of another type."""
+    assert list(_undeclared(store)) == []
+
+
+def _undeclared(store: Store) -> Iterator[str]:
+    for name in FORMS:
         for document in store.database[name].find():
             try:
                 _adapter(name).validate_python(document)

@@ -24,7 +24,7 @@ from marketdata.store import raw_batches
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import COUNTS, BatchKey
 from marketdata.store.connection import Store
-from tests.support.documents import Document
+from tests.support.documents import Document, assert_declared
 
 QUICK = RetryPolicy(
     attempts=2,
@@ -111,7 +111,7 @@ class Pipeline:
         )
 
     def run(self) -> Document:
-        """One whole run; returns it closed."""
+        """One whole run; returns it closed. Whatever it has stored is declared."""
         opened = self.open()
         assert opened["proceed"], opened
         errors: list[FailedInput] = []
@@ -123,7 +123,9 @@ class Pipeline:
                 errors.append({"input": item["input"], **told})
                 numbers = failures.note_failure(self.store, item["run_id"], item["input"], told)
             self._load(item["run_id"], item["input"], numbers)
-        return closing.close(self.store, opened["run_id"], errors)
+        closed = closing.close(self.store, opened["run_id"], errors)
+        assert_declared(self.store)
+        return closed
 
     def _extracted(self, run_id: str, name: str) -> Extracted:
         failures = 0

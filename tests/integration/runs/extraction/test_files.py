@@ -39,7 +39,7 @@ from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import COUNTS, BatchKey
 from marketdata.store.connection import Store
-from tests.support.documents import Document
+from tests.support.documents import Document, assert_declared
 from tests.support.recorded import FOLDER
 from tests.support.waiting import wait_for
 
@@ -136,7 +136,9 @@ def carry_out(store: Store, event: dict[str, Any], settings: CsvSettings = SMALL
         extracted = extract(store, item["run_id"], item["input"], settings)
         for number in extracted.numbers:
             load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    return closing.close(store, opened["run_id"])
+    closed = closing.close(store, opened["run_id"])
+    assert_declared(store)
+    return closed
 
 
 def totals(run: Document) -> dict[str, int]:
