@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from marketdata import clock, sources
-from marketdata.documents.batches import Counts
+from marketdata.documents.batches import Counts, NewBatch
 from marketdata.documents.errors import FailedInput
+from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import MarketDataError
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import pack_json, raw_id
@@ -177,28 +178,38 @@ def put_rows(
     received_at = clock.from_ms(1_746_770_400_000 + minute * 60_000)
     (payload,) = pack_json([json.dumps(row) for row in rows], rows_per_batch=50_000)
     place = f"page {page} part 0"
-    id_ = raw_id(source, place, payload.digest)
-    about: Document = {
+    raw: RawBatch = {
+        "_id": raw_id(source, place, payload.digest),
         "source": source,
+        "format": "json",
+        "origin": {
+            "url": f"https://{source}.example",
+            "page": page,
+            "status": 200,
+            "etag": None,
+            "content_type": "application/json",
+            "fetched_at": received_at,
+            "rows": len(rows),
+        },
+        "first_row": first_row,
+        "rows": payload.rows,
+        "size": payload.size,
+        "digest": payload.digest,
+        "received_at": received_at,
+        "data": payload.data,
+    }
+    batch: NewBatch = {
+        "number": number,
+        "source": source,
+        "raw_id": raw["_id"],
+        "place": f"{source} {place}",
+        "digest": payload.digest,
+        "first_row": first_row,
         "rows": payload.rows,
         "received_at": received_at,
-        "first_row": first_row,
     }
-    raw_batches.save_raw(store, [about | {"_id": id_, "format": "json", "data": payload.data}])
-    queue.put_batches(
-        store,
-        source,
-        run_id,
-        [
-            about
-            | {
-                "number": number,
-                "raw_id": id_,
-                "place": f"{source} {place}",
-                "digest": payload.digest,
-            }
-        ],
-    )
+    raw_batches.save_raw(store, [raw])
+    queue.put_batches(store, source, run_id, [batch])
     return BatchKey(run_id, source, number)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from pymongo.read_concern import ReadConcern
 
+from marketdata.documents.batches import BatchState
 from marketdata.store import retention
 from marketdata.store.connection import Store, Update, aggregate, store_errors
 from marketdata.store.raw_batches import raw_row_count
@@ -122,7 +123,7 @@ def _days(store: Store, today: date, days: int) -> list[Day]:
     found = aggregate(
         store.batches,
         [
-            {"$match": {"state": "loaded", "loaded_at": {"$gte": begin}}},
+            {"$match": {"state": BatchState.LOADED, "loaded_at": {"$gte": begin}}},
             {
                 "$group": {
                     "_id": {"$dateToString": {"date": "$loaded_at", "format": "%Y-%m-%d"}},

@@ -17,6 +17,7 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from marketdata.documents.runs import RunStatus
 from marketdata.documents.sources import Lease
 from marketdata.errors import StateConflict
 from marketdata.store.connection import Store, store_errors
@@ -79,7 +80,12 @@ def acquire(store: Store, run_id: str, input_id: str) -> int:
 
 
 def _holds(store: Store, run_id: str, input_id: str) -> bool:
-    alive = {"_id": run_id, "status": "running", "closing": {"$exists": False}, "holds": input_id}
+    alive = {
+        "_id": run_id,
+        "status": RunStatus.RUNNING,
+        "closing": {"$exists": False},
+        "holds": input_id,
+    }
     return store.runs.find_one(alive, {"_id": 1}) is not None
 
 

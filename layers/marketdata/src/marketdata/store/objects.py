@@ -19,7 +19,13 @@ from pymongo.errors import DuplicateKeyError
 
 from marketdata import clock
 from marketdata.documents.objects import ObjectState, UploadedObject
-from marketdata.documents.runs import ColumnNote, StoredInput, StoredMappings
+from marketdata.documents.runs import (
+    ColumnNote,
+    InputStatus,
+    RunStatus,
+    StoredInput,
+    StoredMappings,
+)
 from marketdata.objects import ObjectVersion
 from marketdata.store import runs
 from marketdata.store.connection import Filter, Store, Update, store_errors
@@ -193,7 +199,7 @@ def add_to_run(
         with store_errors(f"adding {version.place} to run {run_id}"):
             try:
                 result = store.runs.update_one(
-                    {"_id": run_id, "status": "running", f"inputs.{version.id}": None},
+                    {"_id": run_id, "status": RunStatus.RUNNING, f"inputs.{version.id}": None},
                     {
                         "$addToSet": {"holds": version.id},
                         "$set": {f"inputs.{version.id}": input_note(version, former)},
@@ -236,7 +242,11 @@ def _let_go(store: Store, run_id: str, object_id: str) -> None:
 
 def input_note(version: ObjectVersion, former: str | None = None) -> StoredInput:
     """An object version as the note of a run's input; `former` is the run that it resumes."""
-    note: StoredInput = {"source": "csv", "status": "pending", "object": version.document()}
+    note: StoredInput = {
+        "source": "csv",
+        "status": InputStatus.PENDING,
+        "object": version.document(),
+    }
     if former:
         note["resumes"] = former
     return note
@@ -253,7 +263,7 @@ def note_mappings(store: Store, run_id: str, input_id: str, mappings: StoredMapp
         "skipped_mappings": _of_input(mappings["skipped_mappings"], input_id),
     }
     with store_errors(f"noting the columns of {input_id} in run {run_id}"):
-        store.runs.update_one({"_id": run_id, "status": "running"}, {"$addToSet": added})
+        store.runs.update_one({"_id": run_id, "status": RunStatus.RUNNING}, {"$addToSet": added})
 
 
 def _of_input(notes: Sequence[ColumnNote], input_id: str) -> Update:
@@ -263,4 +273,4 @@ def _of_input(notes: Sequence[ColumnNote], input_id: str) -> Update:
 def discard_run(store: Store, run_id: str) -> None:
     """Remove a run that turned out to have nothing to do, before anybody was told of it."""
     with store_errors(f"removing run {run_id}"):
-        store.runs.delete_one({"_id": run_id, "status": "running"})
+        store.runs.delete_one({"_id": run_id, "status": RunStatus.RUNNING})

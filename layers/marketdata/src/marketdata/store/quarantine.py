@@ -20,7 +20,7 @@ from pymongo import ASCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 
 from marketdata import clock
-from marketdata.documents.batches import Batch
+from marketdata.documents.batches import Batch, BatchState
 from marketdata.documents.quarantine import NewQuarantinedRow, QuarantinedRow, Reason
 from marketdata.store.connection import (
     Expression,
@@ -226,7 +226,7 @@ def _counting(store: Store, run_id: str) -> dict[str, set[str]]:
 
     A batch that was skipped counts the rows of the one that had its content first.
     """
-    query: Filter = {"run_id": run_id, "state": "loaded", "counts.quarantined": {"$gt": 0}}
+    query: Filter = {"run_id": run_id, "state": BatchState.LOADED, "counts.quarantined": {"$gt": 0}}
     needed = ("raw_id", "skipped", "known_as", "known_root")
     counting: dict[str, set[str]] = {}
     for batch in store.batches.find(query, dict.fromkeys(needed, 1)).hint("run_input_number"):

@@ -16,7 +16,7 @@ from typing import Any
 from pymongo import IndexModel, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.collection import Collection
 
-from marketdata.documents.batches import Batch
+from marketdata.documents.batches import Batch, BatchState
 from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.rebuilds import Beside, Rebuild, RebuildChanges
 from marketdata.errors import StateConflict
@@ -194,7 +194,7 @@ def loaded_in_order(store: Store) -> list[str]:
     """The ids of all loaded batches, in the order in which revisions are ordered."""
     needed = ("received_at", "first_row", "object.version_id", "raw_id")
     with store_errors("listing the batches"):
-        found = store.batches.find({"state": "loaded"}, dict.fromkeys(needed, 1))
+        found = store.batches.find({"state": BatchState.LOADED}, dict.fromkeys(needed, 1))
         return [batch["_id"] for batch in sorted(found, key=_place)]
 
 
@@ -225,7 +225,7 @@ def loaded_signatures(store: Store, since: datetime | None = None) -> dict[str, 
     recent: Filter = {}
     if since is not None:
         recent = {"$or": [{"loaded_at": {"$gte": since}}, {"replayed_at": {"$gte": since}}]}
-    return _signatures(store, {**recent, "state": "loaded"})
+    return _signatures(store, {**recent, "state": BatchState.LOADED})
 
 
 def unfinished_signatures(store: Store, since: datetime | None = None) -> dict[str, Signature]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pymongo import ReturnDocument
 
 from marketdata.documents.errors import StoredError
-from marketdata.documents.runs import InputChanges, StoredInput
+from marketdata.documents.runs import InputChanges, InputStatus, StoredInput
 from marketdata.store.connection import Filter, Store, store_errors
 from marketdata.store.runs import ALIVE, LEASE, after
 
-INPUT_ENDED = ("extracted", "skipped", "failed", "throttled")
+INPUT_ENDED = tuple(status for status in InputStatus if status.ended)
 """The states of an input whose extraction is over for its run."""
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING, DESCENDING
 
-from marketdata.documents.runs import Run
+from marketdata.documents.runs import Run, RunStatus
 from marketdata.store.connection import Filter, Store
 from marketdata.store.reading import MAX_TIME_MS, reading
 
@@ -16,7 +16,7 @@ def last_closed_run_id(store: Store) -> str | None:
     """The run that started last among those that ended."""
     with reading("the last run"):
         run = store.runs.find_one(
-            {"status": {"$ne": "running"}},
+            {"status": {"$ne": RunStatus.RUNNING}},
             {"_id": 1},
             sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
             hint="started",
@@ -46,7 +46,7 @@ def last_whole_success(store: Store) -> Run | None:
     with reading("the last success"):
         return store.runs.find_one(
             {
-                "status": {"$eq": "success"},
+                "status": {"$eq": RunStatus.SUCCESS},
                 "trigger": {"$ne": "upload"},
                 "asked.sources": {"$eq": None},
                 "asked.resume": {"$eq": None},
@@ -107,7 +107,8 @@ def ended_runs(store: Store, *, limit: int) -> list[Run]:
     with reading("runs"):
         return list(
             store.runs.find(
-                {"status": {"$ne": "running"}}, {"status": 1, "started_at": 1, "ended_at": 1}
+                {"status": {"$ne": RunStatus.RUNNING}},
+                {"status": 1, "started_at": 1, "ended_at": 1},
             )
             .sort([("started_at", DESCENDING), ("_id", DESCENDING)])
             .hint("started")

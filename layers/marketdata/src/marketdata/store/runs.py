@@ -13,7 +13,7 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from marketdata.documents.runs import NewRun, Run, RunEnding
+from marketdata.documents.runs import NewRun, Run, RunEnding, RunStatus
 from marketdata.errors import NotFound
 from marketdata.store import leases
 from marketdata.store.connection import Expression, Filter, Store, store_errors
@@ -23,7 +23,7 @@ LEASE = leases.LEASE
 _RENEWED_AFTER = timedelta(minutes=1)
 """A sign of life sooner than this after another one needs no write."""
 
-ALIVE: Filter = {"status": "running", "closing": {"$exists": False}}
+ALIVE: Filter = {"status": RunStatus.RUNNING, "closing": {"$exists": False}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,9 @@ def find(store: Store, run_id: str) -> Run | None:
 def find_by_execution(store: Store, execution: str) -> str | None:
     """The running run that an execution carries out; None if there is none."""
     with store_errors(f"looking for the run of {execution}"):
-        found = store.runs.find_one({"status": "running", "execution": execution}, {"_id": 1})
+        found = store.runs.find_one(
+            {"status": RunStatus.RUNNING, "execution": execution}, {"_id": 1}
+        )
     return found["_id"] if found else None
 
 
@@ -156,7 +158,7 @@ def begin_closing(store: Store, run_id: str) -> bool:
     """
     with store_errors(f"closing run {run_id}"):
         result = store.runs.update_one(
-            {"_id": run_id, "status": "running"}, {"$set": {"closing": True}}
+            {"_id": run_id, "status": RunStatus.RUNNING}, {"$set": {"closing": True}}
         )
     return result.matched_count == 1
 
@@ -166,7 +168,7 @@ def end(store: Store, run_id: str, fields: RunEnding) -> bool:
     told = {name: {"$literal": value} for name, value in fields.items()}
     with store_errors(f"ending run {run_id}"):
         result = store.runs.update_one(
-            {"_id": run_id, "status": "running"},
+            {"_id": run_id, "status": RunStatus.RUNNING},
             [{"$set": {**told, "ended_at": "$$NOW"}}, {"$unset": ["holds", "closing"]}],
         )
     return result.matched_count == 1
@@ -176,7 +178,7 @@ def expiries(store: Store, run_ids: Sequence[str]) -> dict[str, datetime]:
     """Until when those of some runs that are under way live without a further sign of life."""
     with store_errors("looking until when runs live"):
         found = store.runs.find(
-            {"_id": {"$in": list(run_ids)}, "status": "running"}, {"expires_at": 1}
+            {"_id": {"$in": list(run_ids)}, "status": RunStatus.RUNNING}, {"expires_at": 1}
         )
         return {run["_id"]: run["expires_at"] for run in found}
 
@@ -185,14 +187,16 @@ def expired(store: Store) -> list[Run]:
     """Running runs that gave no sign of life for longer than their lease."""
     with store_errors("looking for orphaned runs"):
         return list(
-            store.runs.find({"status": "running", "$expr": {"$lt": ["$expires_at", "$$NOW"]}})
+            store.runs.find(
+                {"status": RunStatus.RUNNING, "$expr": {"$lt": ["$expires_at", "$$NOW"]}}
+            )
         )
 
 
 def running(store: Store, run_ids: list[str]) -> set[str]:
     """Those of some runs that have not ended."""
     with store_errors("looking for runs under way"):
-        found = store.runs.find({"_id": {"$in": run_ids}, "status": "running"}, {"_id": 1})
+        found = store.runs.find({"_id": {"$in": run_ids}, "status": RunStatus.RUNNING}, {"_id": 1})
         return {run["_id"] for run in found}
 
 

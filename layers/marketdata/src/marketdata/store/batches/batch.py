@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from marketdata.documents.batches import BatchState
 from marketdata.documents.errors import StoredError
 from marketdata.store.connection import Filter
 
 COUNTS = ("inserted", "updated", "unchanged", "duplicate", "quarantined")
-UNFINISHED = ("pending", "loading", "failed")
+UNFINISHED = (BatchState.PENDING, BatchState.LOADING, BatchState.FAILED)
 """The states of batches that are not loaded; the index `unfinished` has exactly these."""
 MAX_RESUMPTIONS = 3
 """How often a batch whose loading failed is taken over by a later run, unless a setting says."""

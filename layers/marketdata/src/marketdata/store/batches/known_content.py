@@ -10,7 +10,7 @@ have become another one since. A, then B, then A again leaves A, whichever place
 
 from __future__ import annotations
 
-from marketdata.documents.batches import Batch
+from marketdata.documents.batches import Batch, BatchState
 from marketdata.store import market_data
 from marketdata.store.connection import Filter, Store, Update, store_errors
 from marketdata.store.quarantine import root_of
@@ -74,7 +74,7 @@ def _before(store: Store, batch: Batch) -> Batch | None:
 def _comparable(before: Batch, batch: Batch, context: str) -> bool:
     """Whether equal rows of the two are equal records."""
     return bool(
-        before["state"] == "loaded"
+        before["state"] == BatchState.LOADED
         # Two versions of one second are told apart by their names only.
         and before["received_at"] < batch["received_at"]
         and before.get("context") == context

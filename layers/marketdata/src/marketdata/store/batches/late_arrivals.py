@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from marketdata.documents.batches import Batch
+from marketdata.documents.batches import Batch, BatchState
 from marketdata.errors import StateConflict
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Filter, Store, Update, store_errors
@@ -111,7 +111,7 @@ def mark_stale(store: Store, batch_id: str) -> str | None:
     """
     with store_errors(f"noting that records of batch {batch_id} have changed"):
         store.batches.update_one(
-            {"_id": batch_id, "state": {"$ne": "loaded"}}, {"$set": {"outdated": True}}
+            {"_id": batch_id, "state": {"$ne": BatchState.LOADED}}, {"$set": {"outdated": True}}
         )
         found = store.batches.find_one({"_id": batch_id}, {"raw_id": 1})
     return None if found is None else str(found["raw_id"])

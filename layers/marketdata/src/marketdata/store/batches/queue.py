@@ -68,7 +68,7 @@ def put_batches(
     now = clock.now()
     replaceable: Filter = {
         "run_id": run_id,
-        "state": "pending",
+        "state": BatchState.PENDING,
         "attempts": 0,
         "claim": {"$not": {"$gt": claim}},
     }
@@ -149,7 +149,7 @@ def drop_pending_from(
                 "run_id": run_id,
                 "input": input_id,
                 "number": {"$gte": number},
-                "state": "pending",
+                "state": BatchState.PENDING,
                 **which,
             }
         )
@@ -167,7 +167,7 @@ def drop_claimed(store: Store, input_id: str, run_id: str, claim: int) -> None:
                 "first_run_id": run_id,
                 "input": input_id,
                 "claim": claim,
-                "state": "pending",
+                "state": BatchState.PENDING,
             }
         )
 
@@ -188,7 +188,7 @@ def begin(store: Store, key: BatchKey) -> Batch | None:
             [
                 {
                     "$set": {
-                        "state": "loading",
+                        "state": BatchState.LOADING,
                         "loading_since": "$$NOW",
                         "attempts": {"$add": ["$attempts", 1]},
                     }
@@ -205,8 +205,8 @@ def begin(store: Store, key: BatchKey) -> Batch | None:
         if runs.heartbeat(store, key.run_id) or runs.find(store, key.run_id) is None:
             return batch
         store.batches.update_one(
-            {"_id": batch["_id"], "state": "loading", "attempts": batch["attempts"]},
-            {"$set": {"state": "pending"}},
+            {"_id": batch["_id"], "state": BatchState.LOADING, "attempts": batch["attempts"]},
+            {"$set": {"state": BatchState.PENDING}},
         )
     raise StateConflict(
         f"Run {key.run_id} has ended; batch {key.number} of {key.input} is left to a later run.",
@@ -247,7 +247,7 @@ def require_attempt(store: Store, batch_id: str, attempt: int) -> None:
     Raises:
         StateConflict: it was taken from this attempt.
     """
-    mine = {"_id": batch_id, "state": "loading", "attempts": attempt}
+    mine = {"_id": batch_id, "state": BatchState.LOADING, "attempts": attempt}
     with store_errors(f"reading batch {batch_id}"):
         found = store.batches.find_one(mine, {"_id": 1})
     if found is None:
@@ -271,13 +271,13 @@ def pause(store: Store, batch_id: str, attempt: int) -> None:
     Raises:
         StateConflict: the batch was taken from this attempt.
     """
-    _of_attempt(store, batch_id, attempt, {"state": "pending"}, "pausing")
+    _of_attempt(store, batch_id, attempt, {"state": BatchState.PENDING}, "pausing")
 
 
 def _of_attempt(store: Store, batch_id: str, attempt: int, fields: Update, doing: str) -> None:
     with store_errors(f"{doing} batch {batch_id}"):
         result = store.batches.update_one(
-            {"_id": batch_id, "state": "loading", "attempts": attempt}, {"$set": fields}
+            {"_id": batch_id, "state": BatchState.LOADING, "attempts": attempt}, {"$set": fields}
         )
     if result.matched_count == 0:
         raise _overtaken(batch_id, attempt)
@@ -319,7 +319,7 @@ def finish_unread(
     unasked = {"attempts": attempt, "outdated": {"$ne": True}}
     if _close(store, key, unasked, counts, fields):
         return True
-    mine = {**key.filter(), "state": "loading", "attempts": attempt}
+    mine = {**key.filter(), "state": BatchState.LOADING, "attempts": attempt}
     with store_errors(f"reading batch {key.id}"):
         if store.batches.find_one(mine, {"_id": 1}):
             return False
@@ -331,11 +331,11 @@ def _close(store: Store, key: BatchKey, which: Filter, counts: Counts, fields: B
     leases.require(store, key.run_id, key.input)
     with store_errors(f"closing batch {key.id}"):
         result = store.batches.update_one(
-            {**key.filter(), "state": "loading", **which},
+            {**key.filter(), "state": BatchState.LOADING, **which},
             [
                 {
                     "$set": {
-                        "state": "loaded",
+                        "state": BatchState.LOADED,
                         "loaded_at": "$$NOW",
                         "counts": {"$literal": counts.document()},
                         **{name: {"$literal": value} for name, value in fields.items()},
@@ -351,8 +351,14 @@ def fail(store: Store, key: BatchKey, attempt: int, error: Exception) -> None:
     """Mark an attempt as failed with its reason; a later attempt's state is left alone."""
     with store_errors(f"marking batch {key.id} as failed"):
         store.batches.update_one(
-            {**key.filter(), "state": "loading", "attempts": attempt},
-            {"$set": {"state": "failed", "failed_at": clock.now(), "error": describe(error)}},
+            {**key.filter(), "state": BatchState.LOADING, "attempts": attempt},
+            {
+                "$set": {
+                    "state": BatchState.FAILED,
+                    "failed_at": clock.now(),
+                    "error": describe(error),
+                }
+            },
         )
 
 
@@ -371,7 +377,7 @@ def resumed(store: Store, run_id: str, input_id: str) -> list[int]:
         store,
         run_id,
         input_id,
-        {"state": "pending", "resumed_from": {"$ne": None}},
+        {"state": BatchState.PENDING, "resumed_from": {"$ne": None}},
     )
 
 

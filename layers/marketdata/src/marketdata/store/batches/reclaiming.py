@@ -10,7 +10,7 @@ from itertools import batched
 from pymongo import ASCENDING, UpdateOne
 
 from marketdata import clock
-from marketdata.documents.batches import Batch
+from marketdata.documents.batches import Batch, BatchState
 from marketdata.documents.errors import StoredError
 from marketdata.documents.runs import ReclaimedBatches
 from marketdata.errors import StateConflict, StoreUnavailable
@@ -59,9 +59,13 @@ def interrupt(store: Store, run_id: str) -> None:
     """Take the batches of a run that ends from whoever is still loading them."""
     with store_errors(f"ending the attempts at batches of run {run_id}"):
         store.batches.update_many(
-            {"run_id": run_id, "state": "loading"},
+            {"run_id": run_id, "state": BatchState.LOADING},
             {
-                "$set": {"state": "failed", "failed_at": clock.now(), "error": _INTERRUPTED},
+                "$set": {
+                    "state": BatchState.FAILED,
+                    "failed_at": clock.now(),
+                    "error": _INTERRUPTED,
+                },
                 "$inc": {"attempts": 1},
             },
         )
@@ -80,7 +84,7 @@ def park(store: Store, run_id: str, most: int) -> None:
     }
     with store_errors(f"parking batches of run {run_id}"):
         store.batches.update_many(
-            {"run_id": run_id, "state": "failed", "$or": [own, passing]},
+            {"run_id": run_id, "state": BatchState.FAILED, "$or": [own, passing]},
             {"$set": {"parked": True}},
         )
 
@@ -98,7 +102,7 @@ def requeue_dead_lettered(store: Store, run_ids: Sequence[str], input_id: str) -
     """
     with store_errors(f"releasing the parked batches of {input_id} in run {_named(run_ids)}"):
         result = store.batches.update_many(
-            {"run_id": {"$in": list(run_ids)}, "input": input_id, "state": "failed"},
+            {"run_id": {"$in": list(run_ids)}, "input": input_id, "state": BatchState.FAILED},
             {"$set": {"resumptions": 0}, "$unset": {"parked": "", "interruptions": ""}},
         )
     return result.matched_count
@@ -210,7 +214,7 @@ def _take(store: Store, input_id: str, run_id: str, left: Sequence[Batch]) -> No
                     "$set": {
                         "run_id": run_id,
                         "number": number,
-                        "state": "pending",
+                        "state": BatchState.PENDING,
                         "resumed_from": {"run_id": batch["run_id"], "number": batch["number"]},
                     },
                     "$inc": {"attempts": 1, **_counted(batch)},
@@ -225,9 +229,9 @@ def _take(store: Store, input_id: str, run_id: str, left: Sequence[Batch]) -> No
 
 def _counted(batch: Batch) -> dict[str, int]:
     """What being taken over counts as; what nobody has tried yet has not failed either."""
-    if batch["state"] == "pending":
+    if batch["state"] == BatchState.PENDING:
         return {}
-    own = batch["state"] == "failed" and batch.get("error", {}).get("code") not in _PASSING
+    own = batch["state"] == BatchState.FAILED and batch.get("error", {}).get("code") not in _PASSING
     return {"resumptions" if own else "interruptions": 1}
 
 

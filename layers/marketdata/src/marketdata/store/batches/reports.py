@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from pymongo import ASCENDING
 
-from marketdata.documents.batches import Batch, Counts, FailedBatch, StoredCounts
+from marketdata.documents.batches import Batch, BatchState, Counts, FailedBatch, StoredCounts
 from marketdata.store.batches.batch import COUNTS, UNFINISHED
 from marketdata.store.connection import Store, aggregate, store_errors
 from marketdata.store.reading import MAX_TIME_MS, reading
@@ -118,8 +118,7 @@ def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Bat
         name: {"$sum": {"$ifNull": [f"$counts.{name}", 0]}} for name in ("rows_in", *COUNTS)
     }
     states = {
-        state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
-        for state in ("pending", "loading", "loaded", "failed")
+        state.value: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}} for state in BatchState
     }
     flags = {
         flag: {"$sum": {"$cond": [{"$eq": [f"${flag}", True]}, 1, 0]}}
@@ -153,7 +152,7 @@ def total_counts(store: Store) -> StoredCounts:
         groups = aggregate(
             store.batches,
             [
-                {"$match": {"state": "loaded"}},
+                {"$match": {"state": BatchState.LOADED}},
                 {"$group": {"_id": None, **{n: {"$sum": f"$counts.{n}"} for n in names}}},
             ],
             hint="state_counts",
@@ -161,9 +160,6 @@ def total_counts(store: Store) -> StoredCounts:
         )
         found = next(iter(groups), {})
     return Counts(**{name: int(found.get(name, 0)) for name in names}).document()
-
-
-_STATES = ("pending", "loading", "loaded", "failed")
 
 
 def batch_states(store: Store, run_id: str) -> dict[str, int]:
@@ -179,15 +175,18 @@ def batch_states(store: Store, run_id: str) -> dict[str, int]:
             maxTimeMS=MAX_TIME_MS,
         )
         found = {group["_id"]: group["batches"] for group in groups}
-    return {"total": sum(found.values()), **{state: found.get(state, 0) for state in _STATES}}
+    return {
+        "total": sum(found.values()),
+        **{state.value: found.get(state, 0) for state in BatchState},
+    }
 
 
 def batches_not_loaded(store: Store, run_id: str, *, unfinished: bool, limit: int) -> list[Batch]:
     """Failed batches of a run, by input and number; with `unfinished` also those left undone."""
-    states = [s for s in _STATES if s != "loaded"] if unfinished else ["failed"]
+    states = UNFINISHED if unfinished else (BatchState.FAILED,)
     with reading(f"the failed batches of run {run_id}"):
         return list(
-            store.batches.find({"run_id": {"$eq": run_id}, "state": {"$in": states}})
+            store.batches.find({"run_id": {"$eq": run_id}, "state": {"$in": list(states)}})
             .sort([("input", ASCENDING), ("number", ASCENDING)])
             .hint("run_input_number")
             .limit(limit)

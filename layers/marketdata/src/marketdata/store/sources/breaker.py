@@ -41,7 +41,7 @@ def close_circuit(store: Store, upstream: Upstream) -> None:
 def closed(upstream: Upstream) -> Expression:
     """A circuit breaker without failures, as an expression: a plain document would be merged."""
     closed = {
-        "state": "closed",
+        "state": BreakerState.CLOSED,
         "failures": 0,
         "identity": {"$literal": upstream.identity},
         "closed_at": "$$NOW",
@@ -75,7 +75,7 @@ def admit(
         "$lte": [
             {
                 "$cond": [
-                    {"$eq": ["$breaker.state", "open"]},
+                    {"$eq": ["$breaker.state", BreakerState.OPEN]},
                     "$breaker.next_probe_at",
                     "$breaker.probe.until",
                 ]
@@ -88,14 +88,16 @@ def admit(
         document = store.sources.find_one_and_update(
             {
                 "_id": upstream.name,
-                "breaker.state": {"$ne": "closed"},
+                "breaker.state": {"$ne": BreakerState.CLOSED},
                 "breaker.identity": upstream.identity,
             },
             [
                 {"$set": {"breaker.due": due}},
                 {
                     "$set": {
-                        "breaker.state": {"$cond": ["$breaker.due", "half_open", "$breaker.state"]},
+                        "breaker.state": {
+                            "$cond": ["$breaker.due", BreakerState.HALF_OPEN, "$breaker.state"]
+                        },
                         "breaker.probe": {"$cond": ["$breaker.due", probe, "$breaker.probe"]},
                         "breaker.due": "$$REMOVE",
                     }
@@ -155,10 +157,12 @@ def failed(
     before = {"$cond": [same, {"$ifNull": ["$breaker.failures", 0]}, 0]}
     furthest = {"$cond": [same, {"$ifNull": ["$breaker.page", 0]}, 0]}
     counted = {"$and": [same, {"$eq": ["$breaker.last_failed_run", this_run]}]}
-    state = {"$cond": [same, {"$ifNull": ["$breaker.state", "closed"]}, "closed"]}
+    state = {
+        "$cond": [same, {"$ifNull": ["$breaker.state", BreakerState.CLOSED]}, BreakerState.CLOSED]
+    }
     probed = {
         "$and": [
-            {"$eq": ["$breaker.state", "half_open"]},
+            {"$eq": ["$breaker.state", BreakerState.HALF_OPEN]},
             {"$eq": ["$breaker.probe.id", {"$literal": probe}]},
         ]
     }
@@ -167,7 +171,7 @@ def failed(
             probed,
             {
                 "$and": [
-                    {"$eq": ["$breaker.state", "closed"]},
+                    {"$eq": ["$breaker.state", BreakerState.CLOSED]},
                     {"$gte": ["$breaker.failures", most_failures]},
                 ]
             },
@@ -194,7 +198,9 @@ def failed(
                 {
                     "$set": {
                         "breaker": {
-                            "state": {"$cond": ["$breaker.opens", "open", "$breaker.state"]},
+                            "state": {
+                                "$cond": ["$breaker.opens", BreakerState.OPEN, "$breaker.state"]
+                            },
                             "next_probe_at": {
                                 "$cond": [
                                     "$breaker.opens",
@@ -221,12 +227,16 @@ def release_probe(store: Store, upstream: Upstream, probe: str) -> None:
     """Give a probe back that came to no result; anybody may probe now."""
     with store_errors(f"giving back the probe of source {upstream.name}"):
         store.sources.update_one(
-            {"_id": upstream.name, "breaker.state": "half_open", "breaker.probe.id": probe},
+            {
+                "_id": upstream.name,
+                "breaker.state": BreakerState.HALF_OPEN,
+                "breaker.probe.id": probe,
+            },
             [
                 {
                     "$set": {
                         "breaker": {
-                            "state": "open",
+                            "state": BreakerState.OPEN,
                             "next_probe_at": "$$NOW",
                             "probe": "$$REMOVE",
                         }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NotRequired, TypedDict
 
-from marketdata.documents.sources import Failures, Lease, Source, Watermark
+from marketdata.documents.sources import BreakerState, Failures, Lease, Source, Watermark
 from marketdata.store.connection import Expression, Store, aggregate, store_errors
 from marketdata.store.sources.limiter import (
     MARGIN_SECONDS,
@@ -115,10 +115,10 @@ def overview(store: Store) -> list[SourceNow]:
         "retry_latency_seconds": {"$ifNull": ["$bucket.retry_latency_seconds", None]},
         "blocked_until": {"$cond": [blocked, "$bucket.blocked_until", None]},
     }
-    state = {"$ifNull": ["$breaker.state", "closed"]}
+    state = {"$ifNull": ["$breaker.state", BreakerState.CLOSED]}
     until: Expression = {
-        "open": "$breaker.next_probe_at",
-        "half_open": "$breaker.probe.until",
+        BreakerState.OPEN: "$breaker.next_probe_at",
+        BreakerState.HALF_OPEN: "$breaker.probe.until",
     }
     breaker = {
         "state": state,

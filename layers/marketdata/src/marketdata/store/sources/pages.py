@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from marketdata.documents.batches import Batch
+from marketdata.documents.batches import Batch, BatchState
 from marketdata.documents.sources import KnownPage
 from marketdata.store.connection import Store, Update, store_errors
 
@@ -30,7 +30,7 @@ def loaded_batches(store: Store, ids: Sequence[str]) -> list[Batch] | None:
     with store_errors("looking whether a page was loaded"):
         found = {
             batch["_id"]: batch
-            for batch in store.batches.find({"_id": {"$in": list(ids)}, "state": "loaded"})
+            for batch in store.batches.find({"_id": {"$in": list(ids)}, "state": BatchState.LOADED})
         }
         if len(found) != len(ids) or any(
             "depends_on_time" in batch or "judged_at" in batch for batch in found.values()

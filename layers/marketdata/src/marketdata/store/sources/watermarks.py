@@ -7,6 +7,7 @@ from datetime import datetime
 from pymongo import ReturnDocument
 
 from marketdata import clock
+from marketdata.documents.batches import BatchState
 from marketdata.documents.sources import Watermark
 from marketdata.errors import StateConflict
 from marketdata.store.connection import Store, aggregate, store_errors
@@ -24,7 +25,7 @@ def newest_loaded(
             aggregate(
                 store.batches,
                 [
-                    {"$match": {"run_id": run_id, "input": input_id, "state": "loaded"}},
+                    {"$match": {"run_id": run_id, "input": input_id, "state": BatchState.LOADED}},
                     {
                         "$group": {
                             "_id": None,
