@@ -37,11 +37,6 @@ if TYPE_CHECKING:
 
 COMMAND_SECONDS = 240 * PATIENCE
 
-_WITHOUT_QUOTAS = {
-    name: "100000" for name in setting_names() if name.endswith(("_RATE_PER_MINUTE", "_BURST"))
-}
-"""What sample data gets by itself: scripted sources may be asked as often as tests like, too."""
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -212,7 +207,6 @@ def running_stack(**settings: str) -> Iterator[StackUnderTest]:
             samples = cleanup.enter_context(_samples())
             settings = {
                 **{name: samples[name] for name in addresses},
-                **_WITHOUT_QUOTAS,
                 **settings,
             }
         else:

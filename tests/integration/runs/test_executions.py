@@ -12,7 +12,6 @@ import pytest
 from marketdata.store import runs
 from marketdata.store.connection import Store
 from tests.support.chaos import (
-    UNLIMITED,
     World,
     assert_conserved,
     assert_same,
@@ -23,7 +22,7 @@ from tests.support.chaos import (
 from tests.support.documents import Document
 from tests.support.gateway import WorkflowStarter, make_gateway
 from tests.support.machine import FunctionFailed
-from tests.support.pipeline import let_pass
+from tests.support.pipeline import let_pass, without_quota
 from tests.support.simulator import Simulator, running_simulator
 
 COINS, EXTRACT = "/coins", "extract_coingecko"
@@ -43,7 +42,6 @@ def environment(simulator: Simulator) -> dict[str, str]:
         "SOURCES": "coingecko",
         "COINGECKO_API_URL": simulator.url + COINS,
         "COINGECKO_PAGES": "3",
-        **UNLIMITED,
     }
 
 
@@ -100,6 +98,8 @@ def only_run(world: World) -> Document:
 def test_the_machine_waits_as_long_as_it_is_told_and_the_same_page_is_asked_for(
     world: World, simulator: Simulator
 ) -> None:
+    # After a refusal, the page behind it would have to wait for its permit.
+    world.functions.environment = {**world.functions.environment, **without_quota("coingecko")}
     simulator.set(COINS, faults=["ok", "429"], pause=2)
     answers, pauses = noting_answers(world), Pauses()
     assert world.run(aborted=pauses)["status"] == "success"
@@ -143,6 +143,8 @@ def test_the_machine_waits_for_each_token_of_a_small_quota(
 def test_the_machine_waits_ever_longer_for_a_source_that_keeps_refusing(
     world: World, simulator: Simulator
 ) -> None:
+    # What it waits for is the source, and not a permit.
+    world.functions.environment = {**world.functions.environment, **without_quota("coingecko")}
     simulator.set(COINS, faults=["ok", "429", "402", "429"], pause=1)
     answers, pauses = noting_answers(world), Pauses(world.store)
     assert world.run(aborted=pauses)["status"] == "success"

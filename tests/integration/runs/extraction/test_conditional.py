@@ -17,10 +17,11 @@ from marketdata.store import runs
 from marketdata.store.connection import Store
 from marketdata.store.sources import overview
 from tests.support.documents import Document
-from tests.support.pipeline import Pipeline, coin, counts, line
+from tests.support.pipeline import Pipeline, coin, counts, let_pass, line
 from tests.support.upstream import Reply, Seen, Upstream, upstream
 
 COINS = "/coins"
+HOUR = 3600  # seconds from one run to the next
 
 
 class Pages:
@@ -136,6 +137,7 @@ def test_a_page_that_was_not_loaded_is_fetched_whole(pages: Pages, coingecko: Pi
     pages.told()
     coingecko.store.batches.update_one({"page": 2}, {"$set": {"state": "failed"}})
     coingecko.store.batches.update_one({"page": 3}, {"$set": {"depends_on_time": True}})
+    let_pass(coingecko.store, "coingecko", HOUR)
     run_id = coingecko.open()["run_id"]
     # What was left of page 2 comes first.
     assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.UNFINISHED, [0])
@@ -154,6 +156,7 @@ def test_without_its_raw_rows_a_page_is_fetched_whole(pages: Pages, coingecko: P
 def test_force_asks_without_a_condition(pages: Pages, coingecko: Pipeline) -> None:
     coingecko.run()
     pages.told()
+    let_pass(coingecko.store, "coingecko", HOUR)
     run_id = coingecko.open()["run_id"]
     coingecko.store.runs.update_one({"_id": run_id}, {"$set": {"force": True}})
     coingecko.extract(run_id, "coingecko")
@@ -237,6 +240,7 @@ def test_what_was_left_is_loaded_before_the_source_is_asked(
     coingecko.extract(dead, "coingecko")
     closing.close(coingecko.store, dead)
     server.seen.clear()
+    let_pass(coingecko.store, "coingecko", HOUR)
     run_id = coingecko.open()["run_id"]
     assert coingecko.extract(run_id, "coingecko") == Extracted(
         ExtractionState.UNFINISHED, [0, 1, 2]

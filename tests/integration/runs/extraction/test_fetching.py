@@ -14,7 +14,7 @@ from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import runs
 from marketdata.store.connection import Store
 from tests.support.pages import coins, note, pages_asked, raw_rows
-from tests.support.pipeline import QUICK, Pipeline, line
+from tests.support.pipeline import QUICK, Pipeline, line, without_quota
 from tests.support.upstream import Reply, Seen, Upstream
 
 COINS = "/coins"
@@ -93,7 +93,11 @@ def test_pauses_between_attempts_are_random_within_a_time_that_doubles(
 ) -> None:
     """So many pauses are looked at that chance alone breaks this once in three million times."""
     server.replies[COINS] = Reply(status=503)
-    coingecko.environment = {**coingecko.environment, "CIRCUIT_BREAKER_FAILURES": "1000"}
+    coingecko.environment = {
+        **coingecko.environment,
+        **without_quota("coingecko"),
+        "CIRCUIT_BREAKER_FAILURES": "1000",
+    }
     pauses: list[float] = []
     coingecko.patience = replace(
         QUICK,

@@ -22,7 +22,7 @@ from marketdata.store.connection import Store
 from marketdata.store.sources import overview
 from tests.support.documents import Document
 from tests.support.pages import coins, note, pages_asked, raw_rows
-from tests.support.pipeline import Pipeline, coin, counts, line
+from tests.support.pipeline import Pipeline, coin, counts, line, without_quota
 from tests.support.upstream import Reply, Upstream
 
 COINS, TICKERS = "/coins", "/tickers"
@@ -369,6 +369,8 @@ def test_calls_at_once_leave_each_page_cut_by_one_of_them(
     server: Upstream, coingecko: Pipeline
 ) -> None:
     """None waits for another, and each is told the same end."""
+    # Four times as many requests as one call makes.
+    coingecko.environment = {**coingecko.environment, **without_quota("coingecko")}
     rows = coins(600)
     server.pages(COINS, rows)
     run_id = coingecko.open()["run_id"]
@@ -398,6 +400,8 @@ def test_a_call_that_is_behind_goes_on_where_the_other_died(
     server: Upstream, coingecko: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = coins(600)
+    # Two calls ask for each page.
+    coingecko.environment = {**coingecko.environment, **without_quota("coingecko")}
     coingecko.rows_per_batch = 100
     server.replies[COINS] = [
         *(Reply(rows[n : n + 250]) for n in (0, 0, 250)),

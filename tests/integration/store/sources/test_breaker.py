@@ -18,7 +18,7 @@ from marketdata.store import runs
 from marketdata.store.connection import Store, connect
 from marketdata.store.sources import breaker, overview
 from tests.support.documents import Document
-from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
+from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line, without_quota
 from tests.support.upstream import Reply, Seen, upstream
 from tests.support.upstream import Upstream as Server
 
@@ -30,7 +30,12 @@ HERE = Upstream("coingecko", "api.example", "one")
 
 @pytest.fixture
 def coingecko(store: Store, server: Server) -> Pipeline:
-    environment = {"COINGECKO_API_URL": server.url + COINS, "CIRCUIT_BREAKER_FAILURES": "3"}
+    environment = {
+        "COINGECKO_API_URL": server.url + COINS,
+        "CIRCUIT_BREAKER_FAILURES": "3",
+        # Several runs within a moment: what stops them must be the breaker.
+        **without_quota("coingecko"),
+    }
     return Pipeline(store, environment, ["coingecko"])
 
 
@@ -281,11 +286,7 @@ def one_of_eight_probes(stores: list[Store], server: Server, coingecko: Pipeline
             "inputs": {"coingecko": {"source": "coingecko", "status": "pending"}},
         }
         runs.create(coingecko.store, run)
-    environment = {
-        "COINGECKO_RATE_PER_MINUTE": "6000",
-        "COINGECKO_BURST": "1000",
-        **coingecko.environment,
-    }
+    environment = coingecko.environment
 
     def ask(number: int) -> Extracted:
         ready.wait()

@@ -214,7 +214,7 @@ def test_a_pause_until_a_date_is_kept_by_the_run(
     assert line(run, "coingecko")["inserted"] == 1
     told = throttling(coingecko, run)
     assert (told["events"], told["refusals"], told["waited_seconds"]) == (1, 1, pause)
-    assert told["quota_per_minute"] == 100_000
+    assert told["quota_per_minute"] == 3
     assert told["retry_latency_seconds"] is not None
     assert bucket(coingecko.store)["events"] == 1
 
@@ -353,6 +353,9 @@ def test_what_was_throttled_is_gone_on_with_at_its_page(
     note: Document = runs.get(coingecko.store, first["_id"])["inputs"]["coingecko"]
     kept: Document = {name: note[name] for name in ("pages", "last_rows", "left_out")}
     run_inputs.set_input(coingecko.store, opened["run_id"], "coingecko", kept)
+    told = coingecko.extract(opened["run_id"], "coingecko")
+    assert told.state == ExtractionState.THROTTLED
+    let_pass(coingecko.store, "coingecko", told.wait_seconds)
     coingecko.extract(opened["run_id"], "coingecko")
     assert [seen.query["page"] for seen in server.seen[before:]] == ["2", "3"]
 
