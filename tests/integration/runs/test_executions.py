@@ -180,7 +180,7 @@ def test_a_run_that_ended_as_throttled_is_resumed_behind_its_last_page(
     answer = gateway.post("/refresh", {"resume": first["run_id"]})
     assert answer.status == 202
     ((run_id, envelope),) = engine.started
-    second = world.run(envelope)
+    second = world.run(envelope, aborted=Pauses(world.store))
 
     assert (second["run_id"], second["status"]) == (run_id, "success")
     assert answer.json()["run_id"] == run_id
@@ -225,7 +225,7 @@ def test_what_had_come_before_a_failure_is_loaded_in_the_same_run(
     assert result["failed_batches"] == 0
 
     world.machine.invoke = invoke
-    second = world.run()
+    second = world.run(aborted=Pauses(world.store))
     assert second["status"] == "success"
     assert_settled(world.store)
     assert_conserved(world.store)
