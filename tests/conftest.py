@@ -66,7 +66,7 @@ def mongodb_uri() -> Iterator[str]:
     if given:
         yield given
         return
-    with running_mongod(survives_kills=False) as mongod:
+    with running_mongod(quick=True) as mongod:
         yield mongod.uri
 
 
