@@ -34,8 +34,8 @@ def running_mongod(*, quick: bool = False) -> Iterator[Mongod]:
 
     Args:
         quick: for a mongod that many tests use and none kills. It acknowledges before the journal
-            is on disk, for which tests would wait a third of their time, and looks every second
-            for what has expired.
+            is on disk, for which tests would wait a third of their time, looks every second for
+            what has expired, and is killed at the end.
     """
     state = state_folder() / f"mongod-{uuid.uuid4().hex[:8]}"
     mongod = Mongod(state, ENVS, free_port(), cache_gb=0.25)
@@ -46,6 +46,8 @@ def running_mongod(*, quick: bool = False) -> Iterator[Mongod]:
             _quicken(mongod)
         yield mongod
     finally:
+        if quick and (process := mongod.part.process()) is not None:
+            process.kill()  # an orderly end would write all that is removed below
         mongod.stop()
         shutil.rmtree(state, ignore_errors=True)
 
@@ -56,4 +58,6 @@ def _quicken(mongod: Mongod) -> None:
         config["version"] += 1
         config["writeConcernMajorityJournalDefault"] = False
         client.admin.command("replSetReconfig", config)
+        # Else the first reads of what a majority has wait for the server's next write of itself.
+        client.admin.command({"appendOplogNote": 1, "data": {"for": "tests"}})
         client.admin.command({"setParameter": 1, "ttlMonitorSleepSecs": 1})
