@@ -26,15 +26,15 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     return ENDING.close_execution(
         bootstrap.store(),
         detail["executionArn"],
-        _envelope(detail.get("input")),
+        _input_of(detail.get("input")),
         {"code": f"execution_{status.lower()}", "message": message},
     )
 
 
-def _envelope(text: object) -> dict[str, Any]:
+def _input_of(text: object) -> dict[str, Any]:
     """What the execution was started with; empty where the event does not carry it."""
     try:
-        envelope = json.loads(text) if isinstance(text, str) else None
+        given = json.loads(text) if isinstance(text, str) else None
     except ValueError:
         return {}
-    return envelope if isinstance(envelope, dict) else {}
+    return given if isinstance(given, dict) else {}

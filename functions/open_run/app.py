@@ -22,7 +22,7 @@ UPLOADS = S3Objects(_BUCKET) if _BUCKET else None
 
 @task("open_run")
 def handler(event: dict[str, Any], _context: LambdaContext) -> OpenedRun:
-    """`{event: EventBridge envelope, execution: ARN}` in; what the execution has to do out."""
+    """`{event: the execution's input, execution: ARN}` in; what the execution has to do out."""
     return opening.open_run(
         bootstrap.store(),
         event["event"],

@@ -20,7 +20,7 @@ ENDING = RunEnding.from_environment()
 
 @task("opening_failed")
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
-    """`{event: EventBridge envelope, execution: ARN, caught}` in; the run that was ended out."""
+    """`{event: the execution's input, execution: ARN, caught}` in; the run that was ended out."""
     return ENDING.close_execution(
         bootstrap.store(), event["execution"], event["event"], read_caught(event["caught"])
     )

@@ -19,11 +19,11 @@ from typing import Any
 
 from local.background import beside
 from local.mongod import Mongod
-from marketdata.runs import triggers
 from marketdata.store.batches.batch import COUNTS
 from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
 from tests.support.documents import Document, assert_declared
+from tests.support.events import hourly_event
 from tests.support.functions import Functions
 from tests.support.machine import Aborted, FunctionFailed, Machine
 from tests.support.pipeline import without_quota
@@ -156,14 +156,14 @@ class World:
         """One execution, of a new event if none is given; its output."""
         self.executions += 1
         execution = f"arn:aws:states:us-east-1:000000000000:execution:test:{self.executions}"
-        given = dict(envelope or triggers.refresh_envelope())
+        given = dict(envelope or hourly_event())
         return self.machine.execute(given, execution=execution, **options)
 
     def run_undisturbed(self) -> None:
         """One execution in a single process, which must succeed."""
         self.executions += 1
         execution = f"arn:aws:states:us-east-1:000000000000:execution:test:{self.executions}"
-        self.functions.execute(triggers.refresh_envelope(), execution=execution)
+        self.functions.execute(hourly_event(), execution=execution)
         assert self.statuses().keys() == {"success"}, self.statuses()
 
     def start(self, envelope: Mapping[str, Any] | None = None, **options: Any) -> threading.Thread:

@@ -26,10 +26,10 @@ import psutil
 from local.build import ENVS
 from local.mongod import Mongod
 from local.processes import Part, free_port
-from marketdata.runs.triggers import refresh_envelope
 from marketdata.store.connection import Store, connect
 from tests.support.chaos import UNLIMITED, State, World, crash_mongod, expire, new_world, state_of
 from tests.support.documents import Document
+from tests.support.events import hourly_event
 from tests.support.mongod import state_folder
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.simulator import FIRST_HOUR, Simulator, running_simulator
@@ -202,7 +202,7 @@ class Chaos:
     def start(self) -> str:
         """Start a run by the state machine itself; its id is not known before it is open."""
         self.runs += 1
-        return self.start_execution(refresh_envelope())
+        return self.start_execution(hourly_event())
 
     def start_execution(self, envelope: Document, name: str | None = None) -> str:
         """Start an execution; its ARN."""

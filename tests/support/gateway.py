@@ -94,10 +94,10 @@ class WorkflowStarter:
         self.started: list[tuple[str, Mapping[str, Any]]] = []
         self.failure: Exception | None = None
 
-    def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
+    def start(self, run_id: str, execution_input: Mapping[str, Any]) -> str:
         if self.failure is not None:
             raise self.failure
-        self.started.append((run_id, envelope))
+        self.started.append((run_id, execution_input))
         return f"arn:aws:states:us-east-1:000000000000:execution:test:{run_id}"
 
 

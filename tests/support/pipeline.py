@@ -14,7 +14,7 @@ from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import MarketDataError
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import pack_json, raw_id
-from marketdata.runs import closing, failures, opening, triggers
+from marketdata.runs import closing, failures, opening
 from marketdata.runs.extraction.fetching import RetryPolicy
 from marketdata.runs.extraction.outcome import Extracted
 from marketdata.runs.extraction.pages import extract
@@ -26,6 +26,7 @@ from marketdata.store.batches import queue
 from marketdata.store.batches.batch import COUNTS, BatchKey
 from marketdata.store.connection import Store
 from tests.support.documents import Document, assert_declared
+from tests.support.events import hourly_event
 
 QUICK = RetryPolicy(
     attempts=2,
@@ -96,7 +97,7 @@ class Pipeline:
     """The seconds that it was told to wait, and did not: for the source's limits they passed."""
 
     def open(self, envelope: Mapping[str, Any] | None = None, execution: str = "") -> OpenedRun:
-        envelope = envelope or triggers.refresh_envelope()
+        envelope = envelope or hourly_event()
         execution = execution or f"execution of {envelope['id']}"
         return opening.open_run(self.store, envelope, execution, self.names)
 

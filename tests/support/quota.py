@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from local.mongod import Mongod
-from marketdata.runs.triggers import refresh_envelope
 from tests.support.chaos import (
     UNLIMITED,
     World,
@@ -17,6 +16,7 @@ from tests.support.chaos import (
     new_world,
     state_of,
 )
+from tests.support.events import hourly_event
 from tests.support.simulator import PER_PAGE, Simulator
 
 EXTRACTORS = 8
@@ -72,7 +72,7 @@ def race(
     simulator.set(route, quota=quota)
     with new_world(mongod.uri, environment, log) as world, ThreadPoolExecutor(EXTRACTORS) as pool:
         run = world.functions.invoke(
-            "open_run", {"event": refresh_envelope(), "execution": "arn:of:execution:test"}
+            "open_run", {"event": hourly_event(), "execution": "arn:of:execution:test"}
         )
         start = threading.Barrier(EXTRACTORS)
         states = [pool.submit(extract_to_the_end, world, run, start) for _ in range(EXTRACTORS)]

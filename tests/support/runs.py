@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marketdata.errors import TransientError
@@ -38,12 +38,12 @@ class WorkflowStarter:
         self._store = store
         self._broken = broken
 
-    def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
+    def start(self, run_id: str, execution_input: Mapping[str, Any]) -> str:
         if self._store is not None:
             self.found.append(runs.get(self._store, run_id))
         if self._broken:
             raise TransientError("Step Functions does not answer.")
-        self.started.append((run_id, envelope))
+        self.started.append((run_id, execution_input))
         return f"arn of {run_id}"
 
 
@@ -52,12 +52,20 @@ def numbers(store: Store, run_id: str, input_id: str) -> list[int]:
     return queue.numbers(store, run_id, input_id, 1_000)
 
 
+def request_run(
+    store: Store, asked: RunRequest | None = None, names: Sequence[str] = SOURCES
+) -> Mapping[str, Any]:
+    """Request a run on demand; what its execution is started with."""
+    engine = WorkflowStarter()
+    _, started = starting.request(store, engine, names, asked=asked)
+    assert started
+    return engine.started[0][1]
+
+
 def open_run(store: Store, asked: RunRequest | None = None, *names: str) -> OpenedRun:
     """A run on demand, opened by its execution."""
-    engine = WorkflowStarter()
-    run_id, started = starting.request(store, engine, names or SOURCES, asked=asked)
-    assert started
-    return opening.open_run(store, engine.started[0][1], f"arn:{run_id}", names or SOURCES)
+    requested = request_run(store, asked, names or SOURCES)
+    return opening.open_run(store, requested, f"arn:{requested['run_id']}", names or SOURCES)
 
 
 def open_rule(

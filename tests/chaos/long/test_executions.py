@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from marketdata.runs.triggers import refresh_envelope
 from tests.support.chaos import assert_undisturbed, disturbing, expire
 from tests.support.chaos_stack import COINGECKO, COINPAPRIKA, STEPS, Chaos
 from tests.support.documents import Document
+from tests.support.events import hourly_event
 from tests.support.simulator import FAULTS
 from tests.support.waiting import wait_for
 
@@ -26,13 +26,13 @@ HOURS = 2
 
 def newest_run(chaos: Chaos) -> Document:
     """The run of the sources that was opened last."""
-    found = chaos.store.runs.find({"trigger": "refresh"}).sort("started_at", -1).limit(1)
+    found = chaos.store.runs.find({"trigger": "schedule"}).sort("started_at", -1).limit(1)
     return next(iter(found), {})
 
 
 def running(chaos: Chaos) -> Document | None:
     """The run of the sources that is under way."""
-    return chaos.store.runs.find_one({"trigger": "refresh", "status": "running"})
+    return chaos.store.runs.find_one({"trigger": "schedule", "status": "running"})
 
 
 def half_loaded(chaos: Chaos) -> bool:
@@ -44,7 +44,7 @@ def half_loaded(chaos: Chaos) -> bool:
 
 def test_one_event_that_starts_four_executions_at_once_is_one_run(chaos: Chaos) -> None:
     chaos.next_hour()
-    event = refresh_envelope()
+    event = hourly_event()
     executions = [chaos.start_execution(event) for _ in range(4)]
     assert {chaos.wait_for_end(one) for one in executions} == {"SUCCEEDED"}
     chaos.wait_until_quiet()

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from marketdata.runs.triggers import refresh_envelope
 from tests.support.chaos import (
     HOURS,
     ROUTES,
@@ -19,6 +18,7 @@ from tests.support.chaos import (
     set_hour,
 )
 from tests.support.documents import Document
+from tests.support.events import hourly_event
 from tests.support.machine import FunctionFailed
 from tests.support.simulator import Simulator
 from tests.support.waiting import wait_for
@@ -44,7 +44,7 @@ def test_functions_killed_at_random_moments_and_one_more_run(
 def test_one_event_that_starts_eight_executions_at_once_is_one_run(
     world: World, expected: list[State]
 ) -> None:
-    event = refresh_envelope()
+    event = hourly_event()
     threads = [world.start(event) for _ in range(8)]
     for thread in threads:
         thread.join()

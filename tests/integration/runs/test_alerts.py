@@ -16,6 +16,7 @@ from marketdata.documents.sources import Failures
 from marketdata.errors import ConservationBroken, TerminalError, TransientError
 from marketdata.runs import alerts, closing, opening, starting, triggers
 from marketdata.runs.closing import Closed, NothingToClose
+from marketdata.runs.triggers import RunRequest
 from marketdata.store import alerts as kept
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches import queue, reports
@@ -23,6 +24,7 @@ from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 from marketdata.store.runs import Created
 from tests.support.documents import Document
+from tests.support.events import hourly_event
 from tests.support.pipeline import coin, put_rows
 
 FAILED = {"status": "failed", "error": {"code": "upstream_refused", "message": "401"}}
@@ -51,7 +53,7 @@ def mail() -> Mail:
 
 
 def open_run(store: Store) -> str:
-    envelope = triggers.refresh_envelope()
+    envelope = hourly_event()
     opened = opening.open_run(store, envelope, envelope["id"], ["coingecko"])
     return str(opened["run_id"])
 
@@ -211,7 +213,7 @@ DIED: StoredError = {"code": "execution_aborted", "message": "Its execution ende
 
 
 def test_the_run_of_a_dead_execution_is_closed_and_told_of_once(store: Store, mail: Mail) -> None:
-    envelope = triggers.refresh_envelope()
+    envelope = hourly_event()
     run_id = opening.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
     run_inputs.set_input(store, run_id, "coingecko", {"lease": 99})  # it lost it, too
     for _ in range(2):
@@ -223,9 +225,9 @@ def test_the_run_of_a_dead_execution_is_closed_and_told_of_once(store: Store, ma
     assert open_run(store)
 
 
-def test_a_run_whose_execution_never_spoke_is_found_by_its_event(store: Store, mail: Mail) -> None:
-    envelope = triggers.refresh_envelope()
-    trigger = triggers.parse(envelope)
+def test_a_run_whose_execution_never_spoke_is_found_by_its_input(store: Store, mail: Mail) -> None:
+    trigger = triggers.on_demand(RunRequest())
+    envelope = triggers.execution_input(trigger.run_id)
     assert starting.create(store, trigger, ["coingecko"]) == Created(trigger.run_id)
     # One of another name has nothing to do with it.
     other = closing.close_execution(store, "arn:other", envelope, DIED)
@@ -240,7 +242,7 @@ def test_a_run_whose_execution_never_spoke_is_found_by_its_event(store: Store, m
 
 
 def test_a_run_that_ended_by_itself_is_left_as_it_is(store: Store, mail: Mail) -> None:
-    envelope = triggers.refresh_envelope()
+    envelope = hourly_event()
     run_id = opening.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
     run_inputs.set_input(store, run_id, "coingecko", FINE)
     ended = closing.close(store, run_id)

@@ -179,8 +179,8 @@ def test_a_run_that_ended_as_throttled_is_resumed_behind_its_last_page(
     gateway = make_gateway(lambda: world.store, engine=engine)
     answer = gateway.post("/refresh", {"resume": first["run_id"]})
     assert answer.status == 202
-    ((run_id, envelope),) = engine.started
-    second = world.run(envelope, aborted=Pauses(world.store))
+    ((run_id, execution_input),) = engine.started
+    second = world.run(execution_input, aborted=Pauses(world.store))
 
     assert (second["run_id"], second["status"]) == (run_id, "success")
     assert answer.json()["run_id"] == run_id

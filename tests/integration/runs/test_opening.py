@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from marketdata import clock
-from marketdata.errors import InvalidInput, StateConflict
+from marketdata.errors import InvalidInput, NotFound, StateConflict
 from marketdata.runs import closing, heartbeat, opening, starting, triggers
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import run_queries, runs
@@ -21,7 +22,17 @@ from tests.support.runs import (
     extracted,
     loaded,
     open_rule,
+    open_run,
+    request_run,
 )
+
+OLD_REFRESH = RULE | {
+    "id": "0b9e6f2e-0000-4000-8000-000000000000",
+    "detail-type": "Refresh Requested",
+    "source": "marketdata.control",
+    "detail": {"sources": ["coinpaprika"]},
+}
+"""What version 0.1 started the execution of a run on demand with."""
 
 
 def test_the_rule_s_event_takes_the_sources_that_are_free(store: Store) -> None:
@@ -99,6 +110,47 @@ def test_another_event_gets_the_id_of_the_run_under_way(store: Store) -> None:
     assert store.runs.count_documents({}) == 1
     closing.close(store, first["run_id"])
     assert open_rule(store, event_id="another")["proceed"]
+
+
+def test_a_requested_run_is_opened_by_its_id_alone(store: Store) -> None:
+    requested = request_run(store, RunRequest(("coinpaprika",)))
+    assert requested == {"run_id": requested["run_id"]}
+    opened = opening.open_run(store, requested, "execution", SOURCES)
+    assert (opened["run_id"], opened["proceed"]) == (requested["run_id"], True)
+    assert [i["input"] for i in opened["inputs"]] == ["coinpaprika"]
+    assert opening.open_run(store, requested, "execution", SOURCES) == opened
+    other = opening.open_run(store, requested, "another", SOURCES)
+    assert other == {"run_id": opened["run_id"], "proceed": False, "inputs": []}
+    assert store.runs.count_documents({}) == 1
+
+
+def test_a_requested_run_ends_orphans_before_it_is_opened(store: Store) -> None:
+    orphan = open_run(store, RunRequest(("coingecko",)))["run_id"]
+    requested = request_run(store, RunRequest(("coinpaprika",)))
+    store.runs.update_one({"_id": orphan}, {"$set": {"expires_at": clock.EPOCH}})
+    assert opening.open_run(store, requested, "execution", SOURCES)["proceed"]
+    assert runs.get(store, orphan)["status"] == "failed"
+
+
+def test_an_execution_of_version_0_1_opens_the_run_that_was_created_for_it(store: Store) -> None:
+    """It was started with an envelope, as a rule would deliver it; see `OLD_REFRESH`."""
+    trigger = replace(
+        triggers.on_demand(RunRequest(("coinpaprika",))), run_id="20250509T060000Z-910ed0f2e793"
+    )
+    starting.create(store, trigger, SOURCES)
+    opened = opening.open_run(store, OLD_REFRESH, "execution", SOURCES)
+    assert (opened["run_id"], opened["proceed"]) == (trigger.run_id, True)
+    assert [i["input"] for i in opened["inputs"]] == ["coinpaprika"]
+    closing.close(store, opened["run_id"])
+
+
+@pytest.mark.parametrize("given", [{"run_id": "no-such-run"}, OLD_REFRESH])
+def test_a_run_on_demand_that_is_not_there_is_not_opened(
+    store: Store, given: dict[str, Any]
+) -> None:
+    with pytest.raises(NotFound):
+        opening.open_run(store, given, "execution", SOURCES)
+    assert store.runs.count_documents({}) == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from marketdata.errors import NotFound, StateConflict
 from marketdata.load.loader import load_batch
-from marketdata.runs import closing, opening, starting, triggers
+from marketdata.runs import closing, starting
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import run_inputs, runs
 from marketdata.store.batches.batch import BatchKey
@@ -107,10 +107,3 @@ def test_a_run_of_some_sources_leaves_the_others_free(store: Store) -> None:
     assert closing.close(store, uploads["run_id"])["status"] == "success"
     with pytest.raises(NotFound, match="'nasdaq' is not known here; known are coingecko"):
         open_run(store, RunRequest(("nasdaq", "coingecko")))
-
-
-def test_an_execution_started_by_hand_does_what_its_event_asks_for(store: Store) -> None:
-    envelope = triggers.refresh_envelope(RunRequest(("coinpaprika",)))
-    opened = opening.open_run(store, envelope, "by hand", SOURCES)
-    assert [i["input"] for i in opened["inputs"]] == ["coinpaprika"]
-    assert opening.open_run(store, envelope, "by hand", SOURCES) == opened

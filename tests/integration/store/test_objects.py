@@ -12,7 +12,7 @@ from marketdata.documents.batches import Counts
 from marketdata.documents.runs import FileProgress
 from marketdata.errors import StateConflict
 from marketdata.objects import ObjectVersion
-from marketdata.runs import closing, opening, triggers
+from marketdata.runs import closing, opening
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import leases, objects, run_inputs, runs
 from marketdata.store.batches import queue, reclaiming
@@ -23,6 +23,7 @@ from tests.support.runs import (
     SOURCES,
     numbers,
     open_run,
+    request_run,
 )
 
 VERSION = ObjectVersion("uploads", "incoming/a.csv", "v1", 100, "e", clock.now())
@@ -41,9 +42,8 @@ class Bucket:
 
 
 def open_uploads(store: Store) -> str:
-    envelope = triggers.refresh_envelope(RunRequest(("csv",)))
-    run_id: str = opening.open_run(store, envelope, envelope["id"], SOURCES, Bucket())["run_id"]
-    return run_id
+    requested = request_run(store, RunRequest(("csv",)))
+    return opening.open_run(store, requested, "execution", SOURCES, Bucket())["run_id"]
 
 
 def cut(store: Store, run_id: str, *numbers: int, first: int = 0) -> None:

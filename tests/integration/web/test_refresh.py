@@ -8,6 +8,7 @@ import pytest
 
 from marketdata.errors import TransientError
 from marketdata.runs import closing, opening
+from marketdata.store import runs
 from marketdata.store.connection import Store
 from tests.support.gateway import Gateway, WorkflowStarter, make_gateway, ok
 from tests.support.records import (
@@ -83,7 +84,9 @@ def test_refresh_does_what_it_is_asked_for(
 ) -> None:
     asked = {"sources": ["coingecko", "csv", "coingecko"], "force": True}
     first = ok(gateway.post("/refresh", asked), 202)
-    assert engine.started[0][1]["detail"] == {"sources": ["coingecko", "csv"], "force": True}
+    assert engine.started == [(first["run_id"], {"run_id": first["run_id"]})]
+    kept = runs.get(store, first["run_id"])
+    assert kept["asked"] == {"sources": ["coingecko", "csv"], "force": True}
     run = ok(gateway.get(f"/runs/{first['run_id']}"))
     assert run["force"] is True
     resumed = ok(gateway.post("/refresh", {"resume": first["run_id"]}), 202)
@@ -91,7 +94,8 @@ def test_refresh_does_what_it_is_asked_for(
     closing.close(store, first["run_id"])
     second = ok(gateway.post("/refresh", {"resume": first["run_id"]}), 202)
     assert second["status"] == "running"
-    assert engine.started[1][1]["detail"] == {"resume": first["run_id"]}
+    assert engine.started[1] == (second["run_id"], {"run_id": second["run_id"]})
+    assert runs.get(store, second["run_id"])["asked"] == {"resume": first["run_id"]}
 
 
 @pytest.mark.parametrize(

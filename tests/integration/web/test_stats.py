@@ -9,11 +9,12 @@ import pytest
 
 from marketdata import clock
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.runs import closing, opening, triggers
+from marketdata.runs import closing, opening
 from marketdata.sources.base import Quota, Upstream
 from marketdata.store import alerts
 from marketdata.store.connection import Store
 from marketdata.store.sources import breaker, limiter, overview
+from tests.support.events import hourly_event
 from tests.support.gateway import Gateway, ok
 from tests.support.pipeline import let_pass
 from tests.support.records import (
@@ -210,7 +211,7 @@ def test_what_is_parked_is_told_until_it_is_loaded(gateway: Gateway, store: Stor
 
 
 def test_the_lease_of_a_source_is_told_while_a_run_has_it(gateway: Gateway, store: Store) -> None:
-    envelope = triggers.refresh_envelope()
+    envelope = hourly_event()
     run_id = opening.open_run(store, envelope, "arn:x", ["coingecko"])["run_id"]
     told = source(gateway)["lease"]
     left = datetime.fromisoformat(told.pop("expires_at")) - clock.now()

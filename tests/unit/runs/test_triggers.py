@@ -9,6 +9,7 @@ import pytest
 from marketdata.errors import InvalidInput
 from marketdata.objects import NO_VERSION, is_upload
 from marketdata.runs import triggers
+from marketdata.runs.triggers import RunRequest
 
 
 def schedule(**changes: Any) -> dict[str, Any]:
@@ -37,9 +38,41 @@ def created(key: str = "incoming/a.csv", version: str | None = "v1", **changes: 
     )
 
 
-def test_a_schedule_and_a_refresh() -> None:
+def test_a_schedule_and_a_run_on_demand() -> None:
     assert triggers.parse(schedule()).kind == "schedule"
-    assert triggers.parse(triggers.refresh_envelope()).kind == "refresh"
+    asked = RunRequest(("csv",), force=True)
+    one, other = triggers.on_demand(asked), triggers.on_demand(asked)
+    assert (one.kind, one.asked) == ("refresh", asked)
+    assert one.run_id != other.run_id
+    assert one.run_id.startswith(f"{one.time:%Y%m%dT%H%M%SZ}-")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        RunRequest(),
+        RunRequest(("coingecko", "csv"), force=True),
+        RunRequest(resume="an earlier run", retry=True),
+    ],
+)
+def test_a_request_is_kept_and_read_back(asked: RunRequest) -> None:
+    assert RunRequest.of(asked.document()) == asked
+
+
+def test_which_run_an_execution_carries_out_follows_from_its_input() -> None:
+    run_id = triggers.on_demand(RunRequest()).run_id
+    assert triggers.run_id_of(triggers.execution_input(run_id)) == run_id
+    assert triggers.run_id_of(schedule()) == triggers.parse(schedule()).run_id
+    assert triggers.requested_run(schedule()) is None
+    assert triggers.requested_run(created()) is None
+
+
+def test_the_run_of_an_execution_that_version_0_1_started_is_found() -> None:
+    envelope = schedule(source="marketdata.control", detail={"sources": ["csv"]})
+    # As version 0.1 named it.
+    assert triggers.requested_run(envelope) == "20250602T090000Z-30cfd3b9c343"
+    with pytest.raises(InvalidInput):
+        triggers.parse(envelope)
 
 
 def test_the_same_event_is_the_same_run_and_another_is_another() -> None:

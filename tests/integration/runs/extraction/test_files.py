@@ -30,7 +30,7 @@ from marketdata.load.loader import load_batch
 from marketdata.load.raw import unpack
 from marketdata.load.reading import read
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
-from marketdata.runs import closing, failures, opening, triggers
+from marketdata.runs import closing, failures, opening
 from marketdata.runs.extraction import files
 from marketdata.runs.extraction.files import extract_csv
 from marketdata.runs.extraction.outcome import Extracted
@@ -40,6 +40,7 @@ from marketdata.store.batches import queue
 from marketdata.store.batches.batch import COUNTS, BatchKey
 from marketdata.store.connection import Store
 from tests.support.documents import Document, assert_declared
+from tests.support.events import hourly_event
 from tests.support.recorded import FOLDER
 from tests.support.waiting import wait_for
 
@@ -379,7 +380,7 @@ def test_other_runs_take_the_sources_and_what_nobody_has_taken(
     bucket.put("incoming/deleted.csv", HEADER)
     bucket.client.delete_object(Bucket=BUCKET, Key="incoming/deleted.csv")
 
-    opened = open_run(store, triggers.refresh_envelope(), "coingecko")
+    opened = open_run(store, hourly_event(), "coingecko")
 
     assert opened["proceed"]
     assert {i["input"] for i in opened["inputs"] if i["source"] == "coingecko"} == {"coingecko"}
@@ -390,7 +391,7 @@ def test_other_runs_take_the_sources_and_what_nobody_has_taken(
         "incoming/deleted.csv",
     }
     finish(store, opened)
-    assert keys(store, open_run(store, triggers.refresh_envelope(), "coingecko")) == set()
+    assert keys(store, open_run(store, hourly_event(), "coingecko")) == set()
 
 
 def test_a_run_leaves_what_another_holds(store: Store, bucket: Bucket) -> None:
@@ -399,19 +400,19 @@ def test_a_run_leaves_what_another_holds(store: Store, bucket: Bucket) -> None:
     # As if it had died between holding and claiming.
     store.objects.delete_many({})
 
-    opened = open_run(store, triggers.refresh_envelope(), "coingecko")
+    opened = open_run(store, hourly_event(), "coingecko")
 
     assert opened["proceed"]
     assert keys(store, opened) == {"incoming/free.csv"}
     closing.close(store, held["run_id"])
     finish(store, opened)
-    later = open_run(store, triggers.refresh_envelope(), "coingecko")
+    later = open_run(store, hourly_event(), "coingecko")
     assert keys(store, later) == {"incoming/held.csv"}
 
 
 def test_an_event_for_what_an_hourly_run_took_starts_nothing(store: Store, bucket: Bucket) -> None:
     event = bucket.put("incoming/a.csv", HEADER)
-    hourly = open_run(store, triggers.refresh_envelope(), "coingecko")
+    hourly = open_run(store, hourly_event(), "coingecko")
 
     assert open_run(store, event) == {
         "run_id": hourly["run_id"],
@@ -442,7 +443,7 @@ def test_an_extractor_that_outlives_its_run_writes_and_takes_back_nothing(
     left = [batch["number"] for batch in store.batches.find().sort("number")]
     assert left == [0, 1]
     # The next run goes on after these, and every row is loaded once.
-    run = carry_out(store, triggers.refresh_envelope())
+    run = carry_out(store, hourly_event())
     assert (run["status"], totals(run)) == ("success", {"inserted": 12})
 
 
@@ -463,7 +464,7 @@ def test_a_file_with_known_content_is_skipped_and_says_so(store: Store, bucket: 
 
 
 def test_uploads_run_beside_an_hourly_run(store: Store, bucket: Bucket) -> None:
-    assert open_run(store, triggers.refresh_envelope(), "coingecko")["proceed"]
+    assert open_run(store, hourly_event(), "coingecko")["proceed"]
 
     run = carry_out(store, bucket.put("incoming/a.csv", HEADER + rows(2)))
 
@@ -477,7 +478,7 @@ def test_opening_again_after_an_answer_was_lost_gives_the_same(
     upload = bucket.put("incoming/a.csv", HEADER)
     assert open_run(store, upload) == open_run(store, upload)
     bucket.put("incoming/b.csv", HEADER)
-    refresh = triggers.refresh_envelope()
+    refresh = hourly_event()
     assert open_run(store, refresh, "coingecko") == open_run(store, refresh, "coingecko")
 
 
@@ -495,7 +496,7 @@ def test_any_key_is_found_however_the_event_writes_it(
     (note,) = run["inputs"].values()
     assert note["object"]["key"] == key
     # The listing knows it by the same id.
-    assert keys(store, open_run(store, triggers.refresh_envelope(), "coingecko")) == set()
+    assert keys(store, open_run(store, hourly_event(), "coingecko")) == set()
 
 
 @pytest.mark.parametrize("key", ["other/a.csv", "incoming/a.txt", "a.csv"])
@@ -508,7 +509,7 @@ def test_a_bucket_that_can_not_be_listed_does_not_stop_the_sources(
     store: Store, bucket: Bucket
 ) -> None:
     opened = opening.open_run(
-        store, triggers.refresh_envelope(), "x", ["coingecko"], S3Objects("no-such-bucket")
+        store, hourly_event(), "x", ["coingecko"], S3Objects("no-such-bucket")
     )
 
     assert [i["input"] for i in opened["inputs"]] == ["coingecko"]
@@ -524,9 +525,9 @@ def test_no_more_objects_than_a_run_can_carry_the_oldest_first(
     for number in range(5):
         bucket.put(f"incoming/{number}.csv", HEADER)
 
-    first = open_run(store, triggers.refresh_envelope(), "coingecko")
+    first = open_run(store, hourly_event(), "coingecko")
     finish(store, first)
-    second = open_run(store, triggers.refresh_envelope(), "coingecko")
+    second = open_run(store, hourly_event(), "coingecko")
 
     assert len(keys(store, first)) == 3
     assert len(keys(store, first) | keys(store, second)) == 5
@@ -561,14 +562,14 @@ def test_a_file_that_is_not_understood_is_refused_whole(
     assert "s3://uploads/incoming/bad.csv" in result["error"]["message"]
     assert store.market_data.count_documents({}) == store.batches.count_documents({}) == 0
     # It is taken all the same: the next run does not try it again.
-    assert keys(store, open_run(store, triggers.refresh_envelope(), "coingecko")) == set()
+    assert keys(store, open_run(store, hourly_event(), "coingecko")) == set()
 
 
 def test_a_bad_file_does_not_stop_a_good_one(store: Store, bucket: Bucket) -> None:
     bucket.put("incoming/bad.csv", "nothing\n")
     bucket.put("incoming/good.csv", HEADER + rows(4))
 
-    run = carry_out(store, triggers.refresh_envelope())
+    run = carry_out(store, hourly_event())
 
     assert run["status"] == "partial_success"
     assert sorted(r["status"] for r in run["results"]) == ["failed", "success"]
@@ -782,7 +783,7 @@ def test_what_the_database_refuses_is_no_fault_of_the_file(
         assert run["inputs"][item["input"]]["status"] == "extracting"
         assert run["results"][0]["error"]["code"] == error.code
         # However often that happens, the file is not given up.
-        (item,) = open_run(store, triggers.refresh_envelope())["inputs"]
+        (item,) = open_run(store, hourly_event())["inputs"]
     assert extract(store, item["run_id"], item["input"]).state == "extracted"
 
 
@@ -820,7 +821,7 @@ def test_nothing_of_a_file_is_loaded_before_all_of_it_was_seen(
     assert failures.note_failure(store, item["run_id"], item["input"], error) == []
     closing.close(store, first["run_id"])
 
-    second = open_run(store, triggers.refresh_envelope())
+    second = open_run(store, hourly_event())
     (item,) = second["inputs"]
     # Nor what an earlier run has left of it.
     assert store.batches.count_documents({"run_id": second["run_id"]}) > 0
@@ -840,7 +841,7 @@ def test_an_overtaken_call_takes_nothing_back_of_what_its_run_took_over(
     closing.close(store, first["run_id"])
     inherited = store.batches.count_documents({})
 
-    second = open_run(store, triggers.refresh_envelope())
+    second = open_run(store, hourly_event())
     (item,) = second["inputs"]
     real = queue.put_batches
 

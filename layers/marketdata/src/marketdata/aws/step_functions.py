@@ -51,7 +51,7 @@ class StepFunctions:
     def _client(self) -> SFNClient:
         return boto3.client("stepfunctions", config=_CONFIG)
 
-    def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
+    def start(self, run_id: str, execution_input: Mapping[str, Any]) -> str:
         """See `runs.starting.WorkflowStarter`: the execution's name is the run's id.
 
         Raises:
@@ -60,7 +60,7 @@ class StepFunctions:
         """
         try:
             answer = self._client.start_execution(
-                stateMachineArn=self._arn, name=run_id, input=json.dumps(dict(envelope))
+                stateMachineArn=self._arn, name=run_id, input=json.dumps(dict(execution_input))
             )
         except (BotoCoreError, ClientError) as error:
             code = refusals.code_of(error)

@@ -107,7 +107,7 @@ def close_dead(
 def close_execution(
     store: Store,
     execution: str,
-    envelope: Mapping[str, Any],
+    given: Mapping[str, Any],
     error: StoredError,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
@@ -119,7 +119,7 @@ def close_execution(
     Args:
         store: the database.
         execution: its id.
-        envelope: the event that had started it; empty if that is not known.
+        given: the input that it was started with; empty if that is not known.
         error: how it ended, as `{code, message}`.
         most_resumptions: how often a batch or an object that failed is tried by later runs.
 
@@ -129,7 +129,7 @@ def close_execution(
     """
     run_id = runs.find_by_execution(store, execution)
     if run_id is None:
-        run = _find_run_of(store, envelope)
+        run = _find_run_of(store, given)
         if run is None:
             alerts.note_execution_died(store, execution, error["message"])
             return NothingToClose("The execution never became a run.")
@@ -142,10 +142,10 @@ def close_execution(
     return Closed(close_dead(store, run_id, error, most_resumptions=most_resumptions))
 
 
-def _find_run_of(store: Store, envelope: Mapping[str, Any]) -> Run | None:
-    """Find the run that an event starts; None if there is none of it."""
+def _find_run_of(store: Store, given: Mapping[str, Any]) -> Run | None:
+    """Find the run of an execution by the execution's input; None if it never became a run."""
     try:
-        return runs.find(store, triggers.parse(envelope).run_id)
+        return runs.find(store, triggers.run_id_of(given))
     except InvalidInput:
         return None
 

@@ -18,9 +18,9 @@ from marketdata.errors import (
 from marketdata.objects import ObjectVersion, Uploads, is_upload
 from marketdata.runs import resuming, triggers
 from marketdata.runs.resuming import CSV
-from marketdata.runs.starting import create
+from marketdata.runs.starting import create, end_orphans
 from marketdata.runs.summary import FAILED
-from marketdata.runs.triggers import RunRequest
+from marketdata.runs.triggers import RunRequest, Trigger
 from marketdata.store import objects, run_inputs, runs
 from marketdata.store.batches import batch
 from marketdata.store.connection import Store
@@ -57,7 +57,7 @@ _LOOKUP = 1_000
 
 def open_run(
     store: Store,
-    envelope: Mapping[str, Any],
+    given: Mapping[str, Any],
     execution: str,
     sources: Sequence[str],
     uploads: Uploads | None = None,
@@ -73,7 +73,8 @@ def open_run(
 
     Args:
         store: the database.
-        envelope: the event that started the execution.
+        given: the execution's input: the event that started it, or the id of the run on demand
+            that it was started for.
         execution: its id.
         sources: the API sources.
         uploads: the bucket for uploads; without one, none are looked for.
@@ -83,43 +84,78 @@ def open_run(
         What the execution has to do.
 
     Raises:
-        InvalidInput: the envelope starts no run.
+        InvalidInput: nothing starts a run with such an input.
+        NotFound: there is no run on demand of that id.
         TransientError: MongoDB or, for an upload, S3 did not answer.
     """
-    trigger = triggers.parse(envelope)
-    upload = None
+    requested = triggers.requested_run(given)
+    if requested is not None:
+        end_orphans(store, most_resumptions=most_resumptions)
+        asked = RunRequest.of(runs.get(store, requested).get("asked", {}))
+        return _begin(store, requested, execution, asked, uploads)
+    trigger = triggers.parse(given)
     if trigger.upload is not None:
-        upload = _find_upload(trigger.upload, uploads)
-        taken_by = objects.owner(store, upload.id) if upload else trigger.run_id
-        if upload is None or taken_by not in (None, trigger.run_id):
-            return _nothing_to_do(taken_by or trigger.run_id)
-    created = create(store, trigger, sources, upload=upload, most_resumptions=most_resumptions)
+        return _open_upload(store, trigger, trigger.upload, execution, uploads, most_resumptions)
+    created = create(store, trigger, sources, most_resumptions=most_resumptions)
     if created.run_id != trigger.run_id:
         return _nothing_to_do(created.run_id)
-    if not runs.adopt(store, trigger.run_id, execution):
-        return _nothing_to_do(trigger.run_id)
-    if upload is not None:
-        taken_by = objects.claim(store, upload, trigger.run_id)
-        if taken_by != trigger.run_id:
-            # The run that had it ended between the look above and the creation of this one.
-            objects.discard_run(store, trigger.run_id)
-            return _nothing_to_do(taken_by)
-    elif trigger.asked.resume is not None:
-        objects.take_held(store, trigger.run_id, runs.get(store, trigger.run_id)["inputs"])
-    elif uploads is not None and _takes_uploads(trigger.asked):
-        _take_uploads(store, trigger.run_id, uploads)
-    try:
-        return _acquire(store, trigger.run_id)
-    except StateConflict:
-        # It was ended meanwhile, with its execution or as an orphan; what it held is free.
-        return _nothing_to_do(trigger.run_id)
+    return _begin(store, trigger.run_id, execution, trigger.asked, uploads)
+
+
+def _begin(
+    store: Store, run_id: str, execution: str, asked: RunRequest, uploads: Uploads | None
+) -> OpenedRun:
+    """Begin a run of the hourly rule or on demand, which may take uploads as well."""
+    if not runs.adopt(store, run_id, execution):
+        return _nothing_to_do(run_id)
+    if asked.resume is not None:
+        objects.take_held(store, run_id, runs.get(store, run_id)["inputs"])
+    elif uploads is not None and _takes_uploads(asked):
+        _take_uploads(store, run_id, uploads)
+    return _acquire(store, run_id)
+
+
+def _open_upload(
+    store: Store,
+    trigger: Trigger,
+    told: ObjectVersion,
+    execution: str,
+    uploads: Uploads | None,
+    most_resumptions: int,
+) -> OpenedRun:
+    """Open the run of an uploaded object version, unless runs don't take it or one has taken it."""
+    run_id = trigger.run_id
+    upload = _find_upload(told, uploads)
+    if upload is None:
+        return _nothing_to_do(run_id)
+    taken_by = objects.owner(store, upload.id)
+    if taken_by not in (None, run_id):
+        return _nothing_to_do(taken_by or run_id)
+    created = create(store, trigger, (), upload=upload, most_resumptions=most_resumptions)
+    if created.run_id != run_id:
+        return _nothing_to_do(created.run_id)
+    if not runs.adopt(store, run_id, execution):
+        return _nothing_to_do(run_id)
+    taken_by = objects.claim(store, upload, run_id)
+    if taken_by != run_id:
+        # The run that had it ended between the look above and the creation of this one.
+        objects.discard_run(store, run_id)
+        return _nothing_to_do(taken_by)
+    return _acquire(store, run_id)
 
 
 def _acquire(store: Store, run_id: str) -> OpenedRun:
-    """Make what a run holds its own, and list it for the state machine."""
-    for name, note in runs.get(store, run_id)["inputs"].items():
-        if note["status"] != FAILED:
-            resuming.acquire(store, run_id, name, note)
+    """Acquire the lease of each input that a run has locked, and list them for the state machine.
+
+    There is nothing to do if the run has ended meanwhile, with its execution or as an orphan.
+    """
+    try:
+        for name, note in runs.get(store, run_id)["inputs"].items():
+            if note["status"] != FAILED:
+                resuming.acquire(store, run_id, name, note)
+    except StateConflict:
+        # What it had locked is free.
+        return _nothing_to_do(run_id)
     inputs = runs.get(store, run_id)["inputs"]
     if (resume_from := resuming.told(inputs)) is not None:
         runs.set_fields(store, run_id, {"resume_from": resume_from})

@@ -25,7 +25,7 @@ _LOG = make_logger()
 class WorkflowStarter(Protocol):
     """What carries a run out: Step Functions, seen from here."""
 
-    def start(self, run_id: str, envelope: Mapping[str, Any]) -> str:
+    def start(self, run_id: str, execution_input: Mapping[str, Any]) -> str:
         """Start the execution named after the run; returns its id.
 
         Starting it a second time with the same input finds the first.
@@ -33,6 +33,24 @@ class WorkflowStarter(Protocol):
         Raises:
             TransientError: it could not be started now.
         """
+
+
+def end_orphans(store: Store, *, most_resumptions: int = batch.MAX_RESUMPTIONS) -> None:
+    """End the runs that had no heartbeat for longer than their lease.
+
+    What died with its execution must not keep its inputs locked for ever. A run that can't be
+    ended is logged and left: it stays in the way of its own inputs, and of nobody else's.
+    """
+    for orphan in runs.expired(store):
+        message = (
+            "No step of this run gave a sign of life for 20 minutes, so it was ended. Its "
+            "execution in Step Functions shows what happened."
+        )
+        error: StoredError = {"code": "expired", "message": message}
+        try:
+            close_dead(store, orphan["_id"], error, most_resumptions=most_resumptions)
+        except Exception:  # noqa: BLE001 - one orphan must not stop every other run
+            _LOG.exception("Run %s is an orphan and could not be ended.", orphan["_id"])
 
 
 def create(
@@ -50,8 +68,7 @@ def create(
     run to be resumed has left. Sources that other runs hold are left to these, as long as there
     is one that is free; the run says so in `under_way`.
 
-    Runs that gave no sign of life for longer than their lease are ended first: what died with its
-    execution must not hold its inputs for ever.
+    Orphans are ended first; see `end_orphans`.
 
     Returns:
         What happened. A run in the way is the same one, or the one that has locked the first of
@@ -62,17 +79,7 @@ def create(
         InvalidInput: a source that is asked for does not exist.
         StateConflict: the run to be resumed has left nothing.
     """
-    for orphan in runs.expired(store):
-        message = (
-            "No step of this run gave a sign of life for 20 minutes, so it was ended. Its "
-            "execution in Step Functions shows what happened."
-        )
-        error: StoredError = {"code": "expired", "message": message}
-        try:
-            close_dead(store, orphan["_id"], error, most_resumptions=most_resumptions)
-        except Exception:  # noqa: BLE001 - one orphan must not stop every other run
-            # It stays in the way of its own inputs, and of nobody else's.
-            _LOG.exception("Run %s is an orphan and could not be ended.", orphan["_id"])
+    end_orphans(store, most_resumptions=most_resumptions)
     if (known := runs.find(store, trigger.run_id)) is not None:
         return Blocked(known)
     asked = trigger.asked
@@ -107,8 +114,8 @@ def create(
         "under_way": {},
         "pre_run_counts": pre_run_counts,
     }
-    if detail := asked.detail():
-        document["asked"] = detail
+    if stored := asked.document():
+        document["asked"] = stored
     if upload is not None or asked.resume is not None:
         return runs.create(store, document)
     return _create_of_free(store, document)
@@ -182,12 +189,12 @@ def request(
         NotFound, InvalidInput, StateConflict: see `create`.
         TransientError: Step Functions or MongoDB did not answer.
     """
-    trigger = triggers.parse(triggers.refresh_envelope(asked))
+    trigger = triggers.on_demand(asked or RunRequest())
     created = create(store, trigger, sources, pre_run_counts, most_resumptions=most_resumptions)
     if isinstance(created, Blocked):
         return Requested(created.run_id, started=False)
     try:
-        engine.start(trigger.run_id, trigger.envelope)
+        engine.start(trigger.run_id, triggers.execution_input(trigger.run_id))
     except Exception as error:
         # Without an execution nobody would ever close it.
         told = batch.describe(error)

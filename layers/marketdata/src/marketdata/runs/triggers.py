@@ -1,17 +1,19 @@
 """What starts a run, and the run's identity that follows from it.
 
-Every trigger hands over an EventBridge envelope (`id`, `time`, `source`, `detail-type`,
+The hourly rule and S3 hand over an EventBridge envelope (`id`, `time`, `source`, `detail-type`,
 `detail`). An event that is delivered twice has the same id, and so is one run. S3 may tell of
 one object version in two events with two ids; there the object version is the identity.
+
+A run on demand is there before its execution, which is told its id and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from marketdata import clock
@@ -19,10 +21,9 @@ from marketdata.documents.runs import StoredRequest
 from marketdata.errors import InvalidInput
 from marketdata.objects import NO_VERSION, ObjectVersion
 
-REFRESH_SOURCE = "marketdata.control"
-REFRESH_TYPE = "Refresh Requested"
 _SCHEDULE_SOURCE = "aws.events"
 _UPLOAD_SOURCE = "aws.s3"
+_OLD_REFRESH_SOURCE = "marketdata.control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +39,34 @@ class RunRequest:
     retry: bool = False
     """With `resume`: also what was given up, as if it had never failed."""
 
-    def detail(self) -> StoredRequest:
-        """As an envelope carries it: what is not asked for is not there."""
-        detail: StoredRequest = {}
+    @classmethod
+    def of(cls, stored: StoredRequest) -> Self:
+        """The request that a run was created with; see `document`."""
+        sources = stored.get("sources")
+        return cls(
+            None if sources is None else tuple(sources),
+            stored.get("force", False),
+            stored.get("resume"),
+            stored.get("retry", False),
+        )
+
+    def document(self) -> StoredRequest:
+        """As the run keeps it: what is not asked for is not there."""
+        stored: StoredRequest = {}
         if self.sources:
-            detail["sources"] = list(self.sources)
+            stored["sources"] = list(self.sources)
         if self.force:
-            detail["force"] = True
+            stored["force"] = True
         if self.resume:
-            detail["resume"] = self.resume
+            stored["resume"] = self.resume
         if self.retry:
-            detail["retry"] = True
-        return detail
+            stored["retry"] = True
+        return stored
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A parsed envelope."""
+    """What starts a run."""
 
     run_id: str
     """Begins with the time of the event, so that run ids sort by it."""
@@ -62,63 +74,82 @@ class Trigger:
     """`schedule`, `refresh` or `upload`."""
     event_id: str
     time: datetime
-    envelope: Mapping[str, Any] = field(repr=False)
     upload: ObjectVersion | None = None
     """Of an upload: the object version as the event tells of it."""
     asked: RunRequest = RunRequest()
 
 
+def on_demand(asked: RunRequest) -> Trigger:
+    """A new trigger for a run on demand."""
+    event_id, time = str(uuid4()), clock.now()
+    return Trigger(_run_id(time, event_id), "refresh", event_id, time, asked=asked)
+
+
+def execution_input(run_id: str) -> dict[str, str]:
+    """What the execution of a run on demand is started with; `requested_run` reads it."""
+    return {"run_id": run_id}
+
+
+def requested_run(given: Mapping[str, Any]) -> str | None:
+    """The run on demand that an execution was started for; None if an event started it.
+
+    Args:
+        given: the execution's input.
+    """
+    run_id = given.get("run_id")
+    if run_id is None and given.get("source") == _OLD_REFRESH_SOURCE:
+        return _run_of_old_refresh(given)
+    return None if run_id is None else str(run_id)
+
+
+def _run_of_old_refresh(envelope: Mapping[str, Any]) -> str:
+    """The run of an execution that version 0.1 started, with an envelope as its input.
+
+    Such a run was created before its execution as well, under the id that follows from the
+    envelope. What it was asked to do is kept in the run.
+    """
+    event_id, time = _identify(envelope)
+    return _run_id(time, event_id)
+
+
+def run_id_of(given: Mapping[str, Any]) -> str:
+    """The run that an execution carries out, by the input that it was started with.
+
+    Raises:
+        InvalidInput: nothing starts a run with such an input.
+    """
+    return requested_run(given) or parse(given).run_id
+
+
 def parse(envelope: Mapping[str, Any]) -> Trigger:
-    """The trigger that an envelope tells of.
+    """The trigger that an event of the hourly rule or of S3 tells of.
 
     Raises:
         InvalidInput: it is no EventBridge envelope, or of a kind that starts no run.
     """
-    try:
-        event_id = str(envelope["id"])
-        time = datetime.fromisoformat(str(envelope["time"])).astimezone(UTC)
-        source = str(envelope["source"])
-    except (KeyError, ValueError) as error:
-        raise InvalidInput(
-            "The execution's input is no EventBridge envelope: it needs `id`, `time` (ISO 8601) "
-            f"and `source` ({type(error).__name__}: {error}). Start runs by POST /refresh, the "
-            "hourly rule or an upload."
-        ) from None
+    event_id, time = _identify(envelope)
+    source = envelope.get("source")
     if source == _UPLOAD_SOURCE:
         upload = _upload(envelope)
         identity = f"{upload.bucket}\0{upload.key}\0{upload.version_id}"
-        return Trigger(_run_id(time, identity), "upload", event_id, time, envelope, upload)
-    kind = {_SCHEDULE_SOURCE: "schedule", REFRESH_SOURCE: "refresh"}.get(source)
-    if kind is None:
+        return Trigger(_run_id(time, identity), "upload", event_id, time, upload)
+    if source != _SCHEDULE_SOURCE:
         raise InvalidInput(f"An event from {source!r} starts no run.")
-    asked = _asked(envelope.get("detail") or {}) if kind == "refresh" else RunRequest()
-    return Trigger(_run_id(time, event_id), kind, event_id, time, envelope, asked=asked)
+    return Trigger(_run_id(time, event_id), "schedule", event_id, time)
 
 
-def _asked(detail: Any) -> RunRequest:
-    """What the detail of a refresh asks for; also people start executions, by hand."""
-    if not isinstance(detail, Mapping) or detail.keys() - {"sources", "force", "resume", "retry"}:
+def _identify(envelope: Mapping[str, Any]) -> tuple[str, datetime]:
+    """The id and the time of an event."""
+    try:
+        event_id, _source = str(envelope["id"]), envelope["source"]
+        return event_id, datetime.fromisoformat(str(envelope["time"])).astimezone(UTC)
+    except (KeyError, ValueError) as error:
         raise InvalidInput(
-            "The detail of a refresh has no other fields than `sources`, `force`, `resume` and "
-            f"`retry`; it is {detail!r}."
-        )
-    sources, resume = detail.get("sources"), detail.get("resume")
-    force, retry = detail.get("force", False), detail.get("retry", False)
-    named = sources is None or (
-        isinstance(sources, list) and all(isinstance(name, str) for name in sources)
-    )
-    if not (
-        named
-        and isinstance(resume, str | None)
-        and isinstance(force, bool)
-        and isinstance(retry, bool)
-    ):
-        raise InvalidInput(
-            "The detail of a refresh has `sources` as a list of names, `resume` as a run's id, "
-            f"`force` and `retry` as true or false; it is {detail!r}."
-        )
-    names = None if sources is None else tuple(dict.fromkeys(sources))
-    return RunRequest(names, force, resume, retry and resume is not None)
+            "The execution's input starts no run: it is neither a run's id (`run_id`) nor an "
+            "EventBridge envelope with `id`, `time` (ISO 8601) and `source` "
+            f"({type(error).__name__}: {error}). Nothing was started. Start runs by POST /refresh, "
+            "the hourly rule or an upload."
+        ) from None
 
 
 def _upload(envelope: Mapping[str, Any]) -> ObjectVersion:
@@ -143,19 +174,6 @@ def _upload(envelope: Mapping[str, Any]) -> ObjectVersion:
             "The event of S3 does not say which object it is about: it needs `detail.bucket.name` "
             f"and `detail.object.key` ({type(error).__name__}: {error})."
         ) from None
-
-
-def refresh_envelope(asked: RunRequest | None = None) -> dict[str, Any]:
-    """A new envelope for a run on demand, in the very form that a rule would deliver."""
-    return {
-        "version": "0",
-        "id": str(uuid4()),
-        "detail-type": REFRESH_TYPE,
-        "source": REFRESH_SOURCE,
-        "time": clock.iso(clock.now()),
-        "resources": [],
-        "detail": asked.detail() if asked else {},
-    }
 
 
 def _run_id(time: datetime, identity: str) -> str:
