@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from marketdata.documents.batches import Counts
-from marketdata.load import loader
+from marketdata.load import raw_rows
+from marketdata.load.late_arrivals import LateArrivals
 from marketdata.load.loader import load_batch, load_within
 from marketdata.schema.identity import time_of
 from marketdata.store import market_data
@@ -240,16 +241,16 @@ def test_an_attempt_that_wakes_up_when_another_one_has_skipped_the_batch(
     former = upload(store, MONDAY, 0, name="v1")
     between = upload(store, on("2025-05-05", C5=9.0), 1, key="other")
     again = upload(store, MONDAY, 2, name="v2")
-    fetch = loader._fetch
+    fetch = raw_rows._fetch
 
     def fetch_and_sleep(*args: Any) -> bytes:
         data = fetch(*args)
-        monkeypatch.setattr(loader, "_fetch", fetch)
+        monkeypatch.setattr(raw_rows, "_fetch", fetch)
         for file in (former, again, between):
             file.load()
         return data
 
-    monkeypatch.setattr(loader, "_fetch", fetch_and_sleep)
+    monkeypatch.setattr(raw_rows, "_fetch", fetch_and_sleep)
     again.load()
     (first,), (batch,) = batches_of(store, former), batches_of(store, again)
     assert (batch["known_as"], batch["raw_id"]) == (first["_id"], first["raw_id"])
@@ -266,7 +267,7 @@ def test_who_looks_while_later_values_are_being_brought_in(
     upload(store, MONDAY, 2, key="the same").load()
     between = upload(store, on("2025-05-05", C5=9.0), 1, key="between")
     again = upload(store, on("2025-05-05", C5=9.0), 3, key="again")
-    ask = loader._later_revisions
+    ask = LateArrivals.later_revisions
     asked = 0
 
     def ask_and_wait(*args: Any) -> Any:
@@ -277,7 +278,7 @@ def test_who_looks_while_later_values_are_being_brought_in(
             again.load()
         return found
 
-    monkeypatch.setattr(loader, "_later_revisions", ask_and_wait)
+    monkeypatch.setattr(LateArrivals, "later_revisions", ask_and_wait)
     between.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0, 9.0]
     assert store.market_data.count_documents({"revision": {"$gt": 1}}) == 1
@@ -409,7 +410,7 @@ def test_a_record_that_is_contradicted_before_the_raw_rows_are_kept(
         save_raw(opened, documents)
 
     monkeypatch.setattr(market_data, "revised_after", asking)
-    monkeypatch.setattr(loader, "save_raw", keeping)
+    monkeypatch.setattr(raw_rows, "save_raw", keeping)
     again.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
     assert passed_over(store, again) == [0]

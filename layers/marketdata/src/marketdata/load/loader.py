@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import batched
 from math import inf
 
-from marketdata import clock
-from marketdata.documents.batches import Batch, BatchEnding, Counts, LoadProgress, ReceivedRows
+from marketdata.documents.batches import Batch, BatchEnding, Counts, LoadProgress
 from marketdata.documents.market_data import Record
-from marketdata.documents.quarantine import NewQuarantinedRow
 from marketdata.documents.raw_batches import RawBatch
-from marketdata.errors import ConservationBroken, FileRefused, StateConflict
+from marketdata.errors import ConservationBroken, StateConflict
 from marketdata.load import writing
 from marketdata.load.context import NORMALISER_VERSION, context_of
 from marketdata.load.incoming import CHUNK_ROWS, Records, incoming
+from marketdata.load.late_arrivals import LateArrivals
 from marketdata.load.previous_version import PreviousVersion
-from marketdata.load.raw import Payload, digest_of, pack_csv, unpack
-from marketdata.objects import ObjectReader, ObjectVersion
-from marketdata.schema.record import Fault
+from marketdata.load.quarantining import quarantine_id, quarantined_rows
+from marketdata.load.raw import unpack
+from marketdata.load.raw_rows import origin_of, raw_rows, validated_at
+from marketdata.objects import ObjectReader
 from marketdata.store import latest_prices, market_data, quarantine, runs
 from marketdata.store.batches import known_content, late_arrivals, queue
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
-from marketdata.store.deadline import Threads
-from marketdata.store.raw_batches import find_raw, get_raw, save_raw
-
-_MAX_ROW_CHARACTERS = 1_000_000
-"""A row of more than this is quarantined with its head; MongoDB could not hold it whole twice."""
 
 _RESERVE_SECONDS = 30.0
 """Time kept back for a part of a batch; the slowest one, all of it to be merged, takes less."""
@@ -110,16 +103,17 @@ class _Load:
         self._store = store
         self._key = key
         self._batch = batch
+        self._late_arrivals = LateArrivals(store, batch)
 
     def run(self, objects: ObjectReader | None, remaining_seconds: Callable[[], float]) -> Loading:
         store, batch = self._store, self._batch
         with (
-            _raw(store, batch, objects) as (raw, payload, kept),
+            raw_rows(store, batch, objects) as (raw, payload, kept),
             writing.Lookups(
                 store,
                 batch["received_at"],
                 mine=_mine(store, batch),
-                covering=self._cover,
+                covering=self._late_arrivals.announce,
             ) as lookups,
         ):
             found = self._read_others(raw, payload, lookups)
@@ -149,9 +143,9 @@ class _Load:
         # In parts, as each brings its row as a text.
         rejected = zip(found.faults, found.texts, strict=True)
         for some in batched(rejected, _SET_ASIDE_TOGETHER, strict=False):
-            quarantine.put_quarantine(store, _set_aside(some, raw, batch))
+            quarantine.put_quarantine(store, quarantined_rows(some, raw, batch))
         if batch["attempts"] > 1:
-            kept_aside = [_quarantine_id(fault, raw, batch) for fault in found.faults]
+            kept_aside = [quarantine_id(fault, raw, batch) for fault in found.faults]
             quarantine.release(store, batch["_id"], raw["_id"], kept_aside)
         plain &= all(fault.code != _DEPENDS_ON_TIME for fault in found.faults)
         ending: BatchEnding = {"context": context_of(batch), "plain": plain}
@@ -170,9 +164,9 @@ class _Load:
         return incoming(
             raw,
             payload,
-            origin=_origin(raw, self._batch),
+            origin=origin_of(raw, self._batch),
             first_row=self._batch["first_row"],
-            judged_at=_validated_at(self._batch),
+            judged_at=validated_at(self._batch),
             seen=lookups.begin,
             known=known,
         )
@@ -187,7 +181,7 @@ class _Load:
         covers = former.covers()
         if covers is None:
             return None
-        self._cover(*covers)
+        self._late_arrivals.announce(*covers)
         former = former.uncontradicted(self._store, *covers)
         if former is None:
             return None
@@ -199,7 +193,7 @@ class _Load:
     ) -> Records:
         """What is to be written, now that the batch's rows are kept for the first time."""
         store, batch = self._store, self._batch
-        if late_arrivals.is_stale(store, batch["_id"]):
+        if self._late_arrivals.is_stale():
             if found.passed_over:
                 found = self._read(raw, payload, lookups)
             else:
@@ -210,9 +204,6 @@ class _Load:
         # begun it before that may have skipped it, and then these rows are not its own.
         queue.require_attempt(store, batch["_id"], batch["attempts"])
         return found
-
-    def _cover(self, first: bytes, last: bytes) -> None:
-        late_arrivals.note_key_range(self._store, self._key, first, last)
 
     def _progress(self) -> LoadProgress:
         """How far an earlier call has got."""
@@ -239,23 +230,6 @@ def _cut(found: Records) -> str:
     return "others" if found.passed_over else _CUT
 
 
-def read_records(raw: RawBatch, batch: Batch, *, judged_at: datetime | None = None) -> Records:
-    """The records of a batch as they are loaded, and the faults of its other rows.
-
-    Args:
-        raw: its raw batch.
-        batch: the batch.
-        judged_at: the time against which "too far ahead" is judged, if not the batch's own.
-    """
-    return incoming(
-        raw,
-        unpack(raw),
-        origin=_origin(raw, batch),
-        first_row=batch["first_row"],
-        judged_at=judged_at or _validated_at(batch),
-    )
-
-
 def write_records(
     store: Store,
     batch: Batch,
@@ -279,7 +253,7 @@ def write_records(
         groups,
         counts,
         memory=_memory(store, batch) if remember else writing.Memory(),
-        later=lambda ids, known: _later_revisions(store, batch, ids, known),
+        later=LateArrivals(store, batch).later_revisions,
     )
     latest_prices.raise_latest(store, current)
 
@@ -296,9 +270,9 @@ def rewrite(store: Store, raw: RawBatch, batch: Batch) -> Counts:
         found = incoming(
             raw,
             unpack(raw),
-            origin=_origin(raw, batch),
+            origin=origin_of(raw, batch),
             first_row=batch["first_row"],
-            judged_at=_validated_at(batch),
+            judged_at=validated_at(batch),
             seen=lookups.begin,
         )
         for part in writing.parts(found, lookups.known):
@@ -322,7 +296,7 @@ def _write_part(
         part,
         counts,
         memory=memory,
-        later=lambda ids, known: _later_revisions(store, batch, ids, known),
+        later=LateArrivals(store, batch).later_revisions,
     )
 
 
@@ -342,87 +316,6 @@ def _mine(store: Store, batch: Batch) -> Callable[[Sequence[bytes]], set[bytes]]
         return None
     noted = {bytes(id_) for id_ in (*batch.get("moved", ()), *batch.get("updated", ()))}
     return lambda ids: market_data.inserted_by(store, ids, batch["_id"]) | noted.intersection(ids)
-
-
-def _origin(raw: RawBatch, batch: Batch) -> dict[str, object]:
-    """Where the records of a batch come from; the same fields in each of its documents."""
-    origin = {
-        # A batch that a later run took over keeps the run that received it.
-        "run_id": batch.get("first_run_id", batch["run_id"]),
-        "raw_id": raw["_id"],
-        "received_at": batch["received_at"],
-    }
-    if "object" in batch:
-        # Its own: of rows that are known, the raw batch may be that of a former version.
-        origin["version"] = batch["object"]["version_id"]
-    return {**origin, "inserted_by": batch["_id"]}
-
-
-def _validated_at(batch: Batch) -> datetime:
-    judged_at: datetime = batch.get("judged_at") or batch["received_at"]
-    return judged_at
-
-
-@contextmanager
-def _raw(
-    store: Store, batch: Batch, objects: ObjectReader | None
-) -> Iterator[tuple[RawBatch, bytes, Callable[[], bool]]]:
-    """The batch's raw rows, their bytes, and what makes sure that they are kept.
-
-    A range of an object is fetched and kept once. It is packed and written aside, while its
-    rows are read and looked up already; no record is written before. The last value returned
-    waits for that, and tells whether they were not kept from the first.
-    """
-    if objects is None or "range" not in batch:
-        raw = get_raw(store, batch["raw_id"])
-        yield raw, unpack(raw), lambda: False
-        return
-    found = find_raw(store, batch["raw_id"])
-    if found is not None:
-        yield found, unpack(found), lambda: False
-        return
-    data = _fetch(batch, objects)
-    raw = csv_raw(batch, Payload(batch["rows"], len(data), batch["digest"], b""))
-    with Threads(1) as pool:
-
-        def keep() -> bool:
-            save_raw(store, [csv_raw(batch, pack_csv(data, batch["rows"], batch["digest"]))])
-            return True
-
-        keeping = pool.submit(keep)
-        yield raw, data, keeping.result
-
-
-def _fetch(batch: Batch, objects: ObjectReader) -> bytes:
-    version = ObjectVersion.of(batch["object"])
-    start, end = batch["range"]
-    data = objects.read(version, start, end)
-    if digest_of(data) != batch["digest"]:
-        raise FileRefused(
-            f"Bytes {start} to {end} of {version.place} are not those that were cut: an object "
-            "version never changes, so the storage is at fault. Upload the file again."
-        )
-    return data
-
-
-def csv_raw(batch: ReceivedRows, payload: Payload) -> RawBatch:
-    """The raw batch of a range of a CSV: with its bytes, all that reading them takes."""
-    return {
-        "_id": batch["raw_id"],
-        "source": batch["source"],
-        "format": "csv",
-        "origin": {**batch["object"], "range": batch["cut"]},
-        "version": batch["object"]["version_id"],
-        "header": batch["header"],
-        "layout": batch["layout"],
-        "malformed": batch["malformed"],
-        "first_row": batch["first_row"],
-        "rows": payload.rows,
-        "size": payload.size,
-        "digest": payload.digest,
-        "received_at": batch["received_at"],
-        "data": payload.data,
-    }
 
 
 def _known_content(store: Store, batch: Batch) -> Batch | None:
@@ -455,65 +348,3 @@ def _as_known(known: Batch) -> BatchEnding:
         "context": known["context"],
         "plain": True,
     }
-
-
-def _later_revisions(
-    store: Store, batch: Batch, ids: AbstractSet[bytes], known: AbstractSet[str]
-) -> dict[str, dict[bytes, list[Record]] | None]:
-    """What batches that were received later, yet loaded earlier, say of these records.
-
-    They may have said again what the record said then, which leaves no trace in it; now that
-    another value comes in between, it matters. Raw batches that have expired can't be asked.
-
-    Args:
-        store: the database.
-        batch: the batch that has changed the records.
-        ids: the records.
-        known: what was asked already, by the keys of the answers.
-
-    Returns:
-        By batch and the time that its rows are judged by, what it says by identity; None for
-        those whose rows are not to be had.
-    """
-    found: dict[str, dict[bytes, list[Record]] | None] = {}
-    for other in late_arrivals.received_later(store, batch, ids):
-        # Judged by another time, as by a replay, a batch may say more than it did.
-        raw_id: str | None = other["raw_id"]
-        name = f"{other['_id']} {other.get('judged_at')}"
-        if name in known:
-            continue
-        if other["state"] != "loaded":
-            # Before its rows are read: if they are not there yet, it is to look again, and if they
-            # are, they have to stay its own.
-            raw_id = late_arrivals.mark_stale(store, other["_id"])
-        raw = find_raw(store, raw_id) if raw_id else None
-        found[name] = read_records(raw, other).documents_of(ids) if raw else None
-    return found
-
-
-def _quarantine_id(fault: Fault, raw: RawBatch, batch: Batch) -> str:
-    return f"{raw['_id']}/{batch['first_row'] + fault.row}"
-
-
-def _set_aside(
-    rejected: Iterable[tuple[Fault, Callable[[], str]]], raw: RawBatch, batch: Batch
-) -> list[NewQuarantinedRow]:
-    now = clock.now()
-    return [
-        {
-            "_id": _quarantine_id(fault, raw, batch),
-            "source": raw["source"],
-            "run_id": batch["run_id"],
-            "batch": batch["_id"],
-            "raw_id": raw["_id"],
-            "received_at": batch["received_at"],
-            "reason": fault.code,
-            "field": fault.field,
-            "message": fault.message.encode("utf-8", "backslashreplace").decode(),
-            "row": text()[:_MAX_ROW_CHARACTERS],
-            "row_number": batch["first_row"] + fault.row,
-            "first_at": now,
-            "last_at": now,
-        }
-        for fault, text in rejected
-    ]

@@ -32,6 +32,7 @@ from marketdata.documents.raw_batches import RawBatch
 from marketdata.documents.rebuilds import Rebuild, RebuildChanges, RebuildPhase
 from marketdata.errors import MarketDataError, StateConflict, TerminalError
 from marketdata.load import loader, merge
+from marketdata.load.raw_rows import read_records
 from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store import latest_prices, market_data, quarantine, rebuilds
 from marketdata.store.command_line import read_place
@@ -313,7 +314,7 @@ class _Rebuild:
             aside = self._set_aside(batch)
         elif not loader.rewrite(target, raw, batch).quarantined:
             return _NOTHING
-        found = loader.read_records(raw, batch)
+        found = read_records(raw, batch)
         faults = {batch["first_row"] + fault.row for fault in found.faults}
         if aside <= faults:
             loader.rewrite(target, raw, batch)

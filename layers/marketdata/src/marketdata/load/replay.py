@@ -29,6 +29,7 @@ from marketdata.documents.quarantine import QuarantinedRow, Reason
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import StateConflict, TerminalError
 from marketdata.load import loader
+from marketdata.load.raw_rows import read_records
 from marketdata.schema.record import MAX_AHEAD, Fault
 from marketdata.store import quarantine
 from marketdata.store.connection import Store, Update, store_errors
@@ -291,7 +292,7 @@ class _Attempt:
         if not mine:
             return share
         aside = self._numbers(batch, self._aside)
-        records = loader.read_records(self._raw, batch, judged_at=self._now)
+        records = read_records(self._raw, batch, judged_at=self._now)
         faults = {batch["first_row"] + fault.row: fault for fault in records.faults}
         self._faults |= {number: fault for number, fault in faults.items() if number in mine}
         for id_, documents in records.groups.items():

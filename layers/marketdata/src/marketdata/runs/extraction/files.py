@@ -31,8 +31,8 @@ from marketdata.errors import (
     TransientError,
 )
 from marketdata.load.context import context_of
-from marketdata.load.loader import csv_raw
 from marketdata.load.raw import digest_of, pack_csv, raw_id
+from marketdata.load.raw_rows import csv_raw
 from marketdata.logs import make_logger
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
