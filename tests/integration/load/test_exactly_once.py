@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from marketdata.documents.batches import Counts
-from marketdata.load import loader
+from marketdata.load import raw_rows
 from marketdata.load.loader import load_batch
 from marketdata.store import market_data
 from marketdata.store.batches.batch import BatchKey
@@ -246,7 +246,7 @@ def test_a_value_that_comes_in_between_before_the_raw_rows_are_kept(
         save_raw(opened, documents)
 
     monkeypatch.setattr(market_data, "known", looking_up)
-    monkeypatch.setattr(loader, "save_raw", keeping)
+    monkeypatch.setattr(raw_rows, "save_raw", keeping)
     again.load()
     (document,) = store.market_data.find({})
     values = [s["price_usd"] for s in (*document["history"], document)]
