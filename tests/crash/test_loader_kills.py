@@ -7,6 +7,7 @@ provenance, the latest prices, what was set aside, and the state and the counts 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -55,6 +56,12 @@ def check_each(scene: Scene, kills: Sequence[Kill]) -> int:
     return hit
 
 
+def check_until_hit(scene: Scene, kill: Kill) -> None:
+    """Kill a loader at this moment of its life, or earlier where it had ended by then."""
+    while not check_each(scene, [kill]):
+        kill = replace(kill, delay=kill.delay / 2)
+
+
 @pytest.mark.parametrize(
     ("case", "part"), [(cases.pages, 0.45), (cases.file, 0.25), (cases.again, 0.1)]
 )
@@ -71,7 +78,8 @@ def test_a_kill_at_any_moment_changes_nothing(
     assert check_each(scene, gaps) == len(gaps)
     # Who is killed from outside may have come to the end by then.
     assert check_each(scene, sent) >= len(sent) - 2
-    assert check_each(scene, by_chance)
+    for kill in by_chance:
+        check_until_hit(scene, kill)
     print(f"{len(gaps)} + {len(sent)} + {len(by_chance)} kills")  # noqa: T201 - for -rP
 
 
@@ -79,7 +87,8 @@ def test_a_kill_between_the_parts_of_a_large_batch(store: Store, mongodb_uri: st
     scene = cases.large(store, mongodb_uri)
     chance, times, gaps = dice("large"), some_time(scene, "large"), list(every_gap(scene))
     kills = [chance.choice([next(times), chance.choice(gaps)]) for _ in range(share(0.03))]
-    assert check_each(scene, kills)
+    for kill in kills:
+        check_until_hit(scene, kill)
 
 
 def test_a_kill_of_a_batch_that_is_loaded_in_several_calls(store: Store, mongodb_uri: str) -> None:
