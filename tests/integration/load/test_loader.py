@@ -14,7 +14,7 @@ from marketdata.documents.batches import Counts
 from marketdata.errors import ConservationBroken, NotFound, StateConflict, StoreUnavailable
 from marketdata.load.loader import load_batch
 from marketdata.store import latest_prices, market_data, quarantine
-from marketdata.store.batches import late_arrivals, queue
+from marketdata.store.batches import queue, rewrites
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 from tests.support.documents import Document
@@ -246,13 +246,13 @@ def test_a_row_set_aside_twice_is_one(store: Store) -> None:
 
 STEPS: list[tuple[Any, str]] = [
     (market_data, "insert_new"),
-    (late_arrivals, "note_changes"),
+    (rewrites, "note_rewrites"),
     (market_data, "replace_if_unchanged"),
     (latest_prices, "raise_latest"),
     (quarantine, "put_quarantine"),
     (queue, "finish"),
 ]
-IN_BULK = [step for step in STEPS if step[0] not in (queue, late_arrivals)]
+IN_BULK = [step for step in STEPS if step[0] not in (queue, rewrites)]
 EXPECTED = Counts(rows_in=11, inserted=2, updated=3, unchanged=2, duplicate=3, quarantined=1)
 
 

@@ -16,13 +16,15 @@ from marketdata.load import writing
 from marketdata.load.context import NORMALISER_VERSION, context_of
 from marketdata.load.incoming import CHUNK_ROWS, Records, incoming
 from marketdata.load.late_arrivals import LateArrivals
+from marketdata.load.lookups import Lookups
 from marketdata.load.previous_version import PreviousVersion
 from marketdata.load.quarantining import quarantine_id, quarantined_rows
 from marketdata.load.raw import unpack
 from marketdata.load.raw_rows import origin_of, raw_rows, validated_at
+from marketdata.load.upserts import RewriteLog, StoredRewriteLog
 from marketdata.objects import ObjectReader
-from marketdata.store import latest_prices, market_data, quarantine, runs
-from marketdata.store.batches import known_content, late_arrivals, queue
+from marketdata.store import latest_prices, quarantine, runs
+from marketdata.store.batches import known_content, queue
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 
@@ -107,20 +109,23 @@ class _Load:
 
     def run(self, objects: ObjectReader | None, remaining_seconds: Callable[[], float]) -> Loading:
         store, batch = self._store, self._batch
+        log = StoredRewriteLog(store, batch)
         with (
             raw_rows(store, batch, objects) as (raw, payload, kept),
-            writing.Lookups(
+            Lookups(
                 store,
                 batch["received_at"],
-                mine=_mine(store, batch),
-                covering=self._late_arrivals.announce,
+                written_before=log.may_have_written if batch["attempts"] > 1 else None,
+                announce=self._late_arrivals.announce,
             ) as lookups,
         ):
             found = self._read_others(raw, payload, lookups)
             if found is None:
                 found = self._read(raw, payload, lookups)
             if kept():
-                found = self._found_still(found, raw, payload, lookups)
+                found = self._late_arrivals.recheck(
+                    found, lookups, lambda: self._read(raw, payload, lookups)
+                )
             if found.rows != batch["rows"]:
                 raise ConservationBroken(
                     f"Batch {self._key.id} was cut with {batch['rows']} rows, and {found.rows} "
@@ -133,9 +138,11 @@ class _Load:
                 if part.first > done and remaining_seconds() < _RESERVE_SECONDS:
                     latest_prices.raise_latest(store, list(newest.values()))
                     return self._pause(LoadProgress(_cut(found), part.first, plain, counts))
-                written = _write_part(store, batch, part, counts, _memory(store, batch))
+                written = writing.write(
+                    store, part, counts, late_arrivals=self._late_arrivals, log=log
+                )
                 latest_prices.newest_of(written.current, newest)
-                plain &= written.plain
+                plain &= written.conflict_free
         latest_prices.raise_latest(store, list(newest.values()))
         counts.rows_in, counts.quarantined = found.rows, len(found.faults)
         counts.duplicate = len(found) - found.identities
@@ -158,7 +165,7 @@ class _Load:
         self,
         raw: RawBatch,
         payload: bytes,
-        lookups: writing.Lookups,
+        lookups: Lookups,
         known: AbstractSet[str] = frozenset(),
     ) -> Records:
         return incoming(
@@ -171,9 +178,7 @@ class _Load:
             known=known,
         )
 
-    def _read_others(
-        self, raw: RawBatch, payload: bytes, lookups: writing.Lookups
-    ) -> Records | None:
+    def _read_others(self, raw: RawBatch, payload: bytes, lookups: Lookups) -> Records | None:
         """The rows that the file's former version does not have; None if all are to be read."""
         former = PreviousVersion.find(self._store, self._batch, payload)
         if former is None:
@@ -187,23 +192,6 @@ class _Load:
             return None
         found = self._read(raw, payload, lookups, former.same)
         return found if former.is_apart(self._store, found) else None
-
-    def _found_still(
-        self, found: Records, raw: RawBatch, payload: bytes, lookups: writing.Lookups
-    ) -> Records:
-        """What is to be written, now that the batch's rows are kept for the first time."""
-        store, batch = self._store, self._batch
-        if self._late_arrivals.is_stale():
-            if found.passed_over:
-                found = self._read(raw, payload, lookups)
-            else:
-                lookups.repeat()
-        for chunk in found.chunks[:1]:
-            lookups.known(chunk)
-        # The cover is noted by now: whoever begins the batch later on loads it as well. Who has
-        # begun it before that may have skipped it, and then these rows are not its own.
-        queue.require_attempt(store, batch["_id"], batch["attempts"])
-        return found
 
     def _progress(self) -> LoadProgress:
         """How far an earlier call has got."""
@@ -248,13 +236,8 @@ def write_records(
         remember: note with the batch what is about to be rewritten, so that after a crash it
             is counted alike.
     """
-    current = writing.merge_in(
-        store,
-        groups,
-        counts,
-        memory=_memory(store, batch) if remember else writing.Memory(),
-        later=LateArrivals(store, batch).later_revisions,
-    )
+    log = StoredRewriteLog(store, batch) if remember else RewriteLog()
+    current = LateArrivals(store, batch).merge(groups, counts, log)
     latest_prices.raise_latest(store, current)
 
 
@@ -266,7 +249,8 @@ def rewrite(store: Store, raw: RawBatch, batch: Batch) -> Counts:
     """
     counts = Counts()
     newest: dict[bytes, Record] = {}
-    with writing.Lookups(store, batch["received_at"]) as lookups:
+    late_arrivals = LateArrivals(store, batch)
+    with Lookups(store, batch["received_at"]) as lookups:
         found = incoming(
             raw,
             unpack(raw),
@@ -276,46 +260,14 @@ def rewrite(store: Store, raw: RawBatch, batch: Batch) -> Counts:
             seen=lookups.begin,
         )
         for part in writing.parts(found, lookups.known):
-            written = _write_part(store, batch, part, counts, writing.Memory())
+            written = writing.write(
+                store, part, counts, late_arrivals=late_arrivals, log=RewriteLog()
+            )
             latest_prices.newest_of(written.current, newest)
     latest_prices.raise_latest(store, list(newest.values()))
     counts.rows_in, counts.quarantined = found.rows, len(found.faults)
     counts.duplicate = len(found) - found.identities
     return counts
-
-
-def _write_part(
-    store: Store,
-    batch: Batch,
-    part: writing.Part,
-    counts: Counts,
-    memory: writing.Memory,
-) -> writing.Written:
-    return writing.write(
-        store,
-        part,
-        counts,
-        memory=memory,
-        later=LateArrivals(store, batch).later_revisions,
-    )
-
-
-def _memory(store: Store, batch: Batch) -> writing.Memory:
-    key = BatchKey(batch["run_id"], batch["input"], batch["number"])
-    return writing.Memory(
-        frozenset(map(bytes, batch.get("moved", ()))),
-        frozenset(map(bytes, batch.get("updated", ()))),
-        lambda moved, updated: late_arrivals.note_changes(store, key, moved, updated),
-        lambda: late_arrivals.noted_backdated(store, batch["_id"]),
-    )
-
-
-def _mine(store: Store, batch: Batch) -> Callable[[Sequence[bytes]], set[bytes]] | None:
-    """Finds what an earlier attempt at a batch may have written, if there was one."""
-    if batch["attempts"] <= 1:
-        return None
-    noted = {bytes(id_) for id_ in (*batch.get("moved", ()), *batch.get("updated", ()))}
-    return lambda ids: market_data.inserted_by(store, ids, batch["_id"]) | noted.intersection(ids)
 
 
 def _known_content(store: Store, batch: Batch) -> Batch | None:

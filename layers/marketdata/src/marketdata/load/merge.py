@@ -1,8 +1,8 @@
 """One winner, whatever the order: how the revisions of one identity become one record.
 
-A sighting is what one row said of an identity, with where it came from. Precedence orders
+A revision is what one row said of an identity, with where it came from. Precedence orders
 revisions: received at, then object version, then row. The highest is current; the others are
-history, oldest first; neighbours that say the same are one sighting, the first of them.
+history, oldest first; neighbours that say the same are one revision, the first of them.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from marketdata.schema.identity import digest
 from marketdata.schema.record import VALUE_FIELDS
 
 ORIGIN_FIELDS = ("run_id", "raw_id", "row", "received_at", "version")
-"""Where a sighting came from; `version` is the S3 object's, and absent for APIs."""
+"""Where a revision came from; `version` is the S3 object's, and absent for APIs."""
 
 _IDENTITY_FIELDS = ("_id", "asset_id", "timestamp", "source", "dataset", "interval")
 
 
-def precedence(sighting: Revision) -> tuple[object, str, int, str]:
+def precedence(revision: Revision) -> tuple[object, str, int, str]:
     """What orders the revisions of one identity.
 
     The raw batch comes last: two pages can arrive within one millisecond, and the order in
     which their batches are loaded must not decide.
     """
     return (
-        sighting["received_at"],
-        sighting.get("version") or "",
-        sighting["row"],
-        sighting["raw_id"],
+        revision["received_at"],
+        revision.get("version") or "",
+        revision["row"],
+        revision["raw_id"],
     )
 
 
@@ -44,8 +44,7 @@ def same_row(a: Revision, b: Revision) -> bool:
 
     Content that comes again unchanged is the same raw batch, received by another run.
     """
-    mine = (a["raw_id"], a["row"], a["run_id"])
-    return mine == (b["raw_id"], b["row"], b["run_id"])
+    return (a["raw_id"], a["row"], a["run_id"]) == (b["raw_id"], b["row"], b["run_id"])
 
 
 def revisions(document: Record) -> list[Revision]:
@@ -53,10 +52,10 @@ def revisions(document: Record) -> list[Revision]:
     return [*document.get("history", ()), _part(document)]
 
 
-def same_story(a: Record, b: Record) -> bool:
+def same_history(a: Record, b: Record) -> bool:
     """Whether two states of a record say the same, now and in their history."""
-    mine, other = revisions(a), revisions(b)
-    return len(mine) == len(other) and all(map(same_values, mine, other))
+    of_a, of_b = revisions(a), revisions(b)
+    return len(of_a) == len(of_b) and all(map(same_values, of_a, of_b))
 
 
 def merge(documents: Iterable[Record]) -> Record:
@@ -65,13 +64,13 @@ def merge(documents: Iterable[Record]) -> Record:
     The result does not depend on the order given.
     """
     documents = list(documents)
-    found = sorted((s for d in documents for s in revisions(d)), key=precedence)
-    line: list[Revision] = []
-    for sighting in found:
-        if not line or not same_values(line[-1], sighting):
-            line.append(sighting)
+    found = sorted((r for d in documents for r in revisions(d)), key=precedence)
+    kept: list[Revision] = []
+    for revision in found:
+        if not kept or not same_values(kept[-1], revision):
+            kept.append(revision)
     first: Mapping[str, Any] = documents[0]
-    current: Mapping[str, Any] = line[-1]
+    current: Mapping[str, Any] = kept[-1]
     identity = {f: first[f] for f in _IDENTITY_FIELDS if f in first}
     # In the order in which records are inserted: whoever looks them up reads them as bytes.
     values = {f: current[f] for f in VALUE_FIELDS if f in current}
@@ -80,10 +79,10 @@ def merge(documents: Iterable[Record]) -> Record:
         **values,
         "digest": digest(current),
         **current,
-        "revision": len(line),
+        "revision": len(kept),
     }
-    if len(line) > 1:
-        merged["history"] = line[:-1]
+    if len(kept) > 1:
+        merged["history"] = kept[:-1]
     record: Record = merged
     return record
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from marketdata.documents.batches import BatchState
 from marketdata.documents.errors import StoredError
-from marketdata.store.connection import Filter
+from marketdata.errors import StateConflict
+from marketdata.store.connection import Filter, Store, Update, store_errors
 
 COUNTS = ("inserted", "updated", "unchanged", "duplicate", "quarantined")
 UNFINISHED = (BatchState.PENDING, BatchState.LOADING, BatchState.FAILED)
@@ -34,6 +35,20 @@ class BatchKey:
     def filter(self) -> Filter:
         """Finds the batch while that run owns it."""
         return {"run_id": self.run_id, "input": self.input, "number": self.number}
+
+
+def update_owned(store: Store, key: BatchKey, change: Update) -> None:
+    """Update a batch, provided that the run of the key still owns it.
+
+    Raises:
+        StateConflict: a later run has reclaimed the batch; nothing is changed.
+    """
+    with store_errors(f"updating batch {key.id}"):
+        result = store.batches.update_one(key.filter(), change)
+    if result.matched_count == 0:
+        raise StateConflict(
+            f"Batch {key.id} was reclaimed by a later run, which loads it.", batch=key.id
+        )
 
 
 def describe(error: BaseException) -> StoredError:

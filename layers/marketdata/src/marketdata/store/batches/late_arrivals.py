@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from marketdata.documents.batches import Batch, BatchState
-from marketdata.errors import StateConflict
-from marketdata.store.batches.batch import BatchKey
-from marketdata.store.connection import Filter, Store, Update, store_errors
+from marketdata.store.batches.batch import BatchKey, update_owned
+from marketdata.store.connection import Filter, Store, store_errors
 
 
 def note_key_range(store: Store, key: BatchKey, first: bytes, last: bytes) -> None:
@@ -19,44 +18,9 @@ def note_key_range(store: Store, key: BatchKey, first: bytes, last: bytes) -> No
     From then on `received_later` finds the batch for whoever changes one of these records.
 
     Raises:
-        StateConflict: a later run has taken the batch over.
+        StateConflict: a later run has reclaimed the batch.
     """
-    _note(store, key, {"$min": {"covers.first": first}, "$max": {"covers.last": last}})
-
-
-def note_changes(
-    store: Store, key: BatchKey, moved: Iterable[bytes], updated: Iterable[bytes]
-) -> None:
-    """Note which records are about to be rewritten.
-
-    Args:
-        store: the database.
-        key: the batch.
-        moved: those of which a row only says what they said already, at an earlier time.
-        updated: the others.
-
-    Raises:
-        StateConflict: a later run has taken the batch over.
-    """
-    added = {"moved": {"$each": list(moved)}, "updated": {"$each": list(updated)}}
-    _note(store, key, {"$push": {k: v for k, v in added.items() if v["$each"]}})
-
-
-def _note(store: Store, key: BatchKey, change: Update) -> None:
-    with store_errors(f"noting what batch {key.id} is about"):
-        result = store.batches.update_one(key.filter(), change)
-    if result.matched_count == 0:
-        raise StateConflict(
-            f"Batch {key.id} was taken over by a later run, to which its loading is left.",
-            batch=key.id,
-        )
-
-
-def noted_backdated(store: Store, batch_id: str) -> set[bytes]:
-    """Which records are noted as moved; see `note_changes`."""
-    with store_errors(f"reading what batch {batch_id} moves"):
-        found = store.batches.find_one({"_id": batch_id}, {"moved": 1})
-    return {bytes(id_) for id_ in found.get("moved", ())} if found else set()
+    update_owned(store, key, {"$min": {"covers.first": first}, "$max": {"covers.last": last}})
 
 
 def received_later(store: Store, batch: Batch, ids: Iterable[bytes]) -> list[Batch]:
