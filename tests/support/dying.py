@@ -15,7 +15,7 @@ from multiprocessing.context import ForkServerContext
 from pymongo import monitoring
 
 from marketdata.load.rebuild import rebuild
-from marketdata.load.replay import replay
+from marketdata.runs.replaying import replay
 from marketdata.store.connection import Store, connect
 from marketdata.store.quarantine import Selection
 from tests.support.waiting import PATIENCE

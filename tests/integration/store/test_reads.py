@@ -27,7 +27,14 @@ READS: dict[str, tuple[Callable[[Store], object], list[str]]] = {
         lambda s: record_queries.find_records(s, RecordQuery(), limit=5),
         ["IXSCAN { _id: 1 }"],
     ),
-    "totals": (reports.total_counts, ["IXSCAN { state: 1, counts.rows_in: 1,"]),
+    "totals": (
+        reports.total_counts,
+        ["IXSCAN { state: 1, counts.rows_in: 1,", "IXSCAN { resolves.run_id: 1 }"],
+    ),
+    "resolved rows of runs": (
+        lambda store: reports.resolved_counts(store, ["run0", "run1"]),
+        ["IXSCAN { resolves.run_id: 1 }"],
+    ),
     "the last closed run": (
         run_queries.last_closed_run_id,
         ["IXSCAN { started_at: -1, _id: -1 }"],
@@ -129,6 +136,7 @@ def test_sums_come_from_the_index_alone(filled: Store) -> None:
         "unchanged": 0,
         "duplicate": 0,
         "quarantined": 0,
+        "resolved": 0,
     }
 
 

@@ -66,6 +66,7 @@ def test_figures_come_from_closed_batches(gateway: Gateway, store: Store) -> Non
         "unchanged": 8,
         "duplicate": 2,
         "quarantined": 7,
+        "resolved": 0,
     }
     assert body["incremental"] == {
         "last_run": {"run_id": runs[3]["_id"], "new": 1, "updated": 0, "unchanged": 0},

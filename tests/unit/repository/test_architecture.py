@@ -23,8 +23,6 @@ FOREIGN = {
     "aws_lambda_powertools": {"aws", "handlers", "logs", "web"},
 }
 """Packages that are an adapter's business, and the parts that may import them."""
-TRANSACTIONS = LIBRARY / "load" / "replay.py"
-"""The one exception to `store` alone knowing pymongo: it moves counts in a transaction."""
 
 
 def rows() -> dict[str, set[str]]:
@@ -91,7 +89,7 @@ def test_a_package_is_one_part_s_business(package: str) -> None:
     found = {
         part_of(path)
         for path in modules()
-        if path != TRANSACTIONS and any(name.split(".")[0] == package for name in imported(path))
+        if any(name.split(".")[0] == package for name in imported(path))
     }
     assert found, f"nobody imports {package}: take it out of this test"
     assert found <= FOREIGN[package], f"{package} is imported by {sorted(found)}"

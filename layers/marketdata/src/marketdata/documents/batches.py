@@ -157,6 +157,19 @@ class ResumedFrom(TypedDict):
     """The number that it had there."""
 
 
+class Resolves(TypedDict):
+    """Of a replay batch: which rows from quarantine it loads, and whose they are."""
+
+    batch: str
+    """The `_id` of the batch that counts the rows as quarantined. Its counts never change."""
+    run_id: str
+    """The run that owns that batch."""
+    input: str
+    """Its input in that run."""
+    rows: list[int]
+    """The rows' numbers in their page or file, ascending."""
+
+
 class ReceivedRows(TypedDict):
     """What a batch says of the rows that it is about."""
 
@@ -264,6 +277,11 @@ class Batch(NewBatch):
     both count."""
     judged_at: NotRequired[datetime]
     """Validated at: the time against which a row is too far ahead, if later than its receipt."""
+    resolves: NotRequired[Resolves]
+    """Of a replay batch: what it resolves. Its raw rows and its time of receipt are those of the
+    batch that it resolves rows of."""
+    unresolved: NotRequired[list[int]]
+    """Of a replay batch, once it is loaded: the numbers of its rows that stay in quarantine."""
     replayed_at: NotRequired[datetime]
     """When rows of it were replayed last."""
     depends_on_time: NotRequired[bool]
@@ -279,6 +297,7 @@ class BatchEnding(TypedDict, total=False):
     skipped: bool
     known_as: str
     raw_id: str
+    unresolved: list[int]
 
 
 class FailedBatch(TypedDict):

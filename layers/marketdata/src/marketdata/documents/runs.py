@@ -30,6 +30,19 @@ class RunStatus(StrEnum):
     """Nothing was loaded, and something failed."""
 
 
+class TriggerKind(StrEnum):
+    """What started a run."""
+
+    SCHEDULE = "schedule"
+    """The hourly rule."""
+    REFRESH = "refresh"
+    """A request for a run."""
+    UPLOAD = "upload"
+    """A file in the bucket."""
+    REPLAY = "replay"
+    """A request to load rows from quarantine."""
+
+
 class InputStatus(StrEnum):
     """How far the extraction of an input is. What became of its rows is said by its batches."""
 
@@ -499,6 +512,8 @@ class Result(TypedDict):
     """Rows that lost to another row of the same record in the same batch."""
     quarantined: int
     """Rows that could not be loaded."""
+    resolved: NotRequired[int]
+    """Of the quarantined rows: those that replays have loaded by now. It is never stored."""
     batches: int
     """Its batches."""
     failed_batches: int
@@ -530,6 +545,8 @@ class Totals(StoredCounts):
 
     extracted: int
     """Rows received, in all batches."""
+    resolved: NotRequired[int]
+    """Of the quarantined rows: those that replays have loaded by now. It is never stored."""
 
 
 class RowsBefore(TypedDict):
@@ -547,7 +564,7 @@ class NewRun(TypedDict):
     _id: str
     """Time of the event, a dash, and a hash of the event's identity."""
     trigger: str
-    """What started it: `schedule`, `refresh` or `upload`."""
+    """What started it; a `TriggerKind`."""
     event_id: str
     """The event's id."""
     event_time: datetime

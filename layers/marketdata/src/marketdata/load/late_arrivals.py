@@ -46,7 +46,7 @@ from marketdata.documents.batches import Batch, Counts
 from marketdata.documents.market_data import Record
 from marketdata.load.incoming import Records
 from marketdata.load.lookups import Lookups
-from marketdata.load.raw_rows import read_records
+from marketdata.load.raw_rows import records_of
 from marketdata.load.upserts import Groups, RewriteLog, upsert
 from marketdata.store.batches import late_arrivals as notes
 from marketdata.store.batches import queue
@@ -135,7 +135,7 @@ class LateArrivals:
                 # are, it is not skipped any more, so they stay its own.
                 raw_id = notes.mark_stale(self._store, later["_id"])
             raw = find_raw(self._store, raw_id) if raw_id else None
-            found[name] = read_records(raw, later).documents_of(ids) if raw else None
+            found[name] = records_of(raw, later, ids) if raw else None
         return found
 
     def merge(self, groups: Groups, counts: Counts, log: RewriteLog) -> list[Record]:

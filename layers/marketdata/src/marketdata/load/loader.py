@@ -21,12 +21,14 @@ from marketdata.load.previous_version import PreviousVersion
 from marketdata.load.quarantining import quarantine_id, quarantined_rows
 from marketdata.load.raw import unpack
 from marketdata.load.raw_rows import origin_of, raw_rows, validated_at
+from marketdata.load.resolving import ReplayRows
 from marketdata.load.upserts import RewriteLog, StoredRewriteLog
 from marketdata.objects import ObjectReader
 from marketdata.store import latest_prices, quarantine, runs
 from marketdata.store.batches import known_content, queue
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
+from marketdata.store.raw_batches import get_raw
 
 _RESERVE_SECONDS = 30.0
 """Time kept back for a part of a batch; the slowest one, all of it to be merged, takes less."""
@@ -83,6 +85,8 @@ def load_within(
         return Loading(queue.counts_of(store, key), again=False)
     attempt = batch["attempts"]
     try:
+        if "resolves" in batch:
+            return Loading(_load_replay(store, key, batch), again=False)
         if known := _known_content(store, batch):
             counts = _counts_of_known(batch, known)
             if counts.quarantined:
@@ -96,6 +100,27 @@ def load_within(
     except Exception as error:
         queue.fail(store, key, attempt, error)
         raise
+
+
+def _load_replay(store: Store, key: BatchKey, batch: Batch) -> Counts:
+    """One attempt at loading a replay batch: rows that another batch counts as quarantined.
+
+    Its records say that they come from that batch, whose raw rows these are.
+    """
+    rows = ReplayRows.of(store, get_raw(store, batch["raw_id"]), batch)
+    counts = Counts()
+    if ids := rows.ids:
+        # Before the first is looked up: from then on, whoever changes one of them asks this batch.
+        LateArrivals(store, batch).announce(min(ids), max(ids))
+    if rows.alone:
+        write_records(store, batch, rows.alone, counts, remember=True)
+    if rows.among:
+        # Rows of identities that the other batch counts count as duplicates.
+        write_records(store, batch, rows.among, Counts())
+    counts.rows_in, counts.quarantined = batch["rows"], len(rows.faults)
+    counts.duplicate = rows.records - len(rows.alone)
+    queue.finish(store, key, batch["attempts"], counts, {"unresolved": sorted(rows.faults)})
+    return counts
 
 
 class _Load:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime
 
 from marketdata.documents.batches import Batch, ReceivedRows
+from marketdata.documents.market_data import Record
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import FileRefused
 from marketdata.load.incoming import Records, incoming
@@ -94,6 +96,19 @@ def read_records(raw: RawBatch, batch: Batch, *, judged_at: datetime | None = No
         first_row=batch["first_row"],
         judged_at=judged_at or validated_at(batch),
     )
+
+
+def records_of(raw: RawBatch, batch: Batch, ids: AbstractSet[bytes]) -> dict[bytes, list[Record]]:
+    """The records of some identities that a batch has, in the order of rows.
+
+    A replay batch has those of the rows that it resolves, or is to resolve.
+    """
+    found = read_records(raw, batch).documents_of(ids)
+    if "resolves" not in batch:
+        return found
+    rows = set(batch["resolves"]["rows"]).difference(batch.get("unresolved", ()))
+    mine = {id_: [d for d in documents if d["row"] in rows] for id_, documents in found.items()}
+    return {id_: documents for id_, documents in mine.items() if documents}
 
 
 def origin_of(raw: RawBatch, batch: Batch) -> dict[str, object]:

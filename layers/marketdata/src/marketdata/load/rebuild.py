@@ -33,8 +33,10 @@ from marketdata.documents.rebuilds import Rebuild, RebuildChanges, RebuildPhase
 from marketdata.errors import MarketDataError, StateConflict, TerminalError
 from marketdata.load import loader, merge
 from marketdata.load.raw_rows import read_records
+from marketdata.load.resolving import ReplayRows
 from marketdata.schema.record import VALUE_FIELDS
 from marketdata.store import latest_prices, market_data, quarantine, rebuilds
+from marketdata.store.batches import replays
 from marketdata.store.command_line import read_place
 from marketdata.store.connection import Store
 from marketdata.store.deadline import Threads
@@ -207,6 +209,8 @@ class _Rebuild:
         """How each batch was when it was loaded."""
         self._covered: dict[tuple[str, str], AbstractSet[int]] = {}
         """The raw batches, each with its run, that were loaded; and the rows that were not."""
+        self._replayed: dict[tuple[str, str], set[int]] = {}
+        """Of these, the rows that replay batches have loaded."""
         self._unfinished: dict[str, Signature] = {}
         """The batches that were not loaded at the beginning, as they were then."""
         self._report = Report()
@@ -303,12 +307,18 @@ class _Rebuild:
             self._say(f"batch {batch['_id']} can't be read: {error}")
             return
         run_id: str = batch.get("first_run_id") or batch["run_id"]
-        self._covered[batch["raw_id"], run_id] = left_out
+        if "resolves" in batch:
+            rows = set(batch["resolves"]["rows"]).difference(left_out)
+            self._replayed.setdefault((batch["raw_id"], run_id), set()).update(rows)
+        else:
+            self._covered[batch["raw_id"], run_id] = left_out
         self._report.batches += 1
         self._report.rows += batch["rows"]
 
     def _rewrite(self, target: Store, raw: RawBatch, batch: Batch) -> AbstractSet[int]:
         """Load a batch's rows; returns the numbers of those that were not."""
+        if "resolves" in batch:
+            return self._rewrite_replay(target, raw, batch)
         aside: set[int] = set()
         if batch["counts"]["quarantined"]:
             aside = self._set_aside(batch)
@@ -329,13 +339,21 @@ class _Rebuild:
             loader.write_records(target, batch, groups, Counts())
         return faults | aside
 
+    def _rewrite_replay(self, target: Store, raw: RawBatch, batch: Batch) -> AbstractSet[int]:
+        """Load a replay batch's rows; returns the numbers of those that were not."""
+        # The live batches, of which not all are beside yet, tell which rows stay in quarantine.
+        rows = ReplayRows.of(self._store, raw, batch)
+        if groups := {**rows.alone, **rows.among}:
+            loader.write_records(target, batch, groups, Counts())
+        return rows.faults.keys() | batch.get("unresolved", ())
+
     def _set_aside(self, batch: Batch) -> set[int]:
-        """The numbers of a batch's rows that are in quarantine."""
+        """The numbers of a batch's rows that are in quarantine, and not resolved."""
         # One that was skipped counts the rows of the one whose content it had.
         counting = batch["_id"] if not batch.get("skipped") else None
-        return {
-            row["row_number"] for row in quarantine.of_raw(self._store, batch["raw_id"], counting)
-        }
+        rows = quarantine.of_raw(self._store, batch["raw_id"], counting)
+        resolved = replays.resolved_rows(replays.of_batch(self._store, batch))
+        return {row["row_number"] for row in rows} - resolved
 
     # --- what only the live records know ------------------------------------------------------
 
@@ -370,8 +388,11 @@ class _Rebuild:
                 yield record["_id"], record["inserted_by"]
 
     def _covers(self, revision: Revision) -> bool:
-        left_out = self._covered.get((revision["raw_id"], revision["run_id"]))
-        return left_out is not None and revision["row"] not in left_out
+        place, row = (revision["raw_id"], revision["run_id"]), revision["row"]
+        left_out = self._covered.get(place)
+        if left_out is not None and row not in left_out:
+            return True
+        return row in self._replayed.get(place, _NOTHING)
 
     def _keep(self, ids: Sequence[bytes]) -> None:
         """Bring into the new records what the live ones have from elsewhere."""
@@ -462,7 +483,10 @@ class _Rebuild:
             kept = waited_for and find_raw(self._store, waited_for["raw_id"])
             # Without a raw batch nothing of it was written.
             if waited_for and kept:
-                loader.rewrite(self._store, kept, waited_for)
+                if "resolves" in waited_for:
+                    self._rewrite_replay(self._store, kept, waited_for)
+                else:
+                    loader.rewrite(self._store, kept, waited_for)
                 self._report.again += 1
 
     def _changed(self, since: datetime | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.documents.runs import InputState, Result, Run, RunEnding, StoredInput
+from marketdata.documents.runs import InputState, Result, Run, RunEnding, StoredInput, TriggerKind
 from marketdata.errors import InvalidInput, StateConflict
 from marketdata.runs import alerts, triggers
 from marketdata.runs.summary import DONE, FAILED, PARTIAL, RUNNING, SUCCESS, summarise_inputs, total
@@ -77,7 +77,9 @@ def close(
             that this one gives no sign of life any more.
     """
     document = runs.get(store, run_id)
-    if document["status"] == RUNNING:
+    if document["status"] == RUNNING and document["trigger"] == TriggerKind.REPLAY:
+        _end_replay(store, document)
+    elif document["status"] == RUNNING:
         for name, note in document["inputs"].items():
             if "lease" in note:
                 leases.require(store, run_id, name, note["lease"])
@@ -96,7 +98,12 @@ def close_dead(
 
     A run that has ended by itself is left as it is.
     """
-    if runs.get(store, run_id)["status"] == RUNNING:
+    run = runs.get(store, run_id)
+    if run["status"] == RUNNING:
+        if run["trigger"] == TriggerKind.REPLAY:
+            # Whoever asked for it has had no answer, and the next replay goes on with it.
+            _end_replay(store, run, error)
+            return runs.get(store, run_id)
         # Before its end: who dies in between finds it running, and comes here again.
         alerts.note_died(store, run_id, error["message"])
         general: FailedInput = {"code": error["code"], "message": error["message"]}
@@ -180,6 +187,28 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
         ending["error"] = general[0]
     # Before the end, as long as no other run of these sources can have begun.
     alerts.count_outcomes(store, run_id, inputs)
+    runs.end(store, run_id, ending)
+
+
+def _end_replay(store: Store, run: Run, error: StoredError | None = None) -> None:
+    """End the run of a replay, which locks no input and says nothing of any source.
+
+    Its batches that are not loaded stay as they are: the next replay of their rows loads them.
+    """
+    run_id = run["_id"]
+    if not runs.begin_closing(store, run_id):
+        return
+    inputs = summarise_inputs(store, [runs.get(store, run_id)], closing=True)[run_id]
+    failed, count = reports.not_loaded(store, run_id, limit=KEPT_FAILURES)
+    ending: RunEnding = {
+        "status": _status(inputs, failed=error is not None),
+        "results": inputs,
+        "totals": total(inputs),
+        "failed_batches": failed,
+        "failed_batches_total": count,
+    }
+    if error is not None:
+        ending["error"] = error
     runs.end(store, run_id, ending)
 
 

@@ -21,6 +21,7 @@ from marketdata.documents.runs import (
     ReclaimedBatches,
     Run,
     StoredInput,
+    TriggerKind,
 )
 from marketdata.errors import NotFound, StateConflict
 from marketdata.runs.triggers import RunRequest
@@ -77,6 +78,7 @@ def leftovers(store: Store, asked: RunRequest) -> Leftovers:
     run = runs.get(store, run_id)
     if run["status"] == "running":
         return Leftovers({}, run)
+    _refuse_replay(run)
     if asked.sources is not None:
         named = dict.fromkeys(note["source"] for note in run["inputs"].values())
         check_sources(asked.sources, list(named), f"in run {run_id}")
@@ -101,6 +103,15 @@ def leftovers(store: Store, asked: RunRequest) -> Leftovers:
     if not inputs:
         raise StateConflict(_nothing_left(run_id, parked, len(given_up)), run_id=run_id)
     return Leftovers(inputs)
+
+
+def _refuse_replay(run: Run) -> None:
+    if run["trigger"] == TriggerKind.REPLAY:
+        raise StateConflict(
+            f"Run {run['_id']} loaded rows from quarantine, and can't be resumed. POST "
+            "/quarantine/replay tries those again that are still there.",
+            run_id=run["_id"],
+        )
 
 
 def _chain(store: Store, run: Run, input_id: str) -> list[Run]:

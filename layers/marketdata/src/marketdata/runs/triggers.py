@@ -17,7 +17,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 from marketdata import clock
-from marketdata.documents.runs import StoredRequest
+from marketdata.documents.runs import StoredRequest, TriggerKind
 from marketdata.errors import InvalidInput
 from marketdata.objects import NO_VERSION, ObjectVersion
 
@@ -71,7 +71,7 @@ class Trigger:
     run_id: str
     """Begins with the time of the event, so that run ids sort by it."""
     kind: str
-    """`schedule`, `refresh` or `upload`."""
+    """A `TriggerKind`."""
     event_id: str
     time: datetime
     upload: ObjectVersion | None = None
@@ -82,7 +82,13 @@ class Trigger:
 def on_demand(asked: RunRequest) -> Trigger:
     """A new trigger for a run on demand."""
     event_id, time = str(uuid4()), clock.now()
-    return Trigger(_run_id(time, event_id), "refresh", event_id, time, asked=asked)
+    return Trigger(_run_id(time, event_id), TriggerKind.REFRESH, event_id, time, asked=asked)
+
+
+def of_replay() -> Trigger:
+    """A new trigger for a run that loads rows from quarantine."""
+    event_id, time = str(uuid4()), clock.now()
+    return Trigger(_run_id(time, event_id), TriggerKind.REPLAY, event_id, time)
 
 
 def execution_input(run_id: str) -> dict[str, str]:
@@ -132,10 +138,10 @@ def parse(envelope: Mapping[str, Any]) -> Trigger:
     if source == _UPLOAD_SOURCE:
         upload = _upload(envelope)
         identity = f"{upload.bucket}\0{upload.key}\0{upload.version_id}"
-        return Trigger(_run_id(time, identity), "upload", event_id, time, upload)
+        return Trigger(_run_id(time, identity), TriggerKind.UPLOAD, event_id, time, upload)
     if source != _SCHEDULE_SOURCE:
         raise InvalidInput(f"An event from {source!r} starts no run.")
-    return Trigger(_run_id(time, event_id), "schedule", event_id, time)
+    return Trigger(_run_id(time, event_id), TriggerKind.SCHEDULE, event_id, time)
 
 
 def _identify(envelope: Mapping[str, Any]) -> tuple[str, datetime]:

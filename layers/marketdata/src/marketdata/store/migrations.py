@@ -298,6 +298,19 @@ def _revised(store: Store) -> None:
     )
 
 
+def _replays(store: Store) -> None:
+    # Replay batches, by the run whose quarantined rows they resolve.
+    store.batches.create_indexes(
+        [
+            IndexModel(
+                [("resolves.run_id", ASCENDING)],
+                name="resolves",
+                partialFilterExpression={"resolves.run_id": {"$exists": True}},
+            )
+        ]
+    )
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
@@ -310,6 +323,7 @@ MIGRATIONS = (
     Migration(9, "what runs that go on with the work of others go by", _resumption),
     Migration(10, "quarantined rows of a run by its batches", _quarantine_of_runs),
     Migration(11, "revised records", _revised),
+    Migration(12, "replay batches", _replays),
 )
 
 

@@ -1,9 +1,10 @@
 """The collection `quarantine`: rows that could not be loaded, whole, with the reason.
 
 A row is known by its raw batch and number. Several batches may have the same raw batch, as a
-source answers the same content again; `batches` names those that count the row as quarantined,
-so that their counts can follow when it is loaded after all. What else the row says of a batch and
-its run is of the one that was received last, in whatever order they were loaded.
+source answers the same content again; `batches` names those that count the row as quarantined.
+It leaves quarantine once it is resolved for all of them; see `runs.replaying`. What else the row
+says of a batch and its run is of the one that was received last, in whatever order they were
+loaded.
 
 Which rows a run counts is read from its batches: a row may be of any number of runs, and a batch
 may change hands. So no row has a list of runs, which would grow with every run that meets it.
@@ -16,8 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched
 
-from pymongo import ASCENDING, UpdateOne
-from pymongo.client_session import ClientSession
+from pymongo import ASCENDING, DeleteOne, UpdateOne
 
 from marketdata import clock
 from marketdata.documents.batches import Batch, BatchState
@@ -277,15 +277,24 @@ def note_reasons(store: Store, reasons: Sequence[Reason], now: datetime) -> None
         )
 
 
-def take(store: Store, rows: Sequence[QuarantinedRow], session: ClientSession) -> bool:
-    """Delete rows within a transaction, if each is there and counted by the same batches."""
+def take(store: Store, rows: Sequence[QuarantinedRow]) -> set[str]:
+    """Delete rows that are resolved, each if the same batches still count it.
+
+    Returns:
+        The ids of those that this call has deleted.
+    """
+    if not rows:
+        return set()
     ids = [row["_id"] for row in rows]
-    found = store.quarantine.find({"_id": {"$in": ids}}, {"batches": 1}, session=session)
-    now = {document["_id"]: document.get("batches") for document in found}
-    if now != {row["_id"]: row.get("batches") for row in rows}:
-        return False
-    store.quarantine.delete_many({"_id": {"$in": ids}}, session=session)
-    return True
+    with store_errors(f"taking {len(rows)} resolved rows out of quarantine"):
+        deleted = store.quarantine.bulk_write(
+            [DeleteOne({"_id": row["_id"], "batches": row.get("batches")}) for row in rows],
+            ordered=False,
+        ).deleted_count
+        there = store.quarantine.distinct("_id", {"_id": {"$in": ids}})
+    # If others have deleted some at the same time, which ones does not matter, but how many.
+    gone = [id_ for id_ in ids if id_ not in set(there)]
+    return set(gone[:deleted])
 
 
 def find_quarantined(

@@ -192,15 +192,17 @@ def exchange(store: Store, collections: Beside) -> None:
 
 def loaded_in_order(store: Store) -> list[str]:
     """The ids of all loaded batches, in the order in which revisions are ordered."""
-    needed = ("received_at", "first_row", "object.version_id", "raw_id")
+    needed = ("received_at", "first_row", "object.version_id", "raw_id", "resolves.batch")
     with store_errors("listing the batches"):
         found = store.batches.find({"state": BatchState.LOADED}, dict.fromkeys(needed, 1))
         return [batch["_id"] for batch in sorted(found, key=_place)]
 
 
-def _place(batch: Batch) -> tuple[datetime, str, int, str]:
+def _place(batch: Batch) -> tuple[datetime, str, int, str, bool]:
     version = batch["object"]["version_id"] if "object" in batch else ""
-    return batch["received_at"], version, batch["first_row"], batch["raw_id"]
+    # A replay batch comes after the batch that it resolves rows of.
+    replay = "resolves" in batch
+    return batch["received_at"], version, batch["first_row"], batch["raw_id"], replay
 
 
 def find_batch(store: Store, batch_id: str, **which: str) -> Batch | None:

@@ -7,16 +7,20 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING, DESCENDING
 
-from marketdata.documents.runs import Run, RunStatus
+from marketdata.documents.runs import Run, RunStatus, TriggerKind
 from marketdata.store.connection import Filter, Store
 from marketdata.store.reading import MAX_TIME_MS, reading
 
+_EXTRACTING: Filter = {"trigger": {"$ne": TriggerKind.REPLAY}}
+"""Runs that ask sources or load files. A replay says nothing of how they are."""
+_OF_SOURCES: Filter = {"trigger": {"$nin": [TriggerKind.UPLOAD, TriggerKind.REPLAY]}}
+
 
 def last_closed_run_id(store: Store) -> str | None:
-    """The run that started last among those that ended."""
+    """The run that started last among those that ended; replays are left out."""
     with reading("the last run"):
         run = store.runs.find_one(
-            {"status": {"$ne": RunStatus.RUNNING}},
+            {"status": {"$ne": RunStatus.RUNNING}, **_EXTRACTING},
             {"_id": 1},
             sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
             hint="started",
@@ -26,8 +30,11 @@ def last_closed_run_id(store: Store) -> str | None:
 
 
 def last_run(store: Store, *, status: str | None = None, trigger: str | None = None) -> Run | None:
-    """The run that started last, of any status and trigger or of those given."""
-    filter_: Filter = {}
+    """The run that started last, of any status and trigger or of those given.
+
+    Replays are left out, unless that is the trigger.
+    """
+    filter_: Filter = {**_EXTRACTING}
     if status is not None:
         filter_["status"] = {"$eq": status}
     if trigger is not None:
@@ -47,7 +54,7 @@ def last_whole_success(store: Store) -> Run | None:
         return store.runs.find_one(
             {
                 "status": {"$eq": RunStatus.SUCCESS},
-                "trigger": {"$ne": "upload"},
+                **_OF_SOURCES,
                 "asked.sources": {"$eq": None},
                 "asked.resume": {"$eq": None},
                 # One that left sources to other runs says nothing of these.
@@ -61,10 +68,10 @@ def last_whole_success(store: Store) -> Run | None:
 
 
 def first_run(store: Store) -> Run | None:
-    """The run that started first of all."""
+    """The run that started first of all; replays are left out."""
     with reading("the first run"):
         return store.runs.find_one(
-            {},
+            _EXTRACTING,
             {"started_at": 1, "event_time": 1, "trigger": 1},
             sort=[("started_at", ASCENDING), ("_id", ASCENDING)],
             hint="started",
@@ -93,7 +100,7 @@ def run_under_way(
         return store.runs.find_one(
             {
                 "started_at": {"$gte": begin - longest, "$lte": end},
-                "trigger": {"$ne": "upload"},
+                **_OF_SOURCES,
                 "$or": [{"ended_at": {"$eq": None}}, {"ended_at": {"$gte": begin}}],
             },
             sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
@@ -103,11 +110,11 @@ def run_under_way(
 
 
 def ended_runs(store: Store, *, limit: int) -> list[Run]:
-    """Of the runs that ended, those that started last: status, start and end."""
+    """Of the runs that ended, those that started last: status, start and end; without replays."""
     with reading("runs"):
         return list(
             store.runs.find(
-                {"status": {"$ne": RunStatus.RUNNING}},
+                {"status": {"$ne": RunStatus.RUNNING}, **_EXTRACTING},
                 {"status": 1, "started_at": 1, "ended_at": 1},
             )
             .sort([("started_at", DESCENDING), ("_id", DESCENDING)])

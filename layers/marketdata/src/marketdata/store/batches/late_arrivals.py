@@ -30,8 +30,12 @@ def received_later(store: Store, batch: Batch, ids: Iterable[bytes]) -> list[Bat
     Rows further down in the same file count as later.
     """
     ids = list(ids)
+    own = [batch["_id"]]
+    if "resolves" in batch:
+        # A replay batch reads by itself what else that batch has of these records.
+        own.append(batch["resolves"]["batch"])
     query: Filter = {
-        "_id": {"$ne": batch["_id"]},
+        "_id": {"$nin": own},
         "source": batch["source"],
         "received_at": {"$gte": batch["received_at"]},
         "covers.first": {"$lte": max(ids)},
@@ -53,6 +57,8 @@ def received_later(store: Store, batch: Batch, ids: Iterable[bytes]) -> list[Bat
         "raw_id",
         "received_at",
         "judged_at",
+        "resolves",
+        "unresolved",
         "first_row",
         "object.version_id",
         "state",

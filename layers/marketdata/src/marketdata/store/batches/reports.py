@@ -10,8 +10,11 @@ from pymongo import ASCENDING
 
 from marketdata.documents.batches import Batch, BatchState, Counts, FailedBatch, StoredCounts
 from marketdata.store.batches.batch import COUNTS, UNFINISHED
-from marketdata.store.connection import Store, aggregate, store_errors
+from marketdata.store.connection import Expression, Store, aggregate, store_errors
 from marketdata.store.reading import MAX_TIME_MS, reading
+
+_REPLAYING: Expression = {"$gt": ["$resolves", None]}
+"""Whether a batch is a replay batch."""
 
 
 class BatchSums(TypedDict):
@@ -133,7 +136,8 @@ def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Bat
                     "$group": {
                         "_id": {"run_id": "$run_id", "input": "$input"},
                         "batches": {"$sum": 1},
-                        "rows": {"$sum": "$rows"},
+                        # What a replay batch loads was received by another run.
+                        "rows": {"$sum": {"$cond": [_REPLAYING, 0, "$rows"]}},
                         "last": {"$max": "$loaded_at"},
                         **sums,
                         **states,
@@ -145,21 +149,85 @@ def summarise(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], Bat
         return {(g["_id"]["run_id"], g["_id"]["input"]): g for g in groups}
 
 
-def total_counts(store: Store) -> StoredCounts:
-    """What became of the rows of all closed batches; read from an index alone."""
+def resolved_counts(store: Store, run_ids: Sequence[str]) -> dict[tuple[str, str], int]:
+    """How many quarantined rows of runs are resolved by replays by now, by (run id, input)."""
+    with reading("resolved rows"):
+        groups = aggregate(
+            store.batches,
+            [
+                {
+                    "$match": {
+                        "resolves.run_id": {"$in": list(run_ids)},
+                        "state": BatchState.LOADED,
+                    }
+                },
+                {
+                    "$group": {
+                        "_id": {"run_id": "$resolves.run_id", "input": "$resolves.input"},
+                        "resolved": {"$sum": _RESOLVED},
+                    }
+                },
+            ],
+            hint="resolves",
+            maxTimeMS=MAX_TIME_MS,
+        )
+        return {(g["_id"]["run_id"], g["_id"]["input"]): int(g["resolved"]) for g in groups}
+
+
+_RESOLVED: Expression = {"$subtract": ["$counts.rows_in", "$counts.quarantined"]}
+"""Of a replay batch: the rows that it has loaded."""
+
+
+class TotalCounts(StoredCounts):
+    """What became of the rows of all closed batches.
+
+    `rows_in + resolved` is the sum of the five figures in between, as a resolved row counts in
+    `quarantined` and, once it is loaded, in one of the others.
+    """
+
+    resolved: int
+    """Of the rows that were quarantined: those that replays have loaded since."""
+
+
+def total_counts(store: Store) -> TotalCounts:
+    """What became of the rows of all closed batches.
+
+    All batches are read from an index alone; replay batches are read again, to tell what they
+    have loaded from what was received.
+    """
     names = ("rows_in", *COUNTS)
+    loaded = {"state": BatchState.LOADED}
     with reading("totals"):
         groups = aggregate(
             store.batches,
             [
-                {"$match": {"state": BatchState.LOADED}},
+                {"$match": loaded},
                 {"$group": {"_id": None, **{n: {"$sum": f"$counts.{n}"} for n in names}}},
             ],
             hint="state_counts",
             maxTimeMS=MAX_TIME_MS,
         )
         found = next(iter(groups), {})
-    return Counts(**{name: int(found.get(name, 0)) for name in names}).document()
+        replayed = aggregate(
+            store.batches,
+            [
+                {"$match": {**loaded, "resolves.run_id": {"$exists": True}}},
+                {
+                    "$group": {
+                        "_id": None,
+                        "rows_in": {"$sum": "$counts.rows_in"},
+                        "quarantined": {"$sum": "$counts.quarantined"},
+                    }
+                },
+            ],
+            hint="resolves",
+            maxTimeMS=MAX_TIME_MS,
+        )
+        again = next(iter(replayed), {"rows_in": 0, "quarantined": 0})
+    counts = Counts(**{name: int(found.get(name, 0)) for name in names})
+    counts.rows_in -= again["rows_in"]
+    counts.quarantined -= again["quarantined"]
+    return {**counts.document(), "resolved": again["rows_in"] - again["quarantined"]}
 
 
 def batch_states(store: Store, run_id: str) -> dict[str, int]:

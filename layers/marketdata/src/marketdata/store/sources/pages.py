@@ -25,7 +25,7 @@ def loaded_batches(store: Store, ids: Sequence[str]) -> list[Batch] | None:
     """The batches of a page in order; None unless all are there, loaded, and have their raw rows.
 
     One that could end otherwise today does not count as loaded: a row of it was set aside as too
-    far ahead.
+    far ahead, or was replayed since.
     """
     with store_errors("looking whether a page was loaded"):
         found = {
@@ -33,7 +33,8 @@ def loaded_batches(store: Store, ids: Sequence[str]) -> list[Batch] | None:
             for batch in store.batches.find({"_id": {"$in": list(ids)}, "state": BatchState.LOADED})
         }
         if len(found) != len(ids) or any(
-            "depends_on_time" in batch or "judged_at" in batch for batch in found.values()
+            not {"depends_on_time", "judged_at", "replayed_at"}.isdisjoint(batch)
+            for batch in found.values()
         ):
             return None
         raw_ids = {batch["raw_id"] for batch in found.values()}

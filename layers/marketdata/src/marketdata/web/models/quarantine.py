@@ -100,6 +100,11 @@ class ReplayedBatch(Form):
 class Replayed(Answer):
     """What one call did. Repeat it with `cursor` while `remaining` is above zero."""
 
+    run_id: str | None = Field(
+        description="The run, with the trigger `replay`, whose batches have loaded them; null if "
+        "nothing could be loaded.",
+        examples=[RUN_ID],
+    )
     replayed: int = Field(description="Rows that this call has gone through.", examples=[12])
     loaded: int = Field(description="Of these, the ones that left quarantine.", examples=[10])
     still_quarantined: int = Field(description="Of these, the ones that stay.", examples=[2])

@@ -10,7 +10,7 @@ from marketdata.web import patterns
 from marketdata.web.models.common import RUN_ID, Answer, Cursored, Form, Time
 
 RunStatus = Literal["running", "success", "partial_success", "failed"]
-Trigger = Literal["schedule", "refresh", "upload"]
+Trigger = Literal["schedule", "refresh", "upload", "replay"]
 InputStatus = Literal["running", "success", "partial_success", "failed", "skipped", "throttled"]
 BatchState = Literal["pending", "loading", "loaded", "failed"]
 
@@ -40,6 +40,16 @@ class RowCounts(Form):
         default=0, description="Rows of a record for which their batch has another row."
     )
     quarantined: int = Field(default=0, description="Rows set aside; see `GET /quarantine`.")
+
+
+class ResolvedCounts(RowCounts):
+    """What became of rows, and how many of those that were set aside are loaded by now."""
+
+    resolved: int = Field(
+        default=0,
+        description="Of the rows that were set aside: those that replays have loaded since. "
+        "`quarantined` stays what it was when the batch was closed.",
+    )
 
 
 class Incremental(Form):
@@ -79,7 +89,7 @@ class ResumedRun(Form):
     )
 
 
-class SourceResult(RowCounts):
+class SourceResult(ResolvedCounts):
     """What a run did for one of its inputs."""
 
     source: str = Field(examples=["coingecko"])
@@ -136,7 +146,7 @@ class SourceResult(RowCounts):
     error: Cause | None
 
 
-class Totals(RowCounts):
+class Totals(ResolvedCounts):
     """A run's sums over its inputs."""
 
     extracted: int = Field(default=0, description="Rows received.")

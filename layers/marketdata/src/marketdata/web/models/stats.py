@@ -8,7 +8,7 @@ from pydantic import Field
 
 from marketdata.web.models.common import RUN_ID, Answer, Form, Time
 from marketdata.web.models.health import LastRun
-from marketdata.web.models.runs import RowCounts
+from marketdata.web.models.runs import ResolvedCounts
 
 
 class Kept(Form):
@@ -149,7 +149,10 @@ class Stats(Answer):
     """Figures of data, runs and sources."""
 
     counts: Kept
-    totals: RowCounts = Field(description="What became of the rows of all closed batches.")
+    totals: ResolvedCounts = Field(
+        description="What became of the rows of all closed batches. A row that was set aside and "
+        "resolved by a replay counts in both: `rows_in + resolved` is the sum of the others."
+    )
     incremental: IncrementalPair
     last_run: LastRun | None
     last_successful_run: LastRun | None

@@ -116,10 +116,11 @@ def _row(document: QuarantinedRow) -> Part:
     "/quarantine/replay",
     summary="Try rows again that were set aside",
     description="Reads rows again from their raw batches, with the code of today and judged at "
-    "the present time, and loads those that are records now: they leave quarantine, and the "
-    "counts of their batches and runs follow. One call goes through 1,000 rows at most and ends "
-    "within seconds; repeat it with `next_cursor` while `remaining` is above zero. Doing it "
-    "twice, or twice at once, counts nothing twice.",
+    "the present time, and loads those that are records now: they leave quarantine. A run of its "
+    "own loads them, and its batches say what they resolve. The counts of the runs that received "
+    "the rows stay; `resolved` says there how many are loaded by now. One call goes through "
+    "1,000 rows at most and ends within seconds; repeat it with `next_cursor` while `remaining` "
+    "is above zero. Doing it twice, or twice at once, counts nothing twice.",
     responses=responses("What this call did.", 400, 401, 404),
     tags=["control"],
     operation_id="replayQuarantine",
@@ -131,7 +132,7 @@ def replay_quarantine(
 ) -> Replayed:
     """Go through some rows of a selection."""
     # Reading rows is for this route alone, and costs the start of the function something.
-    from marketdata.load.replay import replay  # noqa: PLC0415
+    from marketdata.runs.replaying import replay  # noqa: PLC0415
     from marketdata.store.quarantine import Selection  # noqa: PLC0415
 
     selection = Selection(
@@ -150,6 +151,7 @@ def replay_quarantine(
             )
     done = replay(services(request).store(), selection, after=after)
     return Replayed(
+        run_id=done.run_id,
         replayed=done.total("replayed"),
         loaded=done.total("loaded"),
         still_quarantined=done.total("still_quarantined"),

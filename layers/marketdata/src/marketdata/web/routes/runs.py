@@ -12,7 +12,7 @@ from marketdata import clock
 from marketdata.documents.batches import Batch as StoredBatch
 from marketdata.documents.batches import FailedBatch, StoredCounts
 from marketdata.documents.errors import StoredError
-from marketdata.documents.runs import Result, StoredInput
+from marketdata.documents.runs import Result, StoredInput, Totals
 from marketdata.documents.runs import Run as StoredRun
 from marketdata.errors import NotFound
 from marketdata.runs.summary import RUNNING, summarise_inputs, total
@@ -181,13 +181,20 @@ def inputs_of(store: Store, runs: list[StoredRun]) -> dict[str, list[Result]]:
     found = {run["_id"]: run["results"] for run in runs if "results" in run}
     if under_way := [run for run in runs if run["_id"] not in found]:
         found |= summarise_inputs(store, under_way)
-    return found
+    resolved = reports.resolved_counts(store, list(found))
+    return {
+        run_id: [{**r, "resolved": resolved.get((run_id, r["input"]), 0)} for r in results]
+        for run_id, results in found.items()
+    }
 
 
 def summary(run: StoredRun, inputs: list[Result]) -> Part:
     """The fields that a run has in a list and by itself."""
     started, ended = run["started_at"], run["ended_at"]
-    totals = run.get("totals") or total(inputs)
+    totals: Totals = {
+        **(run.get("totals") or total(inputs)),
+        "resolved": sum(i.get("resolved", 0) for i in inputs),
+    }
     return {
         "run_id": run["_id"],
         "status": run["status"],
