@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from marketdata import bootstrap
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.handlers.tasks import task
-from marketdata.runs.extraction.files import extract_csv
+from marketdata.runs.uploads import extract_csv
 from marketdata.settings import CsvSettings, read_settings
 
 SETTINGS = read_settings(CsvSettings)

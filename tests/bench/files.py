@@ -12,7 +12,7 @@ from marketdata import clock
 from marketdata.documents.batches import Counts
 from marketdata.load.loader import load_batch
 from marketdata.objects import ObjectVersion, OpenObject
-from marketdata.runs.extraction.files import extract_csv
+from marketdata.runs.uploads import extract_csv
 from marketdata.settings import CsvSettings
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store

@@ -20,7 +20,7 @@ import boto3
 from marketdata.load.loader import load_batch
 from marketdata.objects import ObjectVersion, OpenObject
 from marketdata.runs import opening
-from marketdata.runs.extraction.files import extract_csv
+from marketdata.runs.uploads import extract_csv
 from marketdata.settings import CsvSettings, read_settings
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store, connect
@@ -39,7 +39,7 @@ class Stream:
     Rows have one length in bytes and an identity each; the versions tell other prices.
 
     Attributes:
-        bucket: its name, as of an `objects.Uploads`.
+        bucket: its name, as of an `objects.UploadsBucket`.
         rows: in the file.
         row_bytes: the length of each.
         price: what all rows say, as text of 6 characters.

@@ -11,6 +11,8 @@ from typing import Protocol, Self
 
 from marketdata.documents.objects import StoredVersion
 
+CSV = "csv"
+"""The source of all uploads."""
 INCOMING = "incoming/"
 """Where uploads are looked for."""
 _ENDINGS = (".csv", ".csv.gz")
@@ -96,8 +98,8 @@ class ObjectReader(Protocol):
         """The bytes from `start` up to `end`, which is not included."""
 
 
-class Uploads(Protocol):
-    """What can be told about a bucket's objects; raises as `ObjectReader` does."""
+class UploadsBucket(Protocol):
+    """The bucket for uploads: which objects are in it. Raises as `ObjectReader` does."""
 
     bucket: str
 

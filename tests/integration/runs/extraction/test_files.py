@@ -6,15 +6,12 @@ import csv
 import gzip
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from local.replay.csv_sample import SAMPLE_ROWS, sample_csv
 from marketdata.aws.s3_objects import S3Objects
@@ -29,157 +26,34 @@ from marketdata.errors import (
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import unpack
 from marketdata.load.reading import read
-from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
-from marketdata.runs import closing, failures, opening
+from marketdata.objects import ObjectVersion, OpenObject
+from marketdata.runs import closing, failures
 from marketdata.runs.extraction import files
-from marketdata.runs.extraction.files import extract_csv
-from marketdata.runs.extraction.outcome import Extracted
 from marketdata.settings import CsvSettings
-from marketdata.store import run_inputs, runs
+from marketdata.store import run_inputs
 from marketdata.store.batches import queue
-from marketdata.store.batches.batch import COUNTS, BatchKey
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
-from tests.support.documents import Document, assert_declared
+from tests.support.documents import Document
 from tests.support.events import hourly_event
 from tests.support.recorded import FOLDER
+from tests.support.uploads import (
+    BUCKET,
+    HEADER,
+    WHOLE,
+    Bucket,
+    carry_out,
+    cut_some,
+    extract,
+    keys,
+    open_with_bucket,
+    records,
+    rows,
+    totals,
+)
 from tests.support.waiting import wait_for
 
-BUCKET = "uploads"
-HEADER = "symbol,name,price_usd,volume_24h,market_cap,percent_change_24h,timestamp\n"
-WHOLE = CsvSettings()
-SMALL = CsvSettings(batch_rows=3, batch_bytes=2**16)
-
-
-class Bucket:
-    """A versioned bucket, and the events that it would send."""
-
-    def __init__(self) -> None:
-        self.client = boto3.client("s3", region_name="us-east-1")
-        self.client.create_bucket(Bucket=BUCKET)
-        self.client.put_bucket_versioning(
-            Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"}
-        )
-        self._events = 0
-
-    def put(self, key: str, body: bytes | str, **metadata: str) -> dict[str, Any]:
-        """Put an object; its event comes back."""
-        answer = self.client.put_object(
-            Bucket=BUCKET,
-            Key=key,
-            Body=body.encode() if isinstance(body, str) else body,
-            Metadata=metadata,
-        )
-        return self.event(key, answer["VersionId"])
-
-    def event(self, key: str, version: str) -> dict[str, Any]:
-        self._events += 1
-        return {
-            "version": "0",
-            "id": f"event-{self._events}",
-            "detail-type": "Object Created",
-            "source": "aws.s3",
-            "time": "2025-06-02T09:00:00Z",
-            "detail": {
-                "bucket": {"name": BUCKET},
-                "object": {"key": key, "version-id": version},
-            },
-        }
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield Bucket()
-
-
-def open_run(store: Store, event: dict[str, Any], *sources: str) -> Document:
-    return dict(
-        opening.open_run(store, event, f"execution of {event['id']}", sources, S3Objects(BUCKET))
-    )
-
-
-def extract(
-    store: Store,
-    run_id: str,
-    input_id: str,
-    settings: CsvSettings = SMALL,
-    *,
-    objects: ObjectReader | None = None,
-    remaining: Callable[[], float] = lambda: 600,
-) -> Extracted:
-    return extract_csv(
-        store,
-        run_id,
-        input_id,
-        objects or S3Objects(),
-        settings=settings,
-        remaining_seconds=remaining,
-    )
-
-
-def cut_some(store: Store, item: dict[str, Any]) -> None:
-    """A call whose time is up after the first pieces of the file."""
-    left = iter([600.0, 1.0])
-    cut = extract(store, item["run_id"], item["input"], remaining=lambda: next(left))
-    assert cut.state == "again"
-
-
-def carry_out(store: Store, event: dict[str, Any], settings: CsvSettings = SMALL) -> Document:
-    """What the state machine does for a run without API sources; the closed run."""
-    opened = open_run(store, event)
-    assert opened["proceed"], opened
-    for item in opened["inputs"]:
-        assert item["source"] == "csv"
-        extracted = extract(store, item["run_id"], item["input"], settings)
-        for number in extracted.numbers:
-            load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    closed = closing.close(store, opened["run_id"])
-    assert_declared(store)
-    return closed
-
-
-def totals(run: Document) -> dict[str, int]:
-    return {name: run["totals"][name] for name in COUNTS if run["totals"][name]}
-
-
-def rows(count: int, *, price: float = 1.5) -> str:
-    return "".join(
-        f'S{n},"Coin, {n}",{price + n},{n}.5,,{-n},2025-05-09T06:{n:02d}:00Z\n'
-        for n in range(count)
-    )
-
-
-def records(store: Store) -> list[Document]:
-    hidden = {"run_id": 0, "raw_id": 0, "received_at": 0, "version": 0, "inserted_by": 0}
-    return list(store.market_data.find({}, hidden).sort("_id"))
-
-
 # --- from upload to records ---------------------------------------------------------------------
-
-
-def test_an_upload_becomes_records_once(store: Store, bucket: Bucket) -> None:
-    event = bucket.put("incoming/prices.csv", HEADER + rows(10))
-
-    run = carry_out(store, event)
-
-    assert run["status"] == "success"
-    assert run["trigger"] == "upload"
-    assert run["totals"] == {
-        "extracted": 10,
-        "rows_in": 10,
-        **dict.fromkeys(COUNTS, 0),
-        "inserted": 10,
-    }
-    assert store.market_data.count_documents({"source": "csv", "dataset": "csv"}) == 10
-    assert store.latest_prices.count_documents({}) == 10
-    for again in (event, event | {"id": "another"}, event | {"time": "2025-06-02T09:07:00Z"}):
-        opened = open_run(store, again)
-        assert opened == {"run_id": run["_id"], "proceed": False, "inputs": []}
-    assert store.runs.count_documents({}) == 1
 
 
 def test_the_sample_loads_whole(store: Store, bucket: Bucket) -> None:
@@ -353,82 +227,11 @@ def test_versions_of_a_key_give_one_winner_whatever_the_order_of_loading(
 # --- what a run takes ---------------------------------------------------------------------------
 
 
-def keys(store: Store, opened: Document) -> set[str]:
-    notes = runs.get(store, opened["run_id"])["inputs"]
-    return {notes[i["input"]]["object"]["key"] for i in opened["inputs"] if i["source"] == "csv"}
-
-
-def finish(store: Store, opened: Document) -> None:
-    """Carry out what an opened run has of uploads, and close it."""
-    for item in opened["inputs"]:
-        if item["source"] == "csv":
-            for number in extract(store, item["run_id"], item["input"]).numbers:
-                load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
-    closing.close(store, opened["run_id"])
-
-
-def test_other_runs_take_the_sources_and_what_nobody_has_taken(
-    store: Store, bucket: Bucket
-) -> None:
-    taken = bucket.put("incoming/taken.csv", HEADER)
-    carry_out(store, taken)
-    bucket.put("incoming/new.csv", HEADER)
-    bucket.put("incoming/deep/New 2.CSV.gz", HEADER)
-    bucket.put("incoming/notes.txt", HEADER)
-    bucket.put("other/new.csv", HEADER)
-    bucket.put("incoming/folder.csv/", b"")
-    bucket.put("incoming/deleted.csv", HEADER)
-    bucket.client.delete_object(Bucket=BUCKET, Key="incoming/deleted.csv")
-
-    opened = open_run(store, hourly_event(), "coingecko")
-
-    assert opened["proceed"]
-    assert {i["input"] for i in opened["inputs"] if i["source"] == "coingecko"} == {"coingecko"}
-    # A version stays when a delete marker hides it.
-    assert keys(store, opened) == {
-        "incoming/new.csv",
-        "incoming/deep/New 2.CSV.gz",
-        "incoming/deleted.csv",
-    }
-    finish(store, opened)
-    assert keys(store, open_run(store, hourly_event(), "coingecko")) == set()
-
-
-def test_a_run_leaves_what_another_holds(store: Store, bucket: Bucket) -> None:
-    held = open_run(store, bucket.put("incoming/held.csv", HEADER))
-    bucket.put("incoming/free.csv", HEADER)
-    # As if it had died between holding and claiming.
-    store.objects.delete_many({})
-
-    opened = open_run(store, hourly_event(), "coingecko")
-
-    assert opened["proceed"]
-    assert keys(store, opened) == {"incoming/free.csv"}
-    closing.close(store, held["run_id"])
-    finish(store, opened)
-    later = open_run(store, hourly_event(), "coingecko")
-    assert keys(store, later) == {"incoming/held.csv"}
-
-
-def test_an_event_for_what_an_hourly_run_took_starts_nothing(store: Store, bucket: Bucket) -> None:
-    event = bucket.put("incoming/a.csv", HEADER)
-    hourly = open_run(store, hourly_event(), "coingecko")
-
-    assert open_run(store, event) == {
-        "run_id": hourly["run_id"],
-        "proceed": False,
-        "inputs": [],
-    }
-    closing.close(store, hourly["run_id"])
-    assert not open_run(store, event)["proceed"]
-    assert store.runs.count_documents({}) == 1
-
-
 def test_an_extractor_that_outlives_its_run_writes_and_takes_back_nothing(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_SAVED_TOGETHER", 1)
-    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(12)))
+    opened = open_with_bucket(store, bucket.put("incoming/a.csv", HEADER + rows(12)))
     (item,) = opened["inputs"]
     calls: list[None] = []
 
@@ -463,76 +266,6 @@ def test_a_file_with_known_content_is_skipped_and_says_so(store: Store, bucket: 
     assert found["state"] == "done"
 
 
-def test_uploads_run_beside_an_hourly_run(store: Store, bucket: Bucket) -> None:
-    assert open_run(store, hourly_event(), "coingecko")["proceed"]
-
-    run = carry_out(store, bucket.put("incoming/a.csv", HEADER + rows(2)))
-
-    assert run["status"] == "success"
-    assert set(run["inputs"]) == {i["input"] for i in run["results"]}
-
-
-def test_opening_again_after_an_answer_was_lost_gives_the_same(
-    store: Store, bucket: Bucket
-) -> None:
-    upload = bucket.put("incoming/a.csv", HEADER)
-    assert open_run(store, upload) == open_run(store, upload)
-    bucket.put("incoming/b.csv", HEADER)
-    refresh = hourly_event()
-    assert open_run(store, refresh, "coingecko") == open_run(store, refresh, "coingecko")
-
-
-@pytest.mark.parametrize("key", ["incoming/a b+ü%20x.csv", "incoming/ünï cödé.csv.gz"])
-@pytest.mark.parametrize("told", [lambda key: key, quote])
-def test_any_key_is_found_however_the_event_writes_it(
-    store: Store, bucket: Bucket, key: str, told: Callable[[str], str]
-) -> None:
-    event = bucket.put(key, HEADER + rows(1))
-    event["detail"]["object"]["key"] = told(key)
-
-    run = carry_out(store, event)
-
-    assert totals(run) == {"inserted": 1}
-    (note,) = run["inputs"].values()
-    assert note["object"]["key"] == key
-    # The listing knows it by the same id.
-    assert keys(store, open_run(store, hourly_event(), "coingecko")) == set()
-
-
-@pytest.mark.parametrize("key", ["other/a.csv", "incoming/a.txt", "a.csv"])
-def test_objects_elsewhere_start_nothing(store: Store, bucket: Bucket, key: str) -> None:
-    assert not open_run(store, bucket.put(key, HEADER))["proceed"]
-    assert store.runs.count_documents({}) == 0
-
-
-def test_a_bucket_that_can_not_be_listed_does_not_stop_the_sources(
-    store: Store, bucket: Bucket
-) -> None:
-    opened = opening.open_run(
-        store, hourly_event(), "x", ["coingecko"], S3Objects("no-such-bucket")
-    )
-
-    assert [i["input"] for i in opened["inputs"]] == ["coingecko"]
-    note: Document = runs.get(store, opened["run_id"])["inputs"]["uploads"]
-    assert note["status"] == "failed"
-    assert "no-such-bucket" in note["error"]["message"]
-
-
-def test_no_more_objects_than_a_run_can_carry_the_oldest_first(
-    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(opening, "MAX_UPLOADS", 3)
-    for number in range(5):
-        bucket.put(f"incoming/{number}.csv", HEADER)
-
-    first = open_run(store, hourly_event(), "coingecko")
-    finish(store, first)
-    second = open_run(store, hourly_event(), "coingecko")
-
-    assert len(keys(store, first)) == 3
-    assert len(keys(store, first) | keys(store, second)) == 5
-
-
 # --- what is refused ----------------------------------------------------------------------------
 
 
@@ -562,7 +295,7 @@ def test_a_file_that_is_not_understood_is_refused_whole(
     assert "s3://uploads/incoming/bad.csv" in result["error"]["message"]
     assert store.market_data.count_documents({}) == store.batches.count_documents({}) == 0
     # It is taken all the same: the next run does not try it again.
-    assert keys(store, open_run(store, hourly_event(), "coingecko")) == set()
+    assert keys(store, open_with_bucket(store, hourly_event(), "coingecko")) == set()
 
 
 def test_a_bad_file_does_not_stop_a_good_one(store: Store, bucket: Bucket) -> None:
@@ -599,7 +332,7 @@ def test_a_version_that_was_deleted_meanwhile_fails_with_the_reason(
     store: Store, bucket: Bucket
 ) -> None:
     event = bucket.put("incoming/a.csv", HEADER + rows(4))
-    opened = open_run(store, event)
+    opened = open_with_bucket(store, event)
     (item,) = opened["inputs"]
     version = event["detail"]["object"]["version-id"]
     extracted = extract(store, item["run_id"], item["input"])
@@ -608,19 +341,6 @@ def test_a_version_that_was_deleted_meanwhile_fails_with_the_reason(
         with pytest.raises(Exception, match="is not there"):
             load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
     assert closing.close(store, opened["run_id"])["status"] == "failed"
-
-
-def test_an_event_for_a_version_that_is_gone_fails_with_the_reason(
-    store: Store, bucket: Bucket
-) -> None:
-    event = bucket.put("incoming/a.csv", HEADER + rows(4))
-    version = event["detail"]["object"]["version-id"]
-    bucket.client.delete_object(Bucket=BUCKET, Key="incoming/a.csv", VersionId=version)
-
-    run = carry_out(store, event)
-
-    assert run["status"] == "failed"
-    assert "Upload the file again" in run["results"][0]["error"]["message"]
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.csv")), ids=lambda file: file.name)
@@ -684,9 +404,9 @@ def test_an_extraction_that_is_interrupted_goes_on_where_it_was(
     body = big(700)
     data = gzip.compress(body) if packed else body
     settings = CsvSettings(batch_rows=35)
-    whole = open_run(store, bucket.put("incoming/whole.csv", data))
+    whole = open_with_bucket(store, bucket.put("incoming/whole.csv", data))
     extract(store, whole["run_id"], whole["inputs"][0]["input"], settings)
-    broken = open_run(store, bucket.put("incoming/broken.csv", data))
+    broken = open_with_bucket(store, bucket.put("incoming/broken.csv", data))
     (item,) = broken["inputs"]
 
     states = []
@@ -734,7 +454,7 @@ def test_two_calls_that_cut_a_file_differently_leave_the_cut_of_one(
 ) -> None:
     """One was given up by Lambda and goes on; the other came after a deployment."""
     monkeypatch.setattr(files, "_SAVED_TOGETHER", 2)
-    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
+    opened = open_with_bucket(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = opened["inputs"]
     ended = []
     real, calls = getattr(run_inputs, where), 0
@@ -769,7 +489,7 @@ def test_what_the_database_refuses_is_no_fault_of_the_file(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, error: MarketDataError
 ) -> None:
     event = bucket.put("incoming/a.csv", HEADER + rows(7))
-    (item,) = open_run(store, event)["inputs"]
+    (item,) = open_with_bucket(store, event)["inputs"]
 
     def refuse(*_: Any) -> None:
         raise error
@@ -783,12 +503,12 @@ def test_what_the_database_refuses_is_no_fault_of_the_file(
         assert run["inputs"][item["input"]]["status"] == "extracting"
         assert run["results"][0]["error"]["code"] == error.code
         # However often that happens, the file is not given up.
-        (item,) = open_run(store, hourly_event())["inputs"]
+        (item,) = open_with_bucket(store, hourly_event())["inputs"]
     assert extract(store, item["run_id"], item["input"]).state == "extracted"
 
 
 def test_extracting_again_when_done_changes_nothing(store: Store, bucket: Bucket) -> None:
-    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(7)))
+    opened = open_with_bucket(store, bucket.put("incoming/a.csv", HEADER + rows(7)))
     (item,) = opened["inputs"]
     first = extract(store, item["run_id"], item["input"])
     was = batches(store, item["run_id"])
@@ -798,7 +518,7 @@ def test_extracting_again_when_done_changes_nothing(store: Store, bucket: Bucket
 
 
 def test_loading_a_batch_again_keeps_its_counts_and_its_raw(store: Store, bucket: Bucket) -> None:
-    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(3)))
+    opened = open_with_bucket(store, bucket.put("incoming/a.csv", HEADER + rows(3)))
     (item,) = opened["inputs"]
     (number,) = extract(store, item["run_id"], item["input"]).numbers
     key = BatchKey(item["run_id"], item["input"], number)
@@ -814,14 +534,14 @@ def test_nothing_of_a_file_is_loaded_before_all_of_it_was_seen(
 ) -> None:
     """Its extraction fails half-way: the rest of the file may say that it is to be refused."""
     monkeypatch.setattr(files, "_SAVED_TOGETHER", 2)
-    first = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
+    first = open_with_bucket(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = first["inputs"]
     error: StoredError = {"code": "transient", "message": "S3 did not answer"}
     cut_some(store, item)
     assert failures.note_failure(store, item["run_id"], item["input"], error) == []
     closing.close(store, first["run_id"])
 
-    second = open_run(store, hourly_event())
+    second = open_with_bucket(store, hourly_event())
     (item,) = second["inputs"]
     # Nor what an earlier run has left of it.
     assert store.batches.count_documents({"run_id": second["run_id"]}) > 0
@@ -835,13 +555,13 @@ def test_an_overtaken_call_takes_nothing_back_of_what_its_run_took_over(
 ) -> None:
     monkeypatch.setattr(files, "_SAVED_TOGETHER", 2)
     event = bucket.put("incoming/a.csv", HEADER + rows(20))
-    first = open_run(store, event)
+    first = open_with_bucket(store, event)
     (item,) = first["inputs"]
     cut_some(store, item)
     closing.close(store, first["run_id"])
     inherited = store.batches.count_documents({})
 
-    second = open_run(store, hourly_event())
+    second = open_with_bucket(store, hourly_event())
     (item,) = second["inputs"]
     real = queue.put_batches
 
@@ -864,7 +584,7 @@ def test_an_overtaken_call_takes_nothing_back_of_what_its_run_took_over(
 def test_what_an_overtaken_call_writes_after_the_end_is_not_loaded(
     store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = open_run(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
+    opened = open_with_bucket(store, bucket.put("incoming/a.csv", HEADER + rows(20)))
     (item,) = opened["inputs"]
     cleared, late = queue.drop_pending_from, []
 

@@ -63,7 +63,7 @@ _NOT_SATISFIABLE = frozenset({"InvalidRange", "416"})
 class S3Objects:
     """Reads objects, and tells which there are in one bucket.
 
-    It is both an `objects.ObjectReader` and an `objects.Uploads`.
+    It is both an `objects.ObjectReader` and an `objects.UploadsBucket`.
     """
 
     def __init__(self, bucket: str = "") -> None:
@@ -74,7 +74,7 @@ class S3Objects:
         return boto3.client("s3", config=_CONFIG)
 
     def versions(self) -> Iterator[ObjectVersion]:
-        """See `objects.Uploads`."""
+        """See `objects.UploadsBucket`."""
         pages = self._client.get_paginator("list_object_versions")
         try:
             for page in pages.paginate(Bucket=self.bucket, Prefix=INCOMING):
@@ -92,7 +92,7 @@ class S3Objects:
             raise _unlisted(error, self.bucket) from error
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:
-        """See `objects.Uploads`.
+        """See `objects.UploadsBucket`.
 
         EventBridge promises the key as it is, but not everything that speaks for S3 keeps
         that promise. Key and version id together tell which reading is the true one.

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from heapq import nsmallest
-from itertools import batched
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from marketdata.documents.runs import InputChanges
-from marketdata.errors import (
-    MarketDataError,
-    StateConflict,
-    StoreFull,
-    StoreRefused,
-    StoreUnavailable,
-)
-from marketdata.objects import ObjectVersion, Uploads, is_upload
-from marketdata.runs import resuming, triggers
-from marketdata.runs.resuming import CSV
+from marketdata.errors import StateConflict
+from marketdata.objects import CSV, UploadsBucket
+from marketdata.runs import resuming, triggers, uploads
 from marketdata.runs.starting import create, end_orphans
 from marketdata.runs.summary import FAILED
-from marketdata.runs.triggers import RunRequest, Trigger
-from marketdata.store import objects, run_inputs, runs
+from marketdata.runs.triggers import RunRequest
+from marketdata.runs.uploads import NotTaken
+from marketdata.store import runs
 from marketdata.store.batches import batch
 from marketdata.store.connection import Store
 
@@ -49,27 +40,20 @@ class OpenedRun(TypedDict):
     """The inputs that are to be extracted and loaded."""
 
 
-MAX_UPLOADS = 200
-"""Object versions that one run takes at most: its document and its execution have limits."""
-
-_LOOKUP = 1_000
-
-
 def open_run(
     store: Store,
     given: Mapping[str, Any],
     execution: str,
     sources: Sequence[str],
-    uploads: Uploads | None = None,
+    bucket: UploadsBucket | None = None,
     *,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
 ) -> OpenedRun:
     """The first step of an execution: which run this is and what it has to do.
 
-    The hourly rule and a refresh take the sources that are free, and every uploaded object
-    version that no run has taken, or that an ended one has not loaded to its end. An upload takes
-    its object version and nothing else. Of each of its inputs the run then gets the lease, and
-    what earlier runs have left undone.
+    The hourly rule and a refresh take the sources that are free, and every upload that is not
+    loaded. An upload's event takes its object version and nothing else; see `uploads`. Of each of
+    its inputs the run then gets the lease, and what earlier runs have left undone.
 
     Args:
         store: the database.
@@ -77,7 +61,7 @@ def open_run(
             that it was started for.
         execution: its id.
         sources: the API sources.
-        uploads: the bucket for uploads; without one, none are looked for.
+        bucket: the bucket for uploads; without one, none are looked for.
         most_resumptions: how often a batch or an object that failed is tried by later runs.
 
     Returns:
@@ -92,55 +76,35 @@ def open_run(
     if requested is not None:
         end_orphans(store, most_resumptions=most_resumptions)
         asked = RunRequest.of(runs.get(store, requested).get("asked", {}))
-        return _begin(store, requested, execution, asked, uploads)
+        return _begin(store, requested, execution, asked, bucket)
     trigger = triggers.parse(given)
     if trigger.upload is not None:
-        return _open_upload(store, trigger, trigger.upload, execution, uploads, most_resumptions)
+        taken = uploads.take_uploaded(
+            store, trigger, trigger.upload, execution, bucket, most_resumptions=most_resumptions
+        )
+        if isinstance(taken, NotTaken):
+            return _nothing_to_do(taken.run_id)
+        return _acquire(store, trigger.run_id)
     created = create(store, trigger, sources, most_resumptions=most_resumptions)
     if created.run_id != trigger.run_id:
         return _nothing_to_do(created.run_id)
-    return _begin(store, trigger.run_id, execution, trigger.asked, uploads)
+    return _begin(store, trigger.run_id, execution, trigger.asked, bucket)
 
 
 def _begin(
-    store: Store, run_id: str, execution: str, asked: RunRequest, uploads: Uploads | None
+    store: Store, run_id: str, execution: str, asked: RunRequest, bucket: UploadsBucket | None
 ) -> OpenedRun:
     """Begin a run of the hourly rule or on demand, which may take uploads as well."""
     if not runs.adopt(store, run_id, execution):
         return _nothing_to_do(run_id)
-    if asked.resume is not None:
-        objects.take_held(store, run_id, runs.get(store, run_id)["inputs"])
-    elif uploads is not None and _takes_uploads(asked):
-        _take_uploads(store, run_id, uploads)
-    return _acquire(store, run_id)
-
-
-def _open_upload(
-    store: Store,
-    trigger: Trigger,
-    told: ObjectVersion,
-    execution: str,
-    uploads: Uploads | None,
-    most_resumptions: int,
-) -> OpenedRun:
-    """Open the run of an uploaded object version, unless runs don't take it or one has taken it."""
-    run_id = trigger.run_id
-    upload = _find_upload(told, uploads)
-    if upload is None:
+    try:
+        if asked.resume is not None:
+            uploads.reclaim_resumed(store, run_id)
+        elif bucket is not None and _takes_uploads(asked):
+            uploads.add_unloaded(store, run_id, bucket)
+    except StateConflict:
+        # It has ended meanwhile.
         return _nothing_to_do(run_id)
-    taken_by = objects.owner(store, upload.id)
-    if taken_by not in (None, run_id):
-        return _nothing_to_do(taken_by or run_id)
-    created = create(store, trigger, (), upload=upload, most_resumptions=most_resumptions)
-    if created.run_id != run_id:
-        return _nothing_to_do(created.run_id)
-    if not runs.adopt(store, run_id, execution):
-        return _nothing_to_do(run_id)
-    taken_by = objects.claim(store, upload, run_id)
-    if taken_by != run_id:
-        # The run that had it ended between the look above and the creation of this one.
-        objects.discard_run(store, run_id)
-        return _nothing_to_do(taken_by)
     return _acquire(store, run_id)
 
 
@@ -176,37 +140,3 @@ def _takes_uploads(asked: RunRequest) -> bool:
 
 def _nothing_to_do(run_id: str) -> OpenedRun:
     return {"run_id": run_id, "proceed": False, "inputs": []}
-
-
-def _find_upload(told: ObjectVersion, uploads: Uploads | None) -> ObjectVersion | None:
-    """The uploaded object version that an event tells of; None if runs don't take it."""
-    if uploads is None or told.bucket != uploads.bucket:
-        return None
-    found = uploads.locate(told)
-    return found if is_upload(found.key) else None
-
-
-def _take_uploads(store: Store, run_id: str, uploads: Uploads) -> None:
-    """Make object versions inputs of a run: those left undone, then the oldest untaken ones.
-
-    If they can't be listed, the run says so and goes on without: a later one finds them.
-    """
-    left = objects.left(store, MAX_UPLOADS)
-    objects.add_to_run(store, run_id, [version for version, _ in left], {v.id: r for v, r in left})
-    try:
-        oldest = nsmallest(
-            MAX_UPLOADS + 1, _untaken(store, uploads), key=lambda v: (v.last_modified, v.id)
-        )
-    except (StoreUnavailable, StoreFull, StoreRefused):
-        raise
-    except MarketDataError as error:
-        note: InputChanges = {"source": CSV, "status": FAILED, "error": batch.describe(error)}
-        run_inputs.set_input(store, run_id, objects.LISTING, note)
-        return
-    objects.add_to_run(store, run_id, oldest[: MAX_UPLOADS - len(left)])
-
-
-def _untaken(store: Store, uploads: Uploads) -> Iterator[ObjectVersion]:
-    for page in batched(uploads.versions(), _LOOKUP, strict=False):
-        taken = objects.taken(store, [version.id for version in page])
-        yield from (version for version in page if version.id not in taken)

@@ -24,14 +24,12 @@ from marketdata.documents.runs import (
     TriggerKind,
 )
 from marketdata.errors import NotFound, StateConflict
+from marketdata.objects import CSV
 from marketdata.runs.triggers import RunRequest
 from marketdata.settings import Settings
 from marketdata.store import leases, objects, run_inputs, runs
 from marketdata.store.batches import batch, queue, reclaiming
 from marketdata.store.connection import Store
-
-CSV = "csv"
-"""The source of all uploads."""
 
 
 class ResumptionSettings(Settings):
@@ -145,7 +143,7 @@ def _release(store: Store, run_ids: Sequence[str], input_id: str) -> None:
 
 
 def _whole(store: Store, run_ids: Sequence[str], input_id: str, note: StoredInput) -> bool:
-    if input_id == objects.LISTING:
+    if input_id == run_inputs.LISTING:
         # That the uploads could not be listed is no work that was left.
         return True
     if _never_began(note):
@@ -231,7 +229,7 @@ def _position(store: Store, run_id: str, input_id: str, former: Run) -> InputCha
         queue.drop_pending_from(store, input_id, former["_id"], progress.batches)
         found = replace(state, resumed_at=progress.position).of_file()
         if state.mappings is not None:
-            objects.note_mappings(store, run_id, input_id, state.mappings)
+            run_inputs.note_mappings(store, run_id, input_id, state.mappings)
     elif state.pages is not None:
         found = state.pages.document()
         # This run's numbers go on after what it reclaims.

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.documents.runs import NewRun, RowsBefore, StoredInput
+from marketdata.documents.runs import InputState, InputStatus, NewRun, RowsBefore, StoredInput
 from marketdata.logs import make_logger
-from marketdata.objects import ObjectVersion
+from marketdata.objects import CSV
 from marketdata.runs import resuming, triggers
 from marketdata.runs.closing import close, close_dead
-from marketdata.runs.resuming import CSV
 from marketdata.runs.summary import RUNNING
 from marketdata.runs.triggers import RunRequest, Trigger
-from marketdata.store import objects, runs
+from marketdata.store import runs
 from marketdata.store.batches import batch
 from marketdata.store.connection import Store
+from marketdata.store.run_inputs import LISTING
 from marketdata.store.runs import Blocked, Created
 
 _LOG = make_logger()
@@ -59,14 +59,13 @@ def create(
     sources: Sequence[str],
     pre_run_counts: RowsBefore | None = None,
     *,
-    upload: ObjectVersion | None = None,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
 ) -> Created | Blocked:
     """Create the run of a trigger, with one input for each thing that it has to take.
 
-    These are the sources, or those of them that are asked for; the uploaded object; or what the
-    run to be resumed has left. Sources that other runs hold are left to these, as long as there
-    is one that is free; the run says so in `under_way`.
+    These are the sources, or those of them that are asked for; or what the run to be resumed has
+    left. Sources that other runs have locked are left to these, as long as there is one that is
+    free; the run says so in `under_way`.
 
     Orphans are ended first; see `end_orphans`.
 
@@ -83,22 +82,32 @@ def create(
     if (known := runs.find(store, trigger.run_id)) is not None:
         return Blocked(known)
     asked = trigger.asked
-    inputs: dict[str, StoredInput]
-    if upload is not None:
-        inputs = {upload.id: objects.input_note(upload)}
-    elif asked.resume is not None:
+    if asked.resume is not None:
         left = resuming.leftovers(store, asked)
         if left.under_way is not None:
             return Blocked(left.under_way)
-        inputs = left.inputs
-    else:
-        if asked.sources is not None:
-            resuming.check_sources(asked.sources, [*sources, CSV], "here")
-        inputs = {
-            name: {"source": name, "status": "pending"}
-            for name in sources
-            if asked.sources is None or name in asked.sources
-        }
+        return runs.create(store, _new_run(trigger, left.inputs, pre_run_counts))
+    if asked.sources is not None:
+        resuming.check_sources(asked.sources, [*sources, CSV], "here")
+    inputs = {
+        name: InputState(name, InputStatus.PENDING).document()
+        for name in sources
+        if asked.sources is None or name in asked.sources
+    }
+    return _create_of_free(store, _new_run(trigger, inputs, pre_run_counts))
+
+
+def create_run(
+    store: Store, trigger: Trigger, inputs: dict[str, StoredInput], *, most_resumptions: int
+) -> Created | Blocked:
+    """Create the run of a trigger with exactly these inputs, or not at all; see `create`."""
+    end_orphans(store, most_resumptions=most_resumptions)
+    return runs.create(store, _new_run(trigger, inputs, None))
+
+
+def _new_run(
+    trigger: Trigger, inputs: dict[str, StoredInput], pre_run_counts: RowsBefore | None
+) -> NewRun:
     document: NewRun = {
         "_id": trigger.run_id,
         "trigger": trigger.kind,
@@ -107,41 +116,39 @@ def create(
         "execution": None,
         "status": RUNNING,
         "ended_at": None,
-        # A run of uploads alone holds the looking for them.
-        "holds": list(inputs) or [objects.LISTING],
-        "force": asked.force,
+        # A run of uploads alone has the looking for them locked.
+        "holds": list(inputs) or [LISTING],
+        "force": trigger.asked.force,
         "inputs": inputs,
         "under_way": {},
         "pre_run_counts": pre_run_counts,
     }
-    if stored := asked.document():
+    if stored := trigger.asked.document():
         document["asked"] = stored
-    if upload is not None or asked.resume is not None:
-        return runs.create(store, document)
-    return _create_of_free(store, document)
+    return document
 
 
 def _create_of_free(store: Store, document: NewRun) -> Created | Blocked:
-    """Create a run of those of its inputs that no other run holds; see `create`.
+    """Create a run of those of its inputs that no other run has locked; see `create`.
 
     Which are free is only looked up when some are not, and may have changed by the time that the
     run is created; then it is looked up again.
     """
     wanted = document["inputs"]
-    # Each upload is held by itself, so while some are loaded others can be looked for.
+    # Each upload is locked by itself, so while some are loaded others can be looked for.
     uploads = CSV in document.get("asked", {}).get("sources", ())
     while isinstance(created := runs.create(store, document), Blocked):
         if created.run_id == document["_id"] or not document["inputs"]:
             return created
-        held = runs.lock_holders(store, list(wanted))
-        free = {name: note for name, note in wanted.items() if name not in held}
+        locked = runs.lock_holders(store, list(wanted))
+        free = {name: state for name, state in wanted.items() if name not in locked}
         if not free and not uploads:
-            return Blocked(runs.get(store, next(iter(held.values()))))
+            return Blocked(runs.get(store, next(iter(locked.values()))))
         document = {
             **document,
             "inputs": free,
-            "holds": list(free) or [objects.LISTING],
-            "under_way": held,
+            "holds": list(free) or [LISTING],
+            "under_way": locked,
         }
     return created
 
@@ -158,9 +165,9 @@ def under_way(store: Store, asked: RunRequest, sources: Sequence[str]) -> dict[s
         return {}
     names = {name: name for name in sources if asked.sources is None or name in asked.sources}
     if asked.sources is not None and CSV in asked.sources:
-        names[objects.LISTING] = CSV
-    held = runs.lock_holders(store, list(names))
-    return {names[input_id]: run_id for input_id, run_id in held.items()}
+        names[LISTING] = CSV
+    locked = runs.lock_holders(store, list(names))
+    return {names[input_id]: run_id for input_id, run_id in locked.items()}
 
 
 class Requested(NamedTuple):

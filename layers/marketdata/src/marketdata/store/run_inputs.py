@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import Enum, auto
+
 from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
 
 from marketdata.documents.errors import StoredError
-from marketdata.documents.runs import InputChanges, InputStatus, StoredInput
-from marketdata.store.connection import Filter, Store, store_errors
+from marketdata.documents.runs import (
+    ColumnNote,
+    InputChanges,
+    InputStatus,
+    RunStatus,
+    StoredInput,
+    StoredMappings,
+)
+from marketdata.errors import StateConflict
+from marketdata.store.connection import Filter, Store, Update, store_errors
 from marketdata.store.runs import ALIVE, LEASE, after
 
+LISTING = "uploads"
+"""The input that stands for the uploads of a run that could not list them."""
 INPUT_ENDED = tuple(status for status in InputStatus if status.ended)
 """The states of an input whose extraction is over for its run."""
+
+
+class Addition(Enum):
+    """What came of adding an input to a run."""
+
+    ADDED = auto()
+    """It is an input of the run now, and locked."""
+    PRESENT = auto()
+    """It was one before."""
+    LOCKED = auto()
+    """It is none: another running run has it locked."""
+
+
+def add(store: Store, run_id: str, input_id: str, state: StoredInput) -> Addition:
+    """Add an input to a running run, and lock it.
+
+    Raises:
+        StateConflict: the run has ended.
+    """
+    place = f"inputs.{input_id}"
+    with store_errors(f"adding {input_id} to run {run_id}"):
+        try:
+            result = store.runs.update_one(
+                {"_id": run_id, **ALIVE, place: None},
+                {"$addToSet": {"holds": input_id}, "$set": {place: state}},
+            )
+        except DuplicateKeyError:
+            return Addition.LOCKED
+        if result.modified_count:
+            return Addition.ADDED
+        if store.runs.find_one({"_id": run_id, **ALIVE, "holds": input_id}, {"_id": 1}):
+            return Addition.PRESENT
+    raise StateConflict(f"Run {run_id} has ended; {input_id} is left to a later run.")
+
+
+def remove(store: Store, run_id: str, input_id: str) -> None:
+    """Take an input from a run, and unlock it."""
+    with store_errors(f"taking {input_id} from run {run_id}"):
+        store.runs.update_one(
+            {"_id": run_id}, {"$pull": {"holds": input_id}, "$unset": {f"inputs.{input_id}": ""}}
+        )
 
 
 def set_input(store: Store, run_id: str, input_id: str, fields: InputChanges) -> None:
@@ -102,3 +157,21 @@ def note_resumed_by(store: Store, run_id: str, input_id: str, by: str) -> None:
             {"_id": run_id, f"inputs.{input_id}": {"$exists": True}},
             {"$set": {f"inputs.{input_id}.resumed_by": by}},
         )
+
+
+def note_mappings(store: Store, run_id: str, input_id: str, mappings: StoredMappings) -> None:
+    """Add a file's column mappings to those of its run, each with the input that it is of.
+
+    Doing it again adds nothing.
+    """
+    added = {
+        "applied_mappings": _of_input(mappings["applied_mappings"], input_id),
+        "quarantined_mappings": _of_input(mappings["quarantined_mappings"], input_id),
+        "skipped_mappings": _of_input(mappings["skipped_mappings"], input_id),
+    }
+    with store_errors(f"noting the columns of {input_id} in run {run_id}"):
+        store.runs.update_one({"_id": run_id, "status": RunStatus.RUNNING}, {"$addToSet": added})
+
+
+def _of_input(columns: Sequence[ColumnNote], input_id: str) -> Update:
+    return {"$each": [{**column, "input": input_id} for column in columns]}

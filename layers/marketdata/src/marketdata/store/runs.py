@@ -151,6 +151,12 @@ def set_fields(store: Store, run_id: str, fields: Mapping[str, Any]) -> None:
         store.runs.update_one({"_id": run_id, **ALIVE}, {"$set": dict(fields)})
 
 
+def discard(store: Store, run_id: str) -> None:
+    """Remove a running run that has nothing to do, before anybody was told of it."""
+    with store_errors(f"removing run {run_id}"):
+        store.runs.delete_one({"_id": run_id, "status": RunStatus.RUNNING})
+
+
 def begin_closing(store: Store, run_id: str) -> bool:
     """Let no further step of a run begin, nor note anything; False if it has ended already.
 

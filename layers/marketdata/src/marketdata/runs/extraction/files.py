@@ -20,32 +20,22 @@ from marketdata.documents.runs import (
     InputChanges,
     InputState,
     InputStatus,
-    StoredInput,
     StoredMappings,
 )
 from marketdata.errors import (
     FileRefused,
-    StateConflict,
-    StoreRefused,
-    TerminalError,
-    TransientError,
 )
 from marketdata.load.context import context_of
 from marketdata.load.raw import digest_of, pack_csv, raw_id
 from marketdata.load.raw_rows import csv_raw
 from marketdata.logs import make_logger
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
-from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
-from marketdata.runs.heartbeat import require_running
 from marketdata.schema.mapping import ColumnMapping, map_columns
 from marketdata.settings import CsvSettings
-from marketdata.store import objects as uploads
-from marketdata.store import run_inputs, runs
-from marketdata.store.batches import batch, queue
-from marketdata.store.connection import Filter, Store
+from marketdata.store import run_inputs
+from marketdata.store.connection import Filter
 from marketdata.store.raw_batches import save_raw
-from marketdata.store.server_time import server_clock
 
 _LOG = make_logger("extract_csv")
 """The function's own, which adds the request and the run to every line."""
@@ -71,117 +61,38 @@ class _Dialect:
     dataset: str
 
 
-def extract_csv(
-    store: Store,
-    run_id: str,
-    input_id: str,
-    objects: ObjectReader,
-    *,
-    settings: CsvSettings,
-    remaining_seconds: Callable[[], float],
-) -> Extracted:
-    """Cut an object version into batches, from where an earlier call had got to.
-
-    Nothing is loaded before the whole file was seen, so a file that is refused in its middle
-    leaves no half of it behind. What an earlier run has cut is no exception: if that run had not
-    seen the whole file, the rest is cut first, and then all of it is loaded.
-
-    Of two calls at once the one that notes its batches first goes on; the other begins anew from
-    there. They may cut differently: settings change with a deployment.
-
-    Args:
-        store: the database.
-        run_id: the run.
-        input_id: the object version's id; the run's note on it says which it is.
-        objects: reads it.
-        settings: how large batches are, and how large a packed file may be.
-        remaining_seconds: what is left of this call's time.
-
-    Raises:
-        StateConflict: the run has ended, or has lost the object to another one.
-        TransientError: S3 or the database is out of reach; the state machine retries.
-    """
-    require_running(store, run_id, input_id)
-    note = runs.get(store, run_id)["inputs"][input_id]
-    if (ended := _ended(store, run_id, input_id, note)) is not None:
-        return ended
-    server = server_clock(store)
-    if "started_at" not in note:
-        start: InputChanges = {
-            "status": InputStatus.EXTRACTING,
-            "started_at": server.now(),
-        }
-        run_inputs.set_input_if_unchanged(store, run_id, input_id, {"started_at": None}, start)
-    extraction = _FileExtraction(store, run_id, input_id, note, settings)
-    try:
-        done = extraction.run(objects, remaining_seconds)
-        if done:
-            extraction.end(server.now())
-    except Overtaken:
-        require_running(store, run_id, input_id)
-        done = False
-    except (StateConflict, StoreRefused, TransientError) as error:
-        # None of these is of the file. The note tells of them in case that nobody else does.
-        if not isinstance(error, StateConflict):
-            described = batch.describe(error)
-            run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, {"error": described})
-        raise
-    except TerminalError as error:
-        failed: InputChanges = {
-            "status": InputStatus.FAILED,
-            "error": batch.describe(error),
-        }
-        if run_inputs.set_input_if_unchanged(store, run_id, input_id, {}, failed):
-            # What a file that is refused had brought so far was never to be loaded.
-            queue.drop_pending_from(store, input_id, run_id, 0)
-            return Extracted(ExtractionState.FAILED, [])
-        # Another call has ended it before, which the next one tells.
-        done = False
-    if not done:
-        return Extracted(ExtractionState.AGAIN, [])
-    return Extracted(ExtractionState.EXTRACTED, extraction.numbers())
-
-
-def _ended(store: Store, run_id: str, input_id: str, note: StoredInput) -> Extracted | None:
-    """What an earlier call's end comes to; None if there was none."""
-    if note["status"] in ("extracted", "skipped"):
-        numbers = queue.numbers(store, run_id, input_id, InputState.of(note).batches)
-        return Extracted(ExtractionState(note["status"]), numbers)
-    if note["status"] == "failed":
-        # Once more, as the call that found it may have died before it did so.
-        queue.drop_pending_from(store, input_id, run_id, 0)
-        return Extracted(ExtractionState.FAILED, [])
-    return None
-
-
-class _FileExtraction:
+class FileExtraction:
     """The extraction of one object version, with its progress."""
 
-    def __init__(
-        self, store: Store, run_id: str, input_id: str, note: StoredInput, settings: CsvSettings
-    ) -> None:
-        self._store = store
-        self._run_id = run_id
-        self._input_id = input_id
+    def __init__(self, extraction: Extraction, state: InputState, settings: CsvSettings) -> None:
+        assert state.object is not None  # noqa: S101 - it is what makes an input a file
+        self._extraction = extraction
+        self._store = extraction.store
+        self._run_id = extraction.run_id
+        self._input_id = extraction.input_id
         self._settings = settings
-        self._version = ObjectVersion.of(note["object"])
-        state = InputState.of(note)
+        self._version = ObjectVersion.of(state.object)
         progress = state.file or FileProgress(batches=state.batches, parts=state.batches)
         self._position = progress.position
         self._batches = progress.batches
         self._rows = progress.rows
         # Batches of the file from its beginning, whichever run has them.
         self._parts = progress.parts
-        # How far the run's note says that the file is; it changes with each note of this call.
+        # How far the run knows the file to be; it changes with each write of this call.
         self._noted = state.file.position if state.file else None
         self._packed = progress.packed
-        self._warnings: list[str] = list(note.get("warnings", ()))
-        layout = note.get("layout")
-        self._dialect = _Dialect(**layout) if layout else None
-        self._extraction = Extraction(store, run_id, input_id)
+        self._warnings = state.warnings.copy()
+        self._dialect = _Dialect(**state.layout) if state.layout else None
 
-    def run(self, objects: ObjectReader, remaining_seconds: Callable[[], float]) -> bool:
-        """Cut the rest of the file; False if the time was up before its end."""
+    def cut(self, objects: ObjectReader, remaining_seconds: Callable[[], float]) -> bool:
+        """Cut the rest of the file; False if the time was up before its end.
+
+        Raises:
+            Overtaken: another call has got further.
+            StateConflict: the run has ended, or has lost the object to another one.
+            TransientError: S3 or the database is out of reach.
+            TerminalError: the file is refused as a whole, or the database refuses what it is told.
+        """
         start = 0 if self._packed else self._position
         if self._dialect and not self._packed and self._position == self._version.size:
             return True
@@ -271,7 +182,7 @@ class _FileExtraction:
             "object": self._version.document(),
         }
         run_inputs.set_input(self._store, self._run_id, self._input_id, changes)
-        uploads.note_mappings(self._store, self._run_id, self._input_id, mappings)
+        run_inputs.note_mappings(self._store, self._run_id, self._input_id, mappings)
 
     def _save_all(self, pieces: Iterator[Piece], remaining_seconds: Callable[[], float]) -> bool:
         batches: list[NewBatch] = []
@@ -340,7 +251,7 @@ class _FileExtraction:
         self._noted = self._position
 
     def _known(self) -> Filter:
-        """What the run's note says as long as no other call is further than this one."""
+        """What the run knows of the file as long as no other call is further than this one."""
         return {"progress.position": self._noted}
 
     def end(self, at: datetime) -> None:

@@ -33,10 +33,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Unpack
 
 from marketdata.documents.batches import NewBatch
-from marketdata.documents.runs import InputChanges, StoredInput
+from marketdata.documents.errors import StoredError
+from marketdata.documents.runs import InputChanges, InputStatus, StoredInput
 from marketdata.runs.heartbeat import require_running
 from marketdata.store import run_inputs
 from marketdata.store.batches import queue
@@ -98,6 +100,13 @@ class Extraction:
         queue.drop_claimed(store, input_id, run_id, token)
         return False
 
+    def begin(self, at: datetime) -> None:
+        """Note that the extraction has begun, unless another call has noted that."""
+        changes: InputChanges = {"status": InputStatus.EXTRACTING, "started_at": at}
+        run_inputs.set_input_if_unchanged(
+            self.store, self.run_id, self.input_id, {"started_at": None}, changes
+        )
+
     def note(self, **changes: Unpack[InputChanges]) -> bool:
         """Note something of the input; False if its extraction is over."""
         return run_inputs.set_input_if_unchanged(
@@ -129,6 +138,17 @@ class Extraction:
         """
         self.advance(known, changes)
         self.drop_from(next_number)
+
+    def refuse(self, error: StoredError) -> bool:
+        """End the extraction of an input that is refused as a whole: nothing of it is loaded.
+
+        Returns:
+            False if the extraction is over.
+        """
+        if not self.note(status=InputStatus.FAILED, error=error):
+            return False
+        self.drop_from(0)
+        return True
 
     def drop_from(self, number: int) -> None:
         """Drop the pending batches from a number on."""
