@@ -605,3 +605,8 @@ def test_what_an_overtaken_call_writes_after_the_end_is_not_loaded(
     assert store.batches.count_documents({}) == len(numbers) + 1
     assert numbers == list(range(len(numbers)))
     assert extract(store, item["run_id"], item["input"]).numbers == numbers
+    for number in numbers:
+        load_batch(store, BatchKey(item["run_id"], item["input"], number), S3Objects())
+    run = closing.close(store, item["run_id"])
+    assert (run["status"], run["totals"]["extracted"]) == ("success", 20)
+    assert store.batches.count_documents({}) == len(numbers)

@@ -12,12 +12,14 @@ import pytest
 
 from marketdata import clock
 from marketdata.errors import StateConflict, UpstreamMalformed
+from marketdata.load.loader import load_batch
 from marketdata.load.raw import unpack
 from marketdata.runs import closing
 from marketdata.runs.extraction import pages
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import run_inputs
 from marketdata.store.batches import queue
+from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 from marketdata.store.sources import overview
 from tests.support.documents import Document
@@ -455,6 +457,41 @@ def test_a_call_that_is_behind_does_not_end_what_the_other_ended(
     assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0])
     assert note(coingecko, run_id)["status"] == "extracted"
     assert note(coingecko, run_id).get("error") is None
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["before the close", "after the close"])
+def test_what_a_call_writes_after_the_end_and_leaves_is_counted_by_no_run(
+    server: Upstream, coingecko: Pipeline, monkeypatch: pytest.MonkeyPatch, *, closed: bool
+) -> None:
+    rows = coins(600)
+    server.replies[COINS] = [Reply(rows[n : n + 250]) for n in (0, 0, 250, 500)]
+    store = coingecko.store
+    run_id = coingecko.open()["run_id"]
+    real = queue.put_batches
+
+    def late(*args: Any) -> None:
+        """The other call does all of it before this one writes its first page, and dies."""
+        monkeypatch.setattr(queue, "put_batches", real)
+        coingecko.rows_per_batch = 250
+        for number in coingecko.extract(run_id, "coingecko").numbers:
+            load_batch(store, BatchKey(run_id, "coingecko", number))
+        if closed:
+            closing.close(store, run_id)
+        real(*args)
+        raise Crash
+
+    monkeypatch.setattr(queue, "put_batches", late)
+    coingecko.rows_per_batch = 50
+    with pytest.raises(Crash):
+        coingecko.extract(run_id, "coingecko")
+    assert store.batches.count_documents({"state": "pending"}) == 2
+
+    result = line(dict(closing.close(store, run_id)), "coingecko")
+    assert (result["status"], result["batches"], result["extracted"]) == ("success", 3, 600)
+    server.pages(COINS, rows)
+    result = line(coingecko.run(), "coingecko")
+    assert (result["resume_from"], result["batches"], result["extracted"]) == ([], 3, 600)
+    assert store.batches.count_documents({"first_run_id": run_id}) == 3
 
 
 def test_pages_before_a_fault_are_loaded(server: Upstream, coingecko: Pipeline) -> None:

@@ -379,6 +379,14 @@ class InputState:
         progress = self.file or self.pages
         return progress.batches if progress else self.numbered_from or 0
 
+    @property
+    def final_batches(self) -> int | None:
+        """Number below which batches count, once that is final; None as long as more may come."""
+        if self.claims is None or not self.status.ended:
+            return None
+        refused = self.object is not None and self.status is InputStatus.FAILED
+        return 0 if refused else self.batches
+
     @classmethod
     def of(cls, document: StoredInput) -> Self:
         """The state as a run's document has it.

@@ -164,6 +164,8 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
     reclaiming.interrupt(store, run_id)
     reclaiming.park(store, run_id, most_resumptions)
     document = runs.get(store, run_id)
+    for name, stored in document["inputs"].items():
+        reclaiming.drop_uncounted(store, run_id, name, InputState.of(stored))
     for error in errors:
         name = error.get("input", "")
         if name in document["inputs"] and not document["inputs"][name].get("error"):

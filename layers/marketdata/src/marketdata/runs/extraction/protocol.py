@@ -24,9 +24,9 @@ progress. Its batches have all its numbers, as 3 replaces what earlier tokens wr
 tokens can't have written there without being the last one in 5. What lies beyond the progress is
 dropped by 4, by 6 or at the end of the extraction, and is not loaded by this run.
 
-One case is left: a call that writes after the extraction has ended, and dies before 6, leaves
-pending batches. A later run reclaims and loads them. Their rows are on record, so the records stay
-right, but the first run closes as partial_success and counts these rows as extracted, too.
+A call may write after the extraction has ended, and die before 6. What it wrote lies beyond the
+final progress. It is dropped when the run closes, or, if it comes later still, when the next run
+looks for what was left (`store.batches.reclaiming`). So no run counts it.
 """
 
 from __future__ import annotations

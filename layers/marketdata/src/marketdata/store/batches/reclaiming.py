@@ -12,11 +12,11 @@ from pymongo import ASCENDING, UpdateOne
 from marketdata import clock
 from marketdata.documents.batches import Batch, BatchState
 from marketdata.documents.errors import StoredError
-from marketdata.documents.runs import ReclaimedBatches
+from marketdata.documents.runs import InputState, ReclaimedBatches
 from marketdata.errors import StateConflict, StoreUnavailable
 from marketdata.store import leases, runs
 from marketdata.store.batches.batch import UNFINISHED, WRITTEN_TOGETHER
-from marketdata.store.batches.queue import next_number
+from marketdata.store.batches.queue import drop_pending_from, next_number
 from marketdata.store.connection import Filter, Store, aggregate, store_errors
 
 PATIENCE = 3
@@ -189,14 +189,45 @@ def reclaim_batches(store: Store, input_id: str, run_id: str) -> list[ReclaimedB
         return [{"run_id": group["_id"], "batches": group["batches"]} for group in groups]
 
 
+def drop_uncounted(store: Store, run_id: str, input_id: str, state: InputState) -> None:
+    """Drop the pending batches of an input that never counted, and never will.
+
+    They were written after the extraction had ended, by a call that died before it took them back.
+
+    Args:
+        store: the database.
+        run_id: the run.
+        input_id: the input.
+        state: what the run knows about it.
+    """
+    if state.final_batches is not None:
+        drop_pending_from(store, input_id, run_id, state.final_batches)
+
+
 def _left_by_others(store: Store, input_id: str, run_id: str) -> list[Batch]:
     with store_errors(f"looking for batches of {input_id} that earlier runs left"):
-        return list(
+        found = list(
             store.batches.find(
                 {**_left(input_id), "run_id": {"$ne": run_id}},
                 {"run_id": 1, "number": 1, "state": 1, "error.code": 1},
             ).sort([("run_id", ASCENDING), ("number", ASCENDING)])
         )
+        earlier = store.runs.find(
+            {"_id": {"$in": list({batch["run_id"] for batch in found})}}, {f"inputs.{input_id}": 1}
+        )
+        states = {
+            run["_id"]: InputState.of(run["inputs"][input_id])
+            for run in earlier
+            if input_id in run["inputs"]
+        }
+    for earlier_id, state in states.items():
+        drop_uncounted(store, earlier_id, input_id, state)
+    return [batch for batch in found if _counts(batch, states.get(batch["run_id"]))]
+
+
+def _counts(batch: Batch, state: InputState | None) -> bool:
+    final = None if state is None else state.final_batches
+    return final is None or batch["state"] != BatchState.PENDING or batch["number"] < final
 
 
 def _take(store: Store, input_id: str, run_id: str, left: Sequence[Batch]) -> None:
