@@ -10,11 +10,13 @@ import pytest
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.objects import ObjectVersion
 from marketdata.runs import closing, opening, uploads
-from marketdata.store import runs
+from marketdata.store import objects, runs
 from marketdata.store.batches.batch import COUNTS
 from marketdata.store.connection import Store
+from marketdata.store.objects import Claimed
 from tests.support.documents import Document
 from tests.support.events import hourly_event
+from tests.support.runs import open_run
 from tests.support.uploads import (
     BUCKET,
     HEADER,
@@ -208,3 +210,19 @@ def test_a_run_that_ends_while_it_lists_the_bucket_claims_nothing(
     assert store.objects.count_documents({}) == 0
     # Nobody has it, so the next run takes it.
     assert totals(carry_out(store, hourly_event())) == {"inserted": 2}
+
+
+def test_an_upload_is_loaded_though_a_run_claimed_it_after_its_end(
+    store: Store, bucket: Bucket
+) -> None:
+    """As version 0.1 could leave it: that run does not have it as an input."""
+    bucket.put("incoming/a.csv", HEADER + rows(2))
+    (version,) = S3Objects(BUCKET).versions()
+    ended = open_run(store, None, "coingecko")["run_id"]
+    closing.close(store, ended)
+    assert objects.claim(store, version, ended) == Claimed()
+
+    run = carry_out(store, hourly_event())
+
+    assert totals(run) == {"inserted": 2}
+    assert objects.owner(store, version.id) == run["_id"]

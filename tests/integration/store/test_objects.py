@@ -18,6 +18,7 @@ from marketdata.store import leases, objects, run_inputs, runs
 from marketdata.store.batches import queue, reclaiming
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
+from marketdata.store.objects import Claimed, NotClaimed
 from tests.support.documents import Document
 from tests.support.runs import (
     SOURCES,
@@ -61,6 +62,20 @@ def state_of_object(store: Store) -> str:
     assert found is not None
     state: str = found["state"]
     return state
+
+
+def test_an_object_version_is_claimed_once_and_reclaimed_from_its_owner_alone(
+    store: Store,
+) -> None:
+    assert objects.claim(store, VERSION, "first") == Claimed()
+    assert objects.claim(store, VERSION, "first") == Claimed()
+    assert objects.claim(store, VERSION, "second") == NotClaimed("first")
+    assert objects.reclaim(store, VERSION.id, "another", "second") == NotClaimed("first")
+    for _ in range(2):
+        assert objects.reclaim(store, VERSION.id, "first", "second") == Claimed()
+    assert objects.settle(store, VERSION.id, "second")
+    assert objects.reclaim(store, VERSION.id, "second", "third") == NotClaimed("second")
+    assert objects.reclaim(store, "no such object", "first", "second") == NotClaimed(None)
 
 
 def test_an_object_is_gone_on_with_where_the_former_run_stopped(store: Store) -> None:

@@ -199,7 +199,7 @@ def test_what_is_parked_can_be_retried_though_a_later_run_took_the_rest(store: S
     extracted(store, second, *SOURCES)
     assert closing.close(store, second)["status"] == "success"
 
-    with pytest.raises(StateConflict, match=r"1 parked batches .*/retry"):
+    with pytest.raises(StateConflict, match=r"1 dead-lettered batches .*/retry"):
         open_run(store, RunRequest(resume=first))
     third = open_run(store, RunRequest(resume=first, retry=True))["run_id"]
     load_batch(store, BatchKey(third, "coingecko", 0))
@@ -276,7 +276,7 @@ def test_who_asks_for_a_run_ends_orphans_by_the_setting(store: Store) -> None:
     fail_all(store, orphan, "coingecko")
     store.runs.update_one({"_id": orphan}, {"$set": {"expires_at": clock.EPOCH}})
     starting.request(store, WorkflowStarter(), SOURCES, most_resumptions=0)
-    assert reclaiming.parked(store, [orphan], "coingecko") == 1
+    assert reclaiming.count_dead_lettered(store, [orphan], "coingecko") == 1
 
 
 def test_a_run_keeps_the_first_failures_and_how_many_there_are(store: Store) -> None:

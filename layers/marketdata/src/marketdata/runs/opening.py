@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from marketdata.documents.runs import InputState, InputStatus
 from marketdata.errors import StateConflict
 from marketdata.objects import CSV, UploadsBucket
 from marketdata.runs import resuming, triggers, uploads
 from marketdata.runs.starting import create, end_orphans
-from marketdata.runs.summary import FAILED
 from marketdata.runs.triggers import RunRequest
 from marketdata.runs.uploads import NotTaken
 from marketdata.store import runs
@@ -114,22 +114,24 @@ def _acquire(store: Store, run_id: str) -> OpenedRun:
     There is nothing to do if the run has ended meanwhile, with its execution or as an orphan.
     """
     try:
-        for name, note in runs.get(store, run_id)["inputs"].items():
-            if note["status"] != FAILED:
-                resuming.acquire(store, run_id, name, note)
+        for name, stored in runs.get(store, run_id)["inputs"].items():
+            state = InputState.of(stored)
+            if state.status is not InputStatus.FAILED:
+                resuming.acquire(store, run_id, name, state)
     except StateConflict:
         # What it had locked is free.
         return _nothing_to_do(run_id)
     inputs = runs.get(store, run_id)["inputs"]
-    if (resume_from := resuming.told(inputs)) is not None:
-        runs.set_fields(store, run_id, {"resume_from": resume_from})
+    if (reclaimed := resuming.latest_reclaimed(inputs)) is not None:
+        runs.set_fields(store, run_id, {"resume_from": reclaimed})
+    states = {name: InputState.of(stored) for name, stored in inputs.items()}
     return {
         "run_id": run_id,
         "proceed": True,
         "inputs": [
-            {"run_id": run_id, "input": name, "source": note["source"]}
-            for name, note in inputs.items()
-            if note["status"] != FAILED
+            {"run_id": run_id, "input": name, "source": state.source}
+            for name, state in states.items()
+            if state.status is not InputStatus.FAILED
         ],
     }
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.documents.runs import InputState, InputStatus, NewRun, RowsBefore, StoredInput
+from marketdata.documents.runs import InputState, InputStatus, NewRun, RowsBefore
 from marketdata.logs import make_logger
 from marketdata.objects import CSV
 from marketdata.runs import resuming, triggers
 from marketdata.runs.closing import close, close_dead
+from marketdata.runs.resuming import UnderWay
 from marketdata.runs.summary import RUNNING
 from marketdata.runs.triggers import RunRequest, Trigger
 from marketdata.store import runs
@@ -74,8 +75,7 @@ def create(
         the inputs when none of them is free.
 
     Raises:
-        NotFound: the run to be resumed does not exist.
-        InvalidInput: a source that is asked for does not exist.
+        NotFound: the run to be resumed, or a source that is asked for, does not exist.
         StateConflict: the run to be resumed has left nothing.
     """
     end_orphans(store, most_resumptions=most_resumptions)
@@ -83,14 +83,16 @@ def create(
         return Blocked(known)
     asked = trigger.asked
     if asked.resume is not None:
-        left = resuming.leftovers(store, asked)
-        if left.under_way is not None:
-            return Blocked(left.under_way)
+        if asked.retry:
+            resuming.requeue_given_up(store, asked, asked.resume)
+        left = resuming.find_leftovers(store, asked, asked.resume)
+        if isinstance(left, UnderWay):
+            return Blocked(left.run)
         return runs.create(store, _new_run(trigger, left.inputs, pre_run_counts))
     if asked.sources is not None:
         resuming.check_sources(asked.sources, [*sources, CSV], "here")
     inputs = {
-        name: InputState(name, InputStatus.PENDING).document()
+        name: InputState(name, InputStatus.PENDING)
         for name in sources
         if asked.sources is None or name in asked.sources
     }
@@ -98,7 +100,7 @@ def create(
 
 
 def create_run(
-    store: Store, trigger: Trigger, inputs: dict[str, StoredInput], *, most_resumptions: int
+    store: Store, trigger: Trigger, inputs: Mapping[str, InputState], *, most_resumptions: int
 ) -> Created | Blocked:
     """Create the run of a trigger with exactly these inputs, or not at all; see `create`."""
     end_orphans(store, most_resumptions=most_resumptions)
@@ -106,7 +108,7 @@ def create_run(
 
 
 def _new_run(
-    trigger: Trigger, inputs: dict[str, StoredInput], pre_run_counts: RowsBefore | None
+    trigger: Trigger, inputs: Mapping[str, InputState], pre_run_counts: RowsBefore | None
 ) -> NewRun:
     document: NewRun = {
         "_id": trigger.run_id,
@@ -119,7 +121,7 @@ def _new_run(
         # A run of uploads alone has the looking for them locked.
         "holds": list(inputs) or [LISTING],
         "force": trigger.asked.force,
-        "inputs": inputs,
+        "inputs": {name: state.document() for name, state in inputs.items()},
         "under_way": {},
         "pre_run_counts": pre_run_counts,
     }
@@ -193,7 +195,7 @@ def request(
     The run exists before its execution, and from the moment its id is given out.
 
     Raises:
-        NotFound, InvalidInput, StateConflict: see `create`.
+        NotFound, StateConflict: see `create`.
         TransientError: Step Functions or MongoDB did not answer.
     """
     trigger = triggers.on_demand(asked or RunRequest())

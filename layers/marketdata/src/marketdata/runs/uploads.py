@@ -102,7 +102,7 @@ def take_uploaded(
     owner = objects.owner(store, version.id)
     if owner is not None and owner != run_id:
         return NotTaken(owner)
-    inputs = {version.id: _untouched(version).document()}
+    inputs = {version.id: _untouched(version)}
     created = starting.create_run(store, trigger, inputs, most_resumptions=most_resumptions)
     if created.run_id != run_id:
         return NotTaken(created.run_id)

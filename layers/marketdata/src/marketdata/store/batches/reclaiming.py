@@ -108,7 +108,7 @@ def requeue_dead_lettered(store: Store, run_ids: Sequence[str], input_id: str) -
     return result.matched_count
 
 
-def parked(store: Store, run_ids: Sequence[str], input_id: str) -> int:
+def count_dead_lettered(store: Store, run_ids: Sequence[str], input_id: str) -> int:
     """How many batches of an input are parked in these runs."""
     which = {"run_id": {"$in": list(run_ids)}, "input": input_id, "parked": True}
     with store_errors(f"counting the parked batches of {input_id} in run {_named(run_ids)}"):
