@@ -88,7 +88,7 @@ class Pipeline:
     environment: Mapping[str, str]
     names: Sequence[str]
     rows_per_batch: int = 5_000
-    patience: RetryPolicy = QUICK
+    retry_policy: RetryPolicy = QUICK
     seconds: float = 60
     """The time that an extractor has for one call."""
     retries: int = 1
@@ -111,7 +111,7 @@ class Pipeline:
             rows_per_batch=self.rows_per_batch,
             remaining_seconds=lambda: self.seconds,
             settings=read_settings(UpstreamSettings, environment),
-            patience=self.patience,
+            retry_policy=self.retry_policy,
         )
 
     def run(self) -> Document:

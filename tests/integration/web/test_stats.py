@@ -109,7 +109,7 @@ def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: St
     let_pass(store, "coingecko", 120)
     assert source(gateway)["throttling"]["tokens_left"] == 9.5
 
-    refused = limiter.refused(store, UPSTREAM, QUOTA, 100)
+    refused = limiter.note_refusal(store, UPSTREAM, QUOTA, 100)
     told = source(gateway)["throttling"]
     assert (told["tokens_left"], told["rate_per_minute"], told["throttle_events"]) == (0, 3, 1)
     left = datetime.fromisoformat(told["blocked_until"]) - datetime.fromisoformat(
@@ -120,7 +120,7 @@ def test_the_bucket_of_a_source_is_told_as_it_is_now(gateway: Gateway, store: St
     told = source(gateway)["throttling"]
     assert (told["blocked_until"], told["rate_per_minute"]) == (None, 3)
     assert 1 <= told["tokens_left"] < 2
-    limiter.answered(store, UPSTREAM, retry_latency=101.5)
+    limiter.note_answer(store, UPSTREAM, retry_latency=101.5)
     assert source(gateway)["throttling"]["retry_latency_seconds"] == 101.5
 
 
@@ -149,26 +149,28 @@ def test_how_far_the_data_of_a_source_reaches_is_told(gateway: Gateway, store: S
 def test_the_circuit_and_the_failures_of_a_source_are_told(gateway: Gateway, store: Store) -> None:
     error: StoredError = {"code": "upstream_unavailable", "message": "no answer"}
     counted: FailedInput = {"code": error["code"], "message": error["message"], "run_id": "run"}
-    rest = timedelta(minutes=15)
+    cooldown = timedelta(minutes=15)
     assert limiter.take(store, UPSTREAM, QUOTA).granted
     assert source(gateway)["breaker"] == {"state": "closed", "until": None, "failures": 0}
     for number in range(2):
-        breaker.failed(store, UPSTREAM, f"run {number}", error, most_failures=2, rest=rest)
+        breaker.note_failure(
+            store, UPSTREAM, f"run {number}", error, most_failures=2, cooldown=cooldown
+        )
         alerts.count_outcome(store, "coingecko", f"run {number}", counted)
     told = source(gateway)
     until = datetime.fromisoformat(told["breaker"].pop("until")) - clock.now()
-    assert timedelta(minutes=14) < until <= rest
+    assert timedelta(minutes=14) < until <= cooldown
     assert told["breaker"] == {"state": "open", "failures": 2}
     assert (told["consecutive_failures"], told["last_success_at"]) == (2, None)
     assert told["last_failure_at"] is not None
     assert told["last_error"] == counted
 
     let_pass(store, "coingecko", 901)
-    known = overview.get(store, "coingecko")
+    known = overview.get(store, "coingecko").get("breaker")
     assert breaker.admit(store, UPSTREAM, known, "probe", seconds=60).allowed
     assert source(gateway)["breaker"]["state"] == "half_open"
     assert source(gateway)["breaker"]["until"] is not None
-    limiter.answered(store, UPSTREAM)
+    limiter.note_answer(store, UPSTREAM)
     alerts.count_outcome(store, "coingecko", "run 3", None)
     told = source(gateway)
     assert told["breaker"] == {"state": "closed", "until": None, "failures": 0}

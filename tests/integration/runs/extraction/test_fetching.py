@@ -9,7 +9,7 @@ import pytest
 
 from marketdata import clock
 from marketdata.errors import UpstreamUnavailable
-from marketdata.runs.extraction.fetching import PATIENCE
+from marketdata.runs.extraction.fetching import RETRY_POLICY
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.store import runs
 from marketdata.store.connection import Store
@@ -99,10 +99,10 @@ def test_pauses_between_attempts_are_random_within_a_time_that_doubles(
         "CIRCUIT_BREAKER_FAILURES": "1000",
     }
     pauses: list[float] = []
-    coingecko.patience = replace(
+    coingecko.retry_policy = replace(
         QUICK,
         attempts=6,
-        longest_pause_seconds=PATIENCE.longest_pause_seconds,
+        longest_pause_seconds=RETRY_POLICY.longest_pause_seconds,
         sleep=pauses.append,
     )
     run_id = coingecko.open()["run_id"]
@@ -160,7 +160,7 @@ def test_a_slow_source_has_the_time_of_all_attempts_and_no_more(
     server: Upstream, coingecko: Pipeline
 ) -> None:
     server.replies[COINS] = Reply(hang=True)
-    coingecko.patience = replace(QUICK, attempts=3)
+    coingecko.retry_policy = replace(QUICK, attempts=3)
     with pytest.raises(UpstreamUnavailable, match=r"within 0\.3 s"):
         coingecko.extract(coingecko.open()["run_id"], "coingecko")
     assert len(server.seen) == 3

@@ -52,7 +52,7 @@ def test_a_later_run_ends_in_the_very_documents_of_an_undisturbed_one(store: Sto
     assert note["resume_from"] == {"run_id": run_id, "batches": 1}
     assert note["inputs"]["coingecko"]["resume_from"] == [{"run_id": run_id, "batches": 1}]
     assert note["inputs"]["coingecko"]["batches"] == 1
-    assert queue.resumed(store, later, "coingecko") == [0]
+    assert queue.reclaimed(store, later, "coingecko") == [0]
     load_batch(store, BatchKey(later, "coingecko", 0))
     assert records(store) == undisturbed
     extracted(store, later, *SOURCES)

@@ -318,7 +318,9 @@ def test_a_probe_that_is_never_heard_of_again_does_not_keep_others_off(
     let_pass(coingecko.store, "coingecko", REST)
     store = coingecko.store
     here = Upstream("coingecko", "", stored(coingecko)["identity"])
-    dead = breaker.admit(store, here, overview.get(store, "coingecko"), "dead", seconds=60)
+    dead = breaker.admit(
+        store, here, overview.get(store, "coingecko").get("breaker"), "dead", seconds=60
+    )
     assert (dead.allowed, dead.probe) == (True, "dead")
     found = note(coingecko, coingecko.run())
     assert (found["status"], found["error"]["code"]) == ("skipped", "circuit_open")

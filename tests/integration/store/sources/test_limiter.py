@@ -134,7 +134,7 @@ def test_another_quota_takes_effect_at_once(store: Store) -> None:
     take_all(store, QUOTA)
     _, refusal = take_all(store, Quota(600, 60))
     assert refusal.wait_seconds < 0.11
-    limiter.refused(store, HERE, Quota(600, 60), 1)
+    limiter.note_refusal(store, HERE, Quota(600, 60), 1)
     assert bucket(store)["rate_per_minute"] == 300
     let_pass(store, "coingecko", 1)
     limiter.take(store, HERE, Quota(100, 60))
@@ -143,7 +143,7 @@ def test_another_quota_takes_effect_at_once(store: Store) -> None:
 
 def test_another_key_or_host_has_refusals_of_its_own(store: Store) -> None:
     take_all(store, QUOTA)
-    assert limiter.refused(store, HERE, QUOTA, 3600).wait_seconds == 3600
+    assert limiter.note_refusal(store, HERE, QUOTA, 3600).wait_seconds == 3600
     assert limiter.take(store, HERE, QUOTA).blocked
     there = replace(HERE, identity="two")
     limiter.take(store, there, QUOTA)
@@ -166,20 +166,20 @@ def test_an_upstream_is_its_host_and_its_key(store: Store) -> None:
 
 def test_a_refusal_halves_the_rate_and_answers_bring_it_back(store: Store) -> None:
     take_all(store, QUOTA)
-    limiter.refused(store, HERE, QUOTA, 7)
+    limiter.note_refusal(store, HERE, QUOTA, 7)
     assert bucket(store)["rate_per_minute"] == 30
     # Those that were under way are refused, too; that is the same refusal.
-    assert 7 < limiter.refused(store, HERE, QUOTA, 9).wait_seconds <= 9
+    assert 7 < limiter.note_refusal(store, HERE, QUOTA, 9).wait_seconds <= 9
     assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (30, 1)
     let_pass(store, "coingecko", 9)
     # One request may try at once, and the next has to wait as long as the lower rate says.
     assert limiter.take(store, HERE, QUOTA).granted
     assert 1.9 < limiter.take(store, HERE, QUOTA).wait_seconds <= 2.1
     for _ in range(9):
-        limiter.answered(store, HERE)
+        limiter.note_answer(store, HERE)
     assert bucket(store)["rate_per_minute"] == 57
-    limiter.answered(store, HERE)
-    limiter.answered(store, HERE)
+    limiter.note_answer(store, HERE)
+    limiter.note_answer(store, HERE)
     assert (bucket(store)["rate_per_minute"], bucket(store)["strikes"]) == (60, 0)
 
 
@@ -188,15 +188,15 @@ def test_a_source_that_keeps_refusing_is_asked_ever_less(store: Store) -> None:
     pauses: list[float] = []
     for named in [None, None, None, 1, 1, 1]:
         if named and len(pauses) == 3:
-            limiter.answered(store, HERE)
-        wait = limiter.refused(store, HERE, QUOTA, named).wait_seconds
+            limiter.note_answer(store, HERE)
+        wait = limiter.note_refusal(store, HERE, QUOTA, named).wait_seconds
         let_pass(store, "coingecko", wait)
         pauses.append(wait)
     assert pauses == [60, 120, 240, 1, 2, 4]
     for _ in range(20):
-        let_pass(store, "coingecko", limiter.refused(store, HERE, QUOTA, None).wait_seconds)
+        let_pass(store, "coingecko", limiter.note_refusal(store, HERE, QUOTA, None).wait_seconds)
     assert bucket(store)["rate_per_minute"] == pytest.approx(6)
-    assert limiter.refused(store, HERE, QUOTA, None).wait_seconds == 3600
+    assert limiter.note_refusal(store, HERE, QUOTA, None).wait_seconds == 3600
 
 
 @pytest.mark.parametrize("status", [429, 402])
@@ -261,7 +261,7 @@ def test_a_short_wait_is_sat_out(server: Server, coingecko: Pipeline) -> None:
         rests.append(seconds)
         let_pass(coingecko.store, "coingecko", seconds)
 
-    coingecko.patience = replace(QUICK, sleep=sleep)
+    coingecko.retry_policy = replace(QUICK, sleep=sleep)
     server.pages(COINS, [coin(f"c{n}") for n in range(501)])
     run = coingecko.run()
     assert line(run, "coingecko")["pages"] == 3
@@ -285,7 +285,7 @@ def test_a_call_sits_out_no_more_than_its_time_and_ten_seconds(
         rests.append(rest)
         let_pass(coingecko.store, "coingecko", rest)
 
-    coingecko.patience = replace(QUICK, sleep=sleep)
+    coingecko.retry_policy = replace(QUICK, sleep=sleep)
     server.pages(COINS, [coin(f"c{n}") for n in range(20 * 250)])
     run_id = coingecko.open()["run_id"]
     while (extracted := coingecko.extract(run_id, "coingecko")).state == "again":
@@ -415,7 +415,7 @@ def test_eight_extractors_never_exceed_the_quota_and_get_every_page(
                 CoinGecko.from_environment(environment, {}),
                 rows_per_batch=5000,
                 remaining_seconds=lambda: 60,
-                patience=RetryPolicy(),
+                retry_policy=RetryPolicy(),
             )
             if extracted.state == "throttled":
                 time.sleep(extracted.wait_seconds)

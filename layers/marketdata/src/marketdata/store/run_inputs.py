@@ -12,6 +12,7 @@ from marketdata.documents.errors import StoredError
 from marketdata.documents.runs import (
     ColumnNote,
     InputChanges,
+    InputState,
     InputStatus,
     RunStatus,
     StoredInput,
@@ -115,11 +116,11 @@ def set_input_if_unchanged(
 
 def take_numbers(
     store: Store, run_id: str, input_id: str, known: Filter
-) -> tuple[int, StoredInput] | None:
-    """Claim the next numbers of an input's batches, for as long as nobody claims them later.
+) -> tuple[int, InputState] | None:
+    """Take the next numbers of an input's batches, for as long as nobody takes them later.
 
-    Claims have numbers that grow. Whoever has one writes batches under it, and then notes how far
-    the input is by `set_input_if_unchanged` with `claims` being this number: only the last one can.
+    The fencing token only grows. Whoever has one writes batches under it, and then stores how far
+    the input is by `set_input_if_unchanged` with `claims` being this token: only the last one can.
 
     Args:
         store: the database.
@@ -128,10 +129,10 @@ def take_numbers(
         known: as for `set_input_if_unchanged`: how far the caller knows the input to be.
 
     Returns:
-        The claim and the run's note on the input; None if another call is further, the extraction
-        is over, or the run has ended.
+        The fencing token, and what the run knows about the input; None if another call is further,
+        the extraction is over, or the run has ended.
     """
-    with store_errors(f"claiming numbers of batches of {input_id} in run {run_id}"):
+    with store_errors(f"taking numbers of batches of {input_id} in run {run_id}"):
         found = store.runs.find_one_and_update(
             _as_known(run_id, input_id, known),
             {"$inc": {f"inputs.{input_id}.claims": 1}},
@@ -140,8 +141,8 @@ def take_numbers(
         )
     if found is None:
         return None
-    note = found["inputs"][input_id]
-    return note["claims"], note
+    stored = found["inputs"][input_id]
+    return stored["claims"], InputState.of(stored)
 
 
 def _as_known(run_id: str, input_id: str, known: Filter) -> Filter:

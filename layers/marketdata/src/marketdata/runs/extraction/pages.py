@@ -11,26 +11,24 @@ from typing import Unpack
 from marketdata.documents.batches import Batch, NewBatch, ReceivedRows
 from marketdata.documents.errors import StoredError
 from marketdata.documents.raw_batches import RawBatch
-from marketdata.documents.runs import InputChanges, InputStatus, PageProgress, Run, StoredInput
+from marketdata.documents.runs import InputChanges, InputState, PageProgress, Run
 from marketdata.documents.sources import KnownPage
 from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
 from marketdata.load.raw import raw_id
+from marketdata.runs.extraction.circuit import CircuitOpen, circuit_open
 from marketdata.runs.extraction.fetching import (
-    PATIENCE,
     RESERVE_SECONDS,
-    CircuitOpen,
+    RETRY_POLICY,
     Page,
     PageFetcher,
-    RateLimited,
     RetryPolicy,
-    Throttling,
     Unchanged,
-    circuit_open,
     describe,
 )
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
+from marketdata.runs.extraction.throttling import RateLimited, Throttling
 from marketdata.runs.heartbeat import require_running
 from marketdata.settings import UpstreamSettings
 from marketdata.sources import http
@@ -52,13 +50,13 @@ def extract(
     rows_per_batch: int,
     remaining_seconds: Callable[[], float],
     settings: UpstreamSettings | None = None,
-    patience: RetryPolicy = PATIENCE,
+    retry_policy: RetryPolicy = RETRY_POLICY,
 ) -> Extracted:
     """Fetch all pages of a source that this run does not have yet.
 
-    What earlier runs have left is loaded first: the first call asks the source nothing then. A
-    page's batches are written before the run's note says that the page is there, so that a call
-    that died in between fetches the page again and replaces them.
+    What earlier runs have left is loaded first: the first call fetches nothing then. A page's
+    batches are written before the run knows that the page is there. So a call that died in between
+    fetches the page again, and replaces them.
 
     Two calls at once (Lambda may make one twice, or go on with one that was given up) do no harm:
     for each page the first that notes it wins, and the other goes on behind it.
@@ -70,7 +68,7 @@ def extract(
         rows_per_batch: rows in one batch at most.
         remaining_seconds: what is left of this call's time.
         settings: how long and how often the source is tried.
-        patience: how much is tried for one page.
+        retry_policy: how much is tried for one page.
 
     Raises:
         StateConflict: the run has ended, or has lost the source to another one.
@@ -78,17 +76,15 @@ def extract(
     """
     require_running(store, run_id, source.name)
     run = runs.get(store, run_id)
-    note = run["inputs"][source.name]
-    if note["status"] in run_inputs.INPUT_ENDED:
-        batches = note.get("batches", 0)
-        return Extracted(
-            ExtractionState(note["status"]), queue.numbers(store, run_id, source.name, batches)
-        )
-    if not note.get("unfinished_done"):
-        left = queue.resumed(store, run_id, source.name)
+    state = InputState.of(run["inputs"][source.name])
+    if state.status.ended:
+        numbers = Extraction(store, run_id, source.name).numbers(state.batches)
+        return Extracted(ExtractionState(state.status), numbers)
+    if not state.reclaimed_loaded:
+        reclaimed = queue.reclaimed(store, run_id, source.name)
         run_inputs.set_input(store, run_id, source.name, {"unfinished_done": True})
-        if left:
-            return Extracted(ExtractionState.UNFINISHED, left)
+        if reclaimed:
+            return Extracted(ExtractionState.UNFINISHED, reclaimed)
     return _SourceExtraction(
         store,
         run,
@@ -96,7 +92,7 @@ def extract(
         rows_per_batch=rows_per_batch,
         remaining_seconds=remaining_seconds,
         settings=settings or UpstreamSettings(),
-        patience=patience,
+        retry_policy=retry_policy,
     ).run()
 
 
@@ -122,9 +118,8 @@ class _SourceExtraction:
         rows_per_batch: int,
         remaining_seconds: Callable[[], float],
         settings: UpstreamSettings,
-        patience: RetryPolicy,
+        retry_policy: RetryPolicy,
     ) -> None:
-        note = run["inputs"][source.name]
         self._store = store
         self._run_id: str = run["_id"]
         self._source = source
@@ -132,11 +127,10 @@ class _SourceExtraction:
         self._rows_per_batch = rows_per_batch
         self._remaining = remaining_seconds
         self._settings = settings
-        self._patience = patience
-        self._note = note
+        self._retry_policy = retry_policy
         self._extraction = Extraction(store, self._run_id, source.name)
-        self._at = PageProgress.of(note)
-        self._throttling = Throttling.of(note.get("throttling"))
+        self._read(run)
+        self._throttling = Throttling.of(self._state.throttling)
         self._conditional = (
             source.conditional and not run.get("force") and source.row_filter() is None
         )
@@ -149,13 +143,18 @@ class _SourceExtraction:
             throttling=self._throttling,
             remaining_seconds=remaining_seconds,
             settings=settings,
-            patience=patience,
+            retry_policy=retry_policy,
         )
+
+    def _read(self, run: Run) -> None:
+        """Go by what the run knows about the source now."""
+        self._state = InputState.of(run["inputs"][self._name])
+        self._at = self._state.pages or PageProgress(batches=self._state.batches)
 
     def run(self) -> Extracted:
         """Fetch pages until there are no more, or something is in the way."""
-        if "started_at" not in self._note:
-            self._extraction.note(status=InputStatus.EXTRACTING, started_at=self._server.now())
+        if self._state.started_at is None:
+            self._extraction.begin(self._server.now())
         first = self._at.pages
         try:
             with http.Session() as session:
@@ -166,15 +165,14 @@ class _SourceExtraction:
     def _fetch(self, session: http.Session, first: int) -> Extracted:
         while True:
             try:
-                return self._rest(session, first)
+                return self._fetch_missing(session, first)
             except Overtaken:
                 require_running(self._store, self._run_id, self._name)
-                self._note = runs.get(self._store, self._run_id)["inputs"][self._name]
-                self._at = PageProgress.of(self._note)
-                if (status := self._note["status"]) in run_inputs.INPUT_ENDED:
-                    return Extracted(ExtractionState(status), self._numbers())
+                self._read(runs.get(self._store, self._run_id))
+                if self._state.status.ended:
+                    return Extracted(ExtractionState(self._state.status), self._numbers())
 
-    def _rest(self, session: http.Session, first: int) -> Extracted:
+    def _fetch_missing(self, session: http.Session, first: int) -> Extracted:
         """Fetch the pages that are missing, in a call that began with `first` of them.
 
         Raises:
@@ -182,12 +180,12 @@ class _SourceExtraction:
         """
         while request := self._source.page_after(self._at.pages, self._at.last_rows):
             left = self._remaining() - RESERVE_SECONDS
-            if self._at.pages > first and left < self._patience.limits.read_seconds:
+            if self._at.pages > first and left < self._retry_policy.limits.read_seconds:
                 return Extracted(ExtractionState.AGAIN, [])
             try:
                 self._page(session, request)
-            except RateLimited as held:
-                return self._pause(request, held)
+            except RateLimited as limit:
+                return self._pause(request, limit)
             except CircuitOpen as circuit:
                 return self._skip(circuit)
             except StateConflict:
@@ -203,7 +201,7 @@ class _SourceExtraction:
                 # Kept in case that the last of the state machine's retries fails as well.
                 self._extraction.note(error=describe(error), throttling=self._throttling.document())
                 raise
-        self._fetcher.all_answered()
+        self._fetcher.note_all_answered()
         if self._at.pages and self._at.unchanged == self._at.pages:
             pages = "The page is" if self._at.pages == 1 else f"All {self._at.pages} pages are"
             reason = f"{pages} as when last loaded: {self._name} says that nothing has changed."
@@ -330,9 +328,9 @@ class _SourceExtraction:
         """
         noted = after
 
-        def cut(state: StoredInput) -> Written:
+        def cut(state: InputState) -> Written:
             nonlocal noted
-            first = state.get("batches", 0)
+            first = state.batches
             numbered: list[NewBatch] = [
                 {"number": number, **batch, "context": context_of(batch)}
                 for number, batch in enumerate(batches, first)
@@ -350,8 +348,9 @@ class _SourceExtraction:
         self._at = noted
 
     def _known_position(self) -> Filter:
-        """What the run's note says as long as nobody is further than this call."""
-        return {"pages": self._at.pages or self._note.get("pages")}
+        """What the run knows about the source as long as nobody is further than this call."""
+        before_any = None if self._state.pages is None else 0
+        return {"pages": self._at.pages or before_any}
 
     def _remember(
         self,
@@ -393,30 +392,30 @@ class _SourceExtraction:
         self._extraction.end(self._known_position(), self._at.batches, changes)
         return Extracted(state, self._numbers())
 
-    def _pause(self, request: PageRequest, held: RateLimited) -> Extracted:
+    def _pause(self, request: PageRequest, limit: RateLimited) -> Extracted:
         """Have the state machine wait, unless this run has waited enough."""
-        seconds = max(1, ceil(held.seconds))
+        seconds = max(1, ceil(limit.seconds))
         throttling, minutes = self._throttling, self._settings.max_wait_minutes
         if throttling.waited_seconds + seconds > minutes * 60:
             throttling.since = None
             message = (
-                f"{held} Page {request.page} would have to wait {seconds} s more; this run was "
-                f"held back {throttling.events} times and has waited "
+                f"{limit} Page {request.page} would have to wait {seconds} s more; this run was "
+                f"rate-limited {throttling.events} times and has waited "
                 f"{throttling.waited_seconds:.0f} s, and MAX_WAIT_MINUTES allows {minutes} "
                 f"minutes. What was fetched is loaded; POST /refresh with this run as `resume` "
                 f"goes on at page {request.page}, and the next run by schedule starts anew."
             )
             error: StoredError = {"code": "throttled", "type": "Throttled", "message": message}
             return self._end(ExtractionState.THROTTLED, error=error)
-        throttling.wait(seconds)
+        throttling.note_wait(seconds)
         self._extraction.note(throttling=throttling.document())
         runs.heartbeat(self._store, self._run_id, pause_seconds=seconds)
         return Extracted(ExtractionState.THROTTLED, [], seconds)
 
     def _skip(self, circuit: CircuitOpen) -> Extracted:
         admission = circuit.admission
-        noted = self._note.get("error")
-        if admission.opened_by == self._run_id and noted:
-            # It was asked, by an earlier call of this very run, whose failure opened the circuit.
-            return self._end(ExtractionState.FAILED, error=noted)
+        error = self._state.error
+        if admission.opened_by == self._run_id and error:
+            # An earlier call of this very run did fetch, and its failure opened the circuit.
+            return self._end(ExtractionState.FAILED, error=error)
         return self._end(ExtractionState.SKIPPED, error=circuit_open(self._name, admission))

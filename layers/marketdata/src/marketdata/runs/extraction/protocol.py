@@ -38,7 +38,7 @@ from typing import Unpack
 
 from marketdata.documents.batches import NewBatch
 from marketdata.documents.errors import StoredError
-from marketdata.documents.runs import InputChanges, InputStatus, StoredInput
+from marketdata.documents.runs import InputChanges, InputState, InputStatus
 from marketdata.runs.heartbeat import require_running
 from marketdata.store import run_inputs
 from marketdata.store.batches import queue
@@ -69,7 +69,7 @@ class Extraction:
     run_id: str
     input_id: str
 
-    def write(self, known: Filter, cut: Callable[[StoredInput], Written]) -> bool:
+    def write(self, known: Filter, cut: Callable[[InputState], Written]) -> bool:
         """Write batches, and store the progress that makes them count.
 
         Args:

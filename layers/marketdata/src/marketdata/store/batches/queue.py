@@ -371,7 +371,7 @@ def next_number(store: Store, run_id: str, input_id: str) -> int:
     return last["number"] + 1 if last else 0
 
 
-def resumed(store: Store, run_id: str, input_id: str) -> list[int]:
+def reclaimed(store: Store, run_id: str, input_id: str) -> list[int]:
     """The numbers of the batches that a run took over and that it has not begun yet, ascending."""
     return _numbers(
         store,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pymongo import ReturnDocument
 
 from marketdata.documents.errors import StoredError
-from marketdata.documents.sources import BreakerState, Source
+from marketdata.documents.sources import Breaker, BreakerState
 from marketdata.sources.base import Upstream
 from marketdata.store.connection import Expression, Store, store_errors
 from marketdata.store.sources.expressions import after
@@ -50,25 +50,24 @@ def closed(upstream: Upstream) -> Expression:
 
 
 def admit(
-    store: Store, upstream: Upstream, known: Source, caller: str, seconds: float
+    store: Store, upstream: Upstream, known: Breaker | None, caller: str, seconds: float
 ) -> Admission:
     """Whether the circuit breaker lets a caller ask the source.
 
-    Once an open circuit's rest is over, one caller may probe, whoever comes first. It has
+    Once an open circuit's cooldown is over, one caller may probe, whoever comes first. It has
     `seconds` for that; if it is not heard of by then, another one may.
 
     Args:
         store: the database.
         upstream: who is to be asked.
-        known: the source's document, as it was read a moment ago.
+        known: the source's circuit breaker, as it was read a moment ago; None if it never failed.
         caller: an id of this very call.
         seconds: how long the caller may live.
     """
-    breaker = known.get("breaker")
     if (
-        breaker is None
-        or breaker["state"] == BreakerState.CLOSED
-        or breaker["identity"] != upstream.identity
+        known is None
+        or known["state"] == BreakerState.CLOSED
+        or known["identity"] != upstream.identity
     ):
         return Admission(allowed=True)
     due = {
@@ -125,20 +124,20 @@ def admit(
     )
 
 
-def failed(
+def note_failure(
     store: Store,
     upstream: Upstream,
     run_id: str,
     error: StoredError,
     *,
     most_failures: int,
-    rest: timedelta,
+    cooldown: timedelta,
     page: int = 1,
     probe: str | None = None,
 ) -> None:
     """Note that the source failed a run; after so many in a row the circuit opens.
 
-    It is for a source that a token was taken of, so that it has a document.
+    It is for a source that a permit was taken of, so that it has a document.
 
     However often a run asks in vain, it counts once: the state machine's retries are no news.
 
@@ -148,7 +147,7 @@ def failed(
         run_id: the run.
         error: what happened, as `{code, message}`.
         most_failures: runs in a row that open the circuit.
-        rest: how long it stays open before the next probe.
+        cooldown: how long it stays open before the next probe.
         page: the page that was asked for.
         probe: the caller's probe; its failure opens the circuit again at once.
     """
@@ -204,7 +203,7 @@ def failed(
                             "next_probe_at": {
                                 "$cond": [
                                     "$breaker.opens",
-                                    after(rest.total_seconds()),
+                                    after(cooldown.total_seconds()),
                                     "$breaker.next_probe_at",
                                 ]
                             },

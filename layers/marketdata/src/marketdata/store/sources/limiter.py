@@ -9,11 +9,11 @@ it makes no difference how many functions there are, how their clocks go, or whi
     watermarks  how far its data reaches
     lease       which run has it (see `runs`)
 
-The bucket holds `burst` tokens less a margin and is refilled at `rate_per_minute`, which is the
-quota, or less after a refusal. Besides, no more than max(quota, burst) tokens are given out within
-a minute and a margin. Why there is a margin: a token is taken here, and its request arrives there
-somewhat later, the one sooner, the other later. Requests that were taken apart can thus arrive
-together. `MARGIN_SECONDS` is the most that this can be: a token that took longer to come than
+The bucket holds `burst` permits less a margin and is refilled at `rate_per_minute`, which is the
+quota, or less after a refusal. Besides, no more than max(quota, burst) permits are granted within
+a minute and a margin. Why there is a margin: a permit is taken here, and its request arrives there
+somewhat later, the one sooner, the other later. Requests that were permitted apart can thus arrive
+together. `MARGIN_SECONDS` is the most that this can be: a permit that took longer to come than
 `STALE_SECONDS` is not used, and a connection must be made within seconds. Counting the requests of
 a span and of that time before it covers all that can arrive in the span.
 """
@@ -33,7 +33,7 @@ from marketdata.store.sources.expressions import after
 
 MARGIN_SECONDS = 5.0
 STALE_SECONDS = 2.0
-"""A token that was longer on its way than this is let go; see above."""
+"""A permit that was longer on its way than this is not used; see above."""
 
 WINDOW_SECONDS = 60.0 + MARGIN_SECONDS
 MOST_COUNTED = 1_000
@@ -45,23 +45,23 @@ _FLOOR = 0.1
 """Of the quota: what refusals can lower the rate to."""
 _RECOVERY = 0.05
 """Of the quota: what each answer gives back of the rate."""
-_PAUSE_SECONDS = 60.0
-"""Where a refusal names no pause; doubled with every further one."""
-_LONGEST_OWN_PAUSE_SECONDS = 3_600.0
-_LONGEST_ADDED_PAUSE_SECONDS = 60.0
+_COOLDOWN_SECONDS = 60.0
+"""Where a refusal names no cooldown; doubled with every further one."""
+_LONGEST_OWN_COOLDOWN_SECONDS = 3_600.0
+_LONGEST_ADDED_COOLDOWN_SECONDS = 60.0
 _MOST_DOUBLINGS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What came of asking for a token."""
+    """What came of asking for a permit."""
 
     granted: bool
     wait_seconds: float
     """Until there may be one; 0 if this one was granted."""
     blocked: bool
     """Whether it is the source's own refusal that is being waited out."""
-    tokens_left: float
+    permits_left: float
     rate_per_minute: float
     strikes: int
     """Refusals by the source since its last answer."""
@@ -73,12 +73,12 @@ def ms_since(time: Expression) -> Expression:
 
 
 def capacity(quota: Quota) -> float:
-    """The tokens that a full bucket holds: the burst without the margin, but at least one."""
+    """The permits that a full bucket holds: the burst without the margin, but at least one."""
     return max(1.0, quota.burst - quota.per_minute * MARGIN_SECONDS / 60)
 
 
 def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
-    """Take a token, or be told how long to wait: one atomic update.
+    """Take a permit, or be told how long to wait: one atomic update.
 
     A quota that differs from the one the bucket knows takes effect right here; so does another
     upstream, whose refusals are not those of the last one.
@@ -144,7 +144,7 @@ def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
         },
         {
             "tokens": {"$min": [full, refilled]},
-            # While the source has asked for a pause nothing is refilled.
+            # During a cooldown nothing is refilled.
             "at": {"$max": ["$$NOW", "$bucket.blocked_until"]},
             "recent": recent,
         },
@@ -171,27 +171,33 @@ def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
     return _permit(_change_bucket(store, upstream, steps, "taking a token of"))
 
 
-def refused(store: Store, upstream: Upstream, quota: Quota, retry_after: float | None) -> Permit:
-    """Note that the source refused a request (429 or 402): slow down, and pause.
+def note_refusal(
+    store: Store, upstream: Upstream, quota: Quota, retry_after: float | None
+) -> Permit:
+    """Note that the source refused a request (429 or 402): slow down, after a cooldown.
 
-    The pause is what the source asks for, but longer where it keeps refusing; then one request
-    may go out at once, and those after it at half the rate. Refusals that come in while the
-    pause is under way, to requests that were under way, change nothing more.
+    The cooldown is what the source asks for, but longer where it keeps refusing; then one request
+    may go out at once, and those after it at half the rate. Refusals that come in during the
+    cooldown, to requests that were under way, change nothing more.
 
     Args:
         store: the database.
         upstream: who refused.
         quota: by the settings.
-        retry_after: seconds from now, if it named a pause.
+        retry_after: seconds from now, if it named a cooldown.
 
     Returns:
         How long to wait now, as `take` would say it.
     """
     strikes = {"$min": [{"$add": [{"$ifNull": ["$bucket.strikes", 0]}, 1]}, _MOST_DOUBLINGS]}
     doubled = {"$pow": [2, {"$subtract": ["$bucket.strikes", 1]}]}
-    pause: Expression = {"$max": [retry_after, {"$min": [_LONGEST_ADDED_PAUSE_SECONDS, doubled]}]}
+    cooldown: Expression = {
+        "$max": [retry_after, {"$min": [_LONGEST_ADDED_COOLDOWN_SECONDS, doubled]}]
+    }
     if retry_after is None:
-        pause = {"$min": [_LONGEST_OWN_PAUSE_SECONDS, {"$multiply": [_PAUSE_SECONDS, doubled]}]}
+        cooldown = {
+            "$min": [_LONGEST_OWN_COOLDOWN_SECONDS, {"$multiply": [_COOLDOWN_SECONDS, doubled]}]
+        }
     known = {"$gt": ["$bucket.blocked_until", "$$NOW"]}
     lowered = {
         "$max": [
@@ -216,7 +222,7 @@ def refused(store: Store, upstream: Upstream, quota: Quota, retry_after: float |
             "blocked_until": {
                 "$max": [
                     "$bucket.blocked_until",
-                    {"$cond": ["$bucket.known", after(retry_after or 0), after(pause)]},
+                    {"$cond": ["$bucket.known", after(retry_after or 0), after(cooldown)]},
                 ]
             },
         },
@@ -256,14 +262,14 @@ def _permit(bucket: Bucket) -> Permit:
         granted=wait <= 0,
         wait_seconds=wait,
         blocked=bucket["blocked"],
-        # The one that is kept for the end of a pause can't be used before.
-        tokens_left=0.0 if bucket["blocked"] else round(bucket["tokens"], 2),
+        # The one that is kept for the end of a cooldown can't be used before.
+        permits_left=0.0 if bucket["blocked"] else round(bucket["tokens"], 2),
         rate_per_minute=round(bucket["rate_per_minute"], 3),
         strikes=bucket["strikes"],
     )
 
 
-def answered(
+def note_answer(
     store: Store, upstream: Upstream, page: int = 1, *, retry_latency: float | None = None
 ) -> None:
     """Note that the source answered: the rate rises towards the quota, the circuit closes.
@@ -274,7 +280,7 @@ def answered(
         store: the database.
         upstream: who answered.
         page: which page it was.
-        retry_latency: seconds since the request was first held back, if it was.
+        retry_latency: seconds since the request was first rate-limited, if it was.
     """
     bucket: Update = {
         "strikes": 0,
