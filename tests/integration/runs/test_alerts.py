@@ -104,7 +104,7 @@ def test_failures_in_a_row_alert_once_and_recovery_once(store: Store, mail: Mail
     assert [kind for kind, _ in mail.sent[2:]] == ["source_failing"]
 
 
-def test_recovery_says_what_is_parked_all_the_same(store: Store, mail: Mail) -> None:
+def test_recovery_says_what_is_dead_lettered_all_the_same(store: Store, mail: Mail) -> None:
     owners = []
     for number in range(5):
         run_id = open_run(store)
@@ -123,12 +123,12 @@ def test_recovery_says_what_is_parked_all_the_same(store: Store, mail: Mail) -> 
         run_inputs.set_input(store, run_id, "coingecko", FINE)
         closing.close(store, run_id)
         tell(store, mail)
-    # The fifth run has not taken it over any more, and is a success.
+    # The fifth run has not reclaimed it any more, and is a success.
     assert [kind for kind, _ in mail.sent] == ["source_failing", "source_recovered"]
     told = store.database["alerts"].find_one({"kind": "source_recovered"})
     assert told is not None
-    assert told["subject"] == "coingecko works again, but batches of it are parked"
-    assert "given up: 1." in told["text"]
+    assert told["subject"] == "coingecko works again, but has dead-lettered batches"
+    assert "dead-lettered batches: 1." in told["text"]
     assert "POST /runs/RUN/retry" in told["text"]
     assert owners[-1] in told["text"].split("\n")
 

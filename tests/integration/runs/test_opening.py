@@ -177,7 +177,7 @@ def test_run_ids_sort_by_their_events_time() -> None:
     assert ids[1].startswith("20250509T070000Z-")
 
 
-def test_a_run_without_a_sign_of_life_is_ended_by_the_next(store: Store) -> None:
+def test_a_run_without_a_heartbeat_is_ended_by_the_next(store: Store) -> None:
     orphan = open_rule(store)["run_id"]
     loaded(store, orphan, "coingecko", [coin()])
     extracted(store, orphan, "coingecko")
@@ -193,7 +193,7 @@ def test_a_run_without_a_sign_of_life_is_ended_by_the_next(store: Store) -> None
         heartbeat.require_running(store, orphan)
 
 
-def test_signs_of_life_keep_a_run(store: Store) -> None:
+def test_heartbeats_keep_a_run(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
     store.runs.update_one({"_id": run_id}, {"$set": {"expires_at": clock.now()}})
     heartbeat.require_running(store, run_id)

@@ -64,7 +64,7 @@ def test_who_lost_a_lease_closes_no_batch_and_ends_no_run(store: Store) -> None:
         with pytest.raises(StateConflict, match="lost the lease of coingecko"):
             refused()
     assert runs.get(store, run_id)["status"] == "running"
-    # What gives no sign of life is ended all the same, or it would hold its sources for ever.
+    # What has no heartbeat is ended all the same, or it would keep its sources locked for ever.
     store.runs.update_one({"_id": run_id}, {"$set": {"expires_at": clock.EPOCH}})
     open_run(store)
     assert runs.get(store, run_id)["error"]["code"] == "expired"

@@ -504,7 +504,7 @@ def test_pages_before_a_fault_are_loaded(server: Upstream, coingecko: Pipeline) 
     assert run["status"] == "partial_success"
 
 
-def test_of_two_calls_that_write_the_same_numbers_at_once_the_later_claim_stays(
+def test_of_two_calls_that_write_the_same_numbers_at_once_the_later_token_stays(
     store: Store,
 ) -> None:
     """The earlier one takes back what is its own; nothing that was noted is missing then."""
@@ -514,13 +514,13 @@ def test_of_two_calls_that_write_the_same_numbers_at_once_the_later_claim_stays(
     for run in ("a", "b", "c"):
         start = threading.Barrier(2)
 
-        def put(claim: int, run: str = run, start: threading.Barrier = start) -> None:
+        def put(token: int, run: str = run, start: threading.Barrier = start) -> None:
             start.wait()
             for at in range(0, count, 4):
-                queue.put_batches(store, "coingecko", run, documents[at : at + 4], claim)
+                queue.put_batches(store, "coingecko", run, documents[at : at + 4], token)
 
         with ThreadPoolExecutor(2) as pool:
-            for done in [pool.submit(put, claim) for claim in (1, 2)]:
+            for done in [pool.submit(put, token) for token in (1, 2)]:
                 done.result()
-        queue.drop_claimed(store, "coingecko", run, 1)
+        queue.drop_overtaken(store, "coingecko", run, 1)
         assert store.batches.count_documents({"run_id": run, "claim": 2}) == count

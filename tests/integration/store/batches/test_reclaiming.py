@@ -32,7 +32,7 @@ def records(store: Store) -> list[Document]:
     return list(store.market_data.find().sort("_id"))
 
 
-# --- taking over ------------------------------------------------------------------------------
+# --- reclaiming ------------------------------------------------------------------------------
 
 
 def test_a_later_run_ends_in_the_very_documents_of_an_undisturbed_one(store: Store) -> None:
@@ -63,7 +63,7 @@ def test_a_later_run_ends_in_the_very_documents_of_an_undisturbed_one(store: Sto
     assert summary.summarise_inputs(store, [ended])[run_id][0]["inserted"] == 0
 
 
-def test_what_was_taken_over_is_closed_by_its_new_owner_alone(store: Store) -> None:
+def test_what_was_reclaimed_is_closed_by_its_new_owner_alone(store: Store) -> None:
     first = open_run(store)["run_id"]
     key = put_rows(store, [coin("a")], run_id=first)
     begun = queue.begin(store, key)
@@ -97,7 +97,7 @@ def test_what_was_taken_over_is_closed_by_its_new_owner_alone(store: Store) -> N
     assert "progress" not in found
 
 
-def test_taking_over_may_stop_anywhere_and_be_done_again(store: Store) -> None:
+def test_reclaiming_may_stop_anywhere_and_be_done_again(store: Store) -> None:
     first = open_run(store)["run_id"]
     for number in range(5):
         put_rows(store, [coin(f"c{number}")], run_id=first, number=number)
@@ -159,7 +159,9 @@ def test_a_batch_that_is_paused_has_not_failed(store: Store) -> None:
     assert (begun["progress"], begun["resumptions"]) == (reached(5).document(), 0)
 
 
-def test_a_batch_that_fails_again_and_again_is_parked_and_blocks_nothing(store: Store) -> None:
+def test_a_batch_that_fails_again_and_again_is_dead_lettered_and_blocks_nothing(
+    store: Store,
+) -> None:
     run_id = open_run(store)["run_id"]
     put_rows(store, [coin("bad")], run_id=run_id)
     owners = []
@@ -186,7 +188,9 @@ def test_a_batch_that_fails_again_and_again_is_parked_and_blocks_nothing(store: 
     assert (run["status"], run["totals"]["inserted"]) == ("success", 1)
 
 
-def test_what_is_parked_can_be_retried_though_a_later_run_took_the_rest(store: Store) -> None:
+def test_what_is_dead_lettered_can_be_retried_though_a_later_run_took_the_rest(
+    store: Store,
+) -> None:
     first = open_run(store)["run_id"]
     for number, name in enumerate(("bad", "good")):
         put_rows(store, [coin(name)], run_id=first, number=number)
@@ -229,7 +233,7 @@ def test_what_is_interrupted_is_tried_more_often_and_not_for_ever(store: Store) 
     ]
 
 
-def test_what_a_late_loader_changes_meanwhile_is_taken_over_all_the_same(
+def test_what_a_late_loader_changes_meanwhile_is_reclaimed_all_the_same(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = open_run(store)["run_id"]
@@ -289,7 +293,7 @@ def test_a_run_keeps_the_first_failures_and_how_many_there_are(store: Store) -> 
     assert [f["number"] for f in run["failed_batches"]] == list(range(100))
 
 
-def test_new_batches_never_hide_behind_those_that_were_taken_over(store: Store) -> None:
+def test_new_batches_never_hide_behind_those_that_were_reclaimed(store: Store) -> None:
     first = open_run(store)["run_id"]
     put_rows(store, [coin("a")], run_id=first)
     closing.close(store, first)

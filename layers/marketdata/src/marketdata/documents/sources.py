@@ -45,7 +45,7 @@ class Bucket(TypedDict):
     tokens: float
     """Requests that might go out at `at`."""
     at: datetime
-    """The time that `tokens` is of; in the future while the source has asked for a pause."""
+    """The time that `tokens` is of; in the future during a cooldown."""
     recent: NotRequired[list[datetime]]
     """When the permits of the last minute were granted; empty where the quota is too high for
     that."""

@@ -80,7 +80,7 @@ def note_died(store: Store, run_id: str, why: str) -> None:
             "kind": "run_died",
             "subject": f"Run {run_id} did not come to its end",
             "text": f"Run {run_id} did not come to its end by itself: {why} What it had loaded "
-            "stays, and the next run goes on with the rest.\n\n"
+            "stays, and the next run reclaims the rest.\n\n"
             f"GET /runs/{run_id} shows how far it got.",
             "run_id": run_id,
         },
@@ -134,16 +134,16 @@ def _failing(source: str, failures: Failures) -> NewAlert:
     }
 
 
-def _recovered(source: str, parked: DeadLettered | None) -> NewAlert:
+def _recovered(source: str, given_up: DeadLettered | None) -> NewAlert:
     subject = f"{source} works again"
     text = f"The source {source}, which had failed several times in a row, works again."
-    if parked is not None:
-        subject += ", but batches of it are parked"
+    if given_up is not None:
+        subject += ", but has dead-lettered batches"
         text += (
-            f"\n\nBatches of it that were given up: {parked.batches}. Their rows are not loaded, "
-            "and no run tries them again by itself. Remove the cause, which GET /runs/RUN names in "
+            f"\n\nIts dead-lettered batches: {given_up.batches}. Their rows are not loaded, and no "
+            "run tries them again by itself. Remove the cause, which GET /runs/RUN names in "
             "`failed_batches`, and ask for POST /runs/RUN/retry, for each of these runs:\n\n"
-            + "\n".join(parked.runs)
+            + "\n".join(given_up.runs)
             + "\n\nGET /stats has `parked_batches` as long as there are any."
         )
     return {"kind": "source_recovered", "source": source, "subject": subject, "text": text}

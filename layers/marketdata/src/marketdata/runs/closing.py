@@ -74,7 +74,7 @@ def close(
 
     Raises:
         StateConflict: another run has one of its inputs; the ending is left to whoever finds
-            that this one gives no sign of life any more.
+            that this one has no heartbeat any more.
     """
     document = runs.get(store, run_id)
     if document["status"] == RUNNING and document["trigger"] == TriggerKind.REPLAY:
@@ -162,7 +162,7 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
         return
     # From here on no attempt can close a batch of this run any more, so what is added up stays.
     reclaiming.interrupt(store, run_id)
-    reclaiming.park(store, run_id, most_resumptions)
+    reclaiming.dead_letter(store, run_id, most_resumptions)
     document = runs.get(store, run_id)
     for name, stored in document["inputs"].items():
         reclaiming.drop_uncounted(store, run_id, name, InputState.of(stored))

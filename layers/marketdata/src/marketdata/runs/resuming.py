@@ -216,7 +216,7 @@ def _nothing_left(run_id: str, dead_lettered: int, refused: int) -> str:
     )
 
 
-# --- what a run takes over of its inputs ----------------------------------------------------------
+# --- what a run has of its inputs from earlier ones -----------------------------------------------
 
 
 def acquire(store: Store, run_id: str, input_id: str, state: InputState) -> None:

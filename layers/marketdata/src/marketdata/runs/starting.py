@@ -39,19 +39,23 @@ class WorkflowStarter(Protocol):
 def end_orphans(store: Store, *, most_resumptions: int = batch.MAX_RESUMPTIONS) -> None:
     """End the runs that had no heartbeat for longer than their lease.
 
-    What died with its execution must not keep its inputs locked for ever. A run that can't be
-    ended is logged and left: it stays in the way of its own inputs, and of nobody else's.
+    A run that died with its execution must not keep its inputs locked for ever. One that can't be
+    ended is logged and left: it blocks its own inputs, and no others.
     """
     for orphan in runs.expired(store):
         message = (
-            "No step of this run gave a sign of life for 20 minutes, so it was ended. Its "
-            "execution in Step Functions shows what happened."
+            "The run had no heartbeat for 20 minutes, so it was closed. Its batches are reclaimed "
+            "by the next run. Its execution in Step Functions shows what happened."
         )
         error: StoredError = {"code": "expired", "message": message}
         try:
             close_dead(store, orphan["_id"], error, most_resumptions=most_resumptions)
         except Exception:  # noqa: BLE001 - one orphan must not stop every other run
-            _LOG.exception("Run %s is an orphan and could not be ended.", orphan["_id"])
+            _LOG.exception(
+                "Run %s had no heartbeat and could not be ended. Its inputs stay locked; the next "
+                "run tries again.",
+                orphan["_id"],
+            )
 
 
 def create(

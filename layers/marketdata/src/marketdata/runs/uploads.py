@@ -9,7 +9,7 @@
 4. **Lock.** It becomes an input of a run. No two running runs have the same one (`runs.holds`).
 5. **Claim.** The run claims it (`store.objects`) unless another run has. A claim lasts: later runs
    only *reclaim* what an ended run did not bring to its end.
-6. **Lease.** Its run takes over what earlier runs have left of it (`resuming.acquire`).
+6. **Lease.** Its run gets the lease, and reclaims what earlier runs have left (`resuming.acquire`).
 7. **Cut.** `extract_csv` reads it once, and writes batches by the protocol of extraction
    (`extraction.protocol`). They are loaded only when all of the file was seen.
 

@@ -23,7 +23,7 @@ from marketdata.errors import StateConflict
 from marketdata.store.connection import Store, store_errors
 
 LEASE = timedelta(minutes=20)
-"""How long a run lives without a sign of life: above the longest time of a function."""
+"""How long a run lives without a heartbeat: above the longest time of a function."""
 
 _OBJECT = "csv-"
 """What the ids of inputs begin with that are uploaded objects; the others are sources."""
@@ -40,14 +40,14 @@ def is_object(input_id: str) -> bool:
 
 
 def acquire(store: Store, run_id: str, input_id: str) -> int:
-    """Make an input a run's own, which holds it; returns the lease's number.
+    """Make an input a run's own, which has it locked; returns the lease's fencing token.
 
     A run that has the lease already keeps it and its number. It is taken from where it was seen
-    before the run was seen to be under way: whoever holds the input after this run has taken it
-    later, and keeps it.
+    before the run was seen to be under way: whoever has the input locked after this run has taken
+    it later, and keeps it.
 
     Raises:
-        StateConflict: the run has ended, or is being ended, or does not hold the input.
+        StateConflict: the run has ended, or is being ended, or does not have the input locked.
     """
     mine = {"$eq": ["$lease.run_id", {"$literal": run_id}]}
     number = {"$ifNull": ["$lease.number", 0]}
@@ -59,7 +59,7 @@ def acquire(store: Store, run_id: str, input_id: str) -> int:
         while True:
             seen = _collection(store, input_id).find_one({"_id": input_id}, {"lease.number": 1})
             before = (seen or {}).get("lease", {}).get("number")
-            if not _holds(store, run_id, input_id):
+            if not _has_locked(store, run_id, input_id):
                 raise StateConflict(
                     f"Run {run_id} has ended, or never had {input_id}: it can't take its lease."
                 )
@@ -79,7 +79,7 @@ def acquire(store: Store, run_id: str, input_id: str) -> int:
             return granted
 
 
-def _holds(store: Store, run_id: str, input_id: str) -> bool:
+def _has_locked(store: Store, run_id: str, input_id: str) -> bool:
     alive = {
         "_id": run_id,
         "status": RunStatus.RUNNING,

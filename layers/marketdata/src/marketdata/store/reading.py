@@ -38,10 +38,10 @@ def reading(what: str) -> Iterator[None]:
 
 
 def ping(store: Store, *, seconds: float) -> None:
-    """Ask the primary for a sign of life.
+    """Ask the primary whether it answers.
 
     Raises:
-        StoreUnavailable: there was none within that time.
+        StoreUnavailable: it did not answer within that time.
     """
-    with pymongo.timeout(seconds), store_errors("being asked for a sign of life"):
+    with pymongo.timeout(seconds), store_errors("being asked whether it answers"):
         store.database.command("ping")

@@ -70,7 +70,7 @@ def remove(store: Store, run_id: str, input_id: str) -> None:
 
 
 def set_input(store: Store, run_id: str, input_id: str, fields: InputChanges) -> None:
-    """Update the run's note on one of its inputs; a run that has ended is left as it is."""
+    """Update what a run knows about one of its inputs; a run that has ended is left as it is."""
     noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}
     longer = {"$max": ["$expires_at", after(LEASE)]}
     with store_errors(f"noting progress of {input_id} in run {run_id}"):
@@ -90,7 +90,7 @@ def note_error(store: Store, run_id: str, input_id: str, error: StoredError) -> 
 def set_input_if_unchanged(
     store: Store, run_id: str, input_id: str, known: Filter, fields: InputChanges
 ) -> bool:
-    """Update the run's note on an input, if it is still as the caller knows it: one update.
+    """Update what a run knows about an input, if it is still as the caller knows it: one update.
 
     Of two calls that extract one input at once, each so finds out when the other is further.
 
@@ -98,11 +98,11 @@ def set_input_if_unchanged(
         store: the database.
         run_id: the run.
         input_id: the input.
-        known: values that the note must have; None stands also for a field that is not there.
+        known: values that it must have; None stands also for a field that is not there.
         fields: what is set.
 
     Returns:
-        False, with nothing written, if the note has other values, if the extraction is over, or
+        False, with nothing written, if it has other values, if the extraction is over, or
         if the run has ended.
     """
     noted = {f"inputs.{input_id}.{name}": {"$literal": value} for name, value in fields.items()}

@@ -21,7 +21,7 @@ from marketdata.store.connection import Expression, Filter, Store, store_errors
 LEASE = leases.LEASE
 
 _RENEWED_AFTER = timedelta(minutes=1)
-"""A sign of life sooner than this after another one needs no write."""
+"""A heartbeat sooner than this after another one needs no write."""
 
 ALIVE: Filter = {"status": RunStatus.RUNNING, "closing": {"$exists": False}}
 
@@ -77,8 +77,8 @@ def create(store: Store, run: NewRun) -> Created | Blocked:
 
 
 def lock_holders(store: Store, input_ids: Sequence[str]) -> dict[str, str]:
-    """Which running run holds each of some inputs; those that nobody holds are not there."""
-    with store_errors(f"looking who holds {', '.join(input_ids)}"):
+    """Which running run has each of some inputs locked; those that are free are not there."""
+    with store_errors(f"looking who has {', '.join(input_ids)} locked"):
         found = store.runs.find({"holds": {"$in": list(input_ids)}}, {"holds": 1})
         held = {name: run["_id"] for run in found for name in run["holds"]}
     return {name: held[name] for name in input_ids if name in held}
@@ -128,12 +128,12 @@ def adopt(store: Store, run_id: str, execution: str) -> bool:
 
 
 def heartbeat(store: Store, run_id: str, *, pause_seconds: float = 0) -> bool:
-    """A sign of life; False if the run has ended meanwhile, or is just being ended.
+    """Note that a run is alive; False if it has ended meanwhile, or is just being ended.
 
     Args:
         store: the database.
         run_id: the run.
-        pause_seconds: so long no other sign can be expected.
+        pause_seconds: so long no other heartbeat can be expected.
     """
     life = LEASE + timedelta(seconds=pause_seconds)
     enough = {"$gte": ["$expires_at", after(life - _RENEWED_AFTER)]}
@@ -170,7 +170,7 @@ def begin_closing(store: Store, run_id: str) -> bool:
 
 
 def end(store: Store, run_id: str, fields: RunEnding) -> bool:
-    """End a run and let its inputs go; False if it had ended already."""
+    """End a run and unlock its inputs; False if it had ended already."""
     told = {name: {"$literal": value} for name, value in fields.items()}
     with store_errors(f"ending run {run_id}"):
         result = store.runs.update_one(
@@ -181,7 +181,7 @@ def end(store: Store, run_id: str, fields: RunEnding) -> bool:
 
 
 def expiries(store: Store, run_ids: Sequence[str]) -> dict[str, datetime]:
-    """Until when those of some runs that are under way live without a further sign of life."""
+    """Until when those of some runs that are under way live without a further heartbeat."""
     with store_errors("looking until when runs live"):
         found = store.runs.find(
             {"_id": {"$in": list(run_ids)}, "status": RunStatus.RUNNING}, {"expires_at": 1}
@@ -190,7 +190,7 @@ def expiries(store: Store, run_ids: Sequence[str]) -> dict[str, datetime]:
 
 
 def expired(store: Store) -> list[Run]:
-    """Running runs that gave no sign of life for longer than their lease."""
+    """Running runs that had no heartbeat for longer than their lease."""
     with store_errors("looking for orphaned runs"):
         return list(
             store.runs.find(

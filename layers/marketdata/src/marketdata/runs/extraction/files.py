@@ -49,7 +49,7 @@ _RESERVE_SECONDS = 20.0
 _TOLD_COLUMNS = 20
 """Unused columns that are warned of by name; the run's mappings have them all."""
 _SAVED_TOGETHER = 50
-"""Batches between two notes of how far this got."""
+"""Batches between two writes of the progress."""
 
 
 @dataclass(frozen=True, slots=True)

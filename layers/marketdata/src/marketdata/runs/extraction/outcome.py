@@ -21,7 +21,7 @@ class ExtractionState(StrEnum):
     SKIPPED = "skipped"
     """Nothing is new, or the source's circuit is open."""
     FAILED = "failed"
-    """The extraction ended without all of the input; the run's note on the input has the reason."""
+    """The extraction ended without all of the input; the run has stored the reason with it."""
     BROKEN_OFF = "broken_off"
     """A step failed. The definition sets this itself, to load what had come before."""
 

@@ -97,7 +97,7 @@ class Extraction:
             store, run_id, input_id, {"claims": token}, written.changes
         ):
             return True
-        queue.drop_claimed(store, input_id, run_id, token)
+        queue.drop_overtaken(store, input_id, run_id, token)
         return False
 
     def begin(self, at: datetime) -> None:

@@ -13,7 +13,7 @@ COUNTS = ("inserted", "updated", "unchanged", "duplicate", "quarantined")
 UNFINISHED = (BatchState.PENDING, BatchState.LOADING, BatchState.FAILED)
 """The states of batches that are not loaded; the index `unfinished` has exactly these."""
 MAX_RESUMPTIONS = 3
-"""How often a batch whose loading failed is taken over by a later run, unless a setting says."""
+"""How often a batch whose loading failed is reclaimed by a later run, unless a setting says."""
 _ERROR_CHARACTERS = 2_000
 DUPLICATE_KEY = 11000
 WRITTEN_TOGETHER = 1_000
@@ -29,7 +29,7 @@ class BatchKey:
 
     @property
     def id(self) -> str:
-        """For messages; also the `_id` of a batch that no later run has taken over."""
+        """For messages; also the `_id` of a batch that no later run has reclaimed."""
         return f"{self.run_id}/{self.input}/{self.number}"
 
     def filter(self) -> Filter:

@@ -5,15 +5,15 @@
        ├────pause───────┤  │ begin (the next attempt)
        │           fail │  │
        │                ▼  │
-       └──reclaim_batches── failed ──park──► failed, parked
+       └──reclaim_batches── failed ──dead_letter──► failed, dead-lettered
 
 Every arrow is one atomic update whose filter is the state that it leaves. `attempts` counts
-the beginnings and is the fence: an attempt that was overtaken can't finish. Whoever takes a
-batch away from an attempt (a later attempt, a later run, the end of its own run) raises it.
+the beginnings and is the fencing token: an attempt that was overtaken can't finish. Whoever takes
+a batch from an attempt (a later attempt, a later run, the end of its own run) raises it.
 
 A batch keeps its `_id`, which tells where it was received: `first_run_id`, input and number.
-`run_id` and `number` are of the run that owns it now. When a run has ended, a later one takes
-over what it left, so a batch is found by (run_id, input, number) and never by a computed `_id`.
+`run_id` and `number` are of the run that owns it now. When a run has ended, a later one reclaims
+what it left, so a batch is found by (run_id, input, number) and never by a computed `_id`.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ from marketdata.store.connection import Filter, Store, Update, store_errors
 
 
 def put_batches(
-    store: Store, input_id: str, run_id: str, batches: Sequence[NewBatch], claim: int = 0
+    store: Store, input_id: str, run_id: str, batches: Sequence[NewBatch], token: int = 0
 ) -> None:
     """Write new batches as pending.
 
-    A batch stays as it is that was written by a later claim, that is not pending, or that a later
-    run has taken over: a call that is made again, or twice at once, takes nothing back. A pending
-    one of an earlier claim is replaced: that claim's numbers were never noted as the input's.
+    A batch stays as it is that was written with a later token, that is not pending, or that a later
+    run has reclaimed: a call that is made again, or twice at once, takes nothing back. A pending
+    one of an earlier token is replaced: that token's numbers were never noted as the input's.
 
     Args:
         store: the database.
         input_id: the input.
         run_id: the run.
         batches: the batches.
-        claim: the caller's claim to these numbers; see `run_inputs.take_numbers`.
+        token: the fencing token that these numbers were taken with; see `run_inputs.take_numbers`.
 
     Raises:
         StateConflict: a number is that of another batch of this run.
@@ -70,7 +70,7 @@ def put_batches(
         "run_id": run_id,
         "state": BatchState.PENDING,
         "attempts": 0,
-        "claim": {"$not": {"$gt": claim}},
+        "claim": {"$not": {"$gt": token}},
     }
     changes: dict[str, ReplaceOne[Any]] = {
         id_: ReplaceOne(
@@ -80,7 +80,7 @@ def put_batches(
                 "first_run_id": run_id,
                 "input": input_id,
                 **batch,
-                "claim": claim,
+                "claim": token,
                 "state": BatchState.PENDING,
                 "attempts": 0,
                 "resumptions": 0,
@@ -120,8 +120,8 @@ def _replace(
             if fault.get("keyPattern") != {"_id": 1}:
                 raise StateConflict(
                     f"A number of new batches of {input_id} in run {run_id} is taken by a batch of "
-                    f"an earlier run: {fault.get('keyValue')}. Numbers go on after those in "
-                    "`batches` of the run's note on the input."
+                    f"an earlier run: {fault.get('keyValue')}. It was not written. Numbers go on "
+                    f"after `inputs.{input_id}.batches` of the run."
                 ) from error
         if details["writeConcernErrors"]:
             raise
@@ -132,18 +132,18 @@ def _replace(
 def drop_pending_from(
     store: Store, input_id: str, run_id: str, number: int, *, before: int | None = None
 ) -> None:
-    """Take back the pending batches of an input from a number on.
+    """Drop the pending batches of an input from a number on.
 
     Args:
         store: the database.
         input_id: the input.
         run_id: the run.
         number: the first one.
-        before: only those that were written by an earlier claim than this one: by a call that
+        before: only those that were written with an earlier token than this one: by a call that
             died or was overtaken, and had cut the same into more batches.
     """
     which: Filter = {} if before is None else {"claim": {"$lt": before}}
-    with store_errors(f"clearing batches of {input_id} in run {run_id}"):
+    with store_errors(f"dropping batches of {input_id} in run {run_id}"):
         store.batches.delete_many(
             {
                 "run_id": run_id,
@@ -155,18 +155,18 @@ def drop_pending_from(
         )
 
 
-def drop_claimed(store: Store, input_id: str, run_id: str, claim: int) -> None:
-    """Take back what was written by a claim that was overtaken before its batches were noted.
+def drop_overtaken(store: Store, input_id: str, run_id: str, token: int) -> None:
+    """Drop what was written with a fencing token that was overtaken before its batches counted.
 
-    Batches that the run took over have claims of the run that cut them, and stay.
+    Batches that the run reclaimed have tokens of the run that cut them, and stay.
     """
-    with store_errors(f"taking back batches of {input_id} in run {run_id}"):
+    with store_errors(f"dropping batches of {input_id} in run {run_id}"):
         store.batches.delete_many(
             {
                 "run_id": run_id,
                 "first_run_id": run_id,
                 "input": input_id,
-                "claim": claim,
+                "claim": token,
                 "state": BatchState.PENDING,
             }
         )
@@ -175,12 +175,12 @@ def drop_claimed(store: Store, input_id: str, run_id: str, claim: int) -> None:
 def begin(store: Store, key: BatchKey) -> Batch | None:
     """Start an attempt at loading a batch; None when it is loaded already.
 
-    It is a sign of life of the run.
+    It is a heartbeat of the run.
 
     Raises:
         NotFound: there is no such batch.
-        StateConflict: the run has ended, or a later one has taken the batch over, or it is
-            parked.
+        StateConflict: the run has ended, or a later one has reclaimed the batch, or it is
+            dead-lettered.
     """
     with store_errors(f"beginning batch {key.id}"):
         batch = store.batches.find_one_and_update(
@@ -209,7 +209,7 @@ def begin(store: Store, key: BatchKey) -> Batch | None:
             {"$set": {"state": BatchState.PENDING}},
         )
     raise StateConflict(
-        f"Run {key.run_id} has ended; batch {key.number} of {key.input} is left to a later run.",
+        f"Run {key.run_id} has ended; a later run reclaims batch {key.number} of {key.input}.",
         batch=key.id,
     )
 
@@ -229,14 +229,14 @@ def _explain(store: Store, key: BatchKey) -> None:
         if moved is None:
             raise NotFound(f"There is no batch {key.id}.", batch=key.id)
         raise StateConflict(
-            f"Batch {key.id} was taken over by run {moved['run_id']}, where it has the number "
-            f"{moved['number']}.",
+            f"Run {moved['run_id']} has reclaimed batch {key.id}, as its number {moved['number']}, "
+            "and loads it.",
             batch=key.id,
         )
     if owned.get("parked"):
         raise StateConflict(
-            f"Batch {key.id} is parked, as loading it failed too often. Remove the cause and ask "
-            f"for POST /runs/{key.run_id}/retry.",
+            f"Batch {key.id} is dead-lettered, as loading it failed too often. Its rows are not "
+            f"loaded. Remove the cause and ask for POST /runs/{key.run_id}/retry.",
             batch=key.id,
         )
 
@@ -285,8 +285,8 @@ def _of_attempt(store: Store, batch_id: str, attempt: int, fields: Update, doing
 
 def _overtaken(batch_id: str, attempt: int) -> StateConflict:
     return StateConflict(
-        f"Batch {batch_id} was taken from attempt {attempt}: by a later attempt, by the end of "
-        "its run or by a later run, to which its closing is left.",
+        f"Attempt {attempt} at batch {batch_id} was overtaken: by a later attempt, by the end of "
+        "its run or by a later run. Nothing is lost: whoever has the batch now loads it.",
         batch=batch_id,
     )
 
@@ -372,7 +372,7 @@ def next_number(store: Store, run_id: str, input_id: str) -> int:
 
 
 def reclaimed(store: Store, run_id: str, input_id: str) -> list[int]:
-    """The numbers of the batches that a run took over and that it has not begun yet, ascending."""
+    """The numbers of the batches that a run reclaimed and that it has not begun yet, ascending."""
     return _numbers(
         store,
         run_id,
@@ -389,7 +389,7 @@ def numbers(store: Store, run_id: str, input_id: str, below: int) -> list[int]:
         run_id: the run.
         input_id: the input.
         below: the number of batches that are noted. From there on there is only what a call
-            writes that was overtaken and does not know it yet; it takes that back itself.
+            writes that was overtaken and does not know it yet; it drops that itself.
     """
     which = {
         "number": {"$lt": below},

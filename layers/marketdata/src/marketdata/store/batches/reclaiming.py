@@ -19,8 +19,8 @@ from marketdata.store.batches.batch import UNFINISHED, WRITTEN_TOGETHER
 from marketdata.store.batches.queue import drop_pending_from, next_number
 from marketdata.store.connection import Filter, Store, aggregate, store_errors
 
-PATIENCE = 3
-"""So many times as often is one tried again whose loading was interrupted, or met an outage."""
+INTERRUPTIONS_EACH = 3
+"""So many interruptions or outages count as one failure of a batch's own."""
 
 _PASSING = (
     "interrupted",
@@ -34,13 +34,13 @@ _PASSING = (
 )
 """Codes of errors that may have nothing to do with the batch."""
 _PASSES = 10
-"""How often what is left is looked for while it is taken over."""
+"""How often what is left is looked for while it is reclaimed."""
 _RUNS_TOLD = 10
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """The parked batches of one source, of all runs."""
+    """The dead-lettered batches of one source, of all runs."""
 
     batches: int
     runs: list[str]
@@ -51,7 +51,7 @@ _INTERRUPTED: StoredError = {
     "code": "interrupted",
     "type": None,
     "message": "The attempt at loading this batch did not come to its end: its function was killed "
-    "or timed out, or its run was ended meanwhile. The next run goes on with it.",
+    "or timed out, or its run was ended meanwhile. Nothing is lost; the next run reclaims it.",
 }
 
 
@@ -71,18 +71,18 @@ def interrupt(store: Store, run_id: str) -> None:
         )
 
 
-def park(store: Store, run_id: str, most: int) -> None:
-    """Park the batches of a run that failed too often: no run tries them again.
+def dead_letter(store: Store, run_id: str, most: int) -> None:
+    """Dead-letter the batches of a run that failed too often: no run tries them again.
 
-    That is in `most` further runs by an error of their own, or in `PATIENCE` times as many by one
-    that may pass: a batch that kills its loader each time has to come to an end, too.
+    That is in `most` further runs by an error of their own, or in `INTERRUPTIONS_EACH` times as
+    many by one that may pass: a batch that kills its loader each time must come to an end, too.
     """
     own = {"error.code": {"$nin": list(_PASSING)}, **_at_least("resumptions", most)}
     passing = {
         "error.code": {"$in": list(_PASSING)},
-        **_at_least("interruptions", PATIENCE * most),
+        **_at_least("interruptions", INTERRUPTIONS_EACH * most),
     }
-    with store_errors(f"parking batches of run {run_id}"):
+    with store_errors(f"dead-lettering batches of run {run_id}"):
         store.batches.update_many(
             {"run_id": run_id, "state": BatchState.FAILED, "$or": [own, passing]},
             {"$set": {"parked": True}},
@@ -95,12 +95,12 @@ def _at_least(counter: str, number: int) -> Filter:
 
 
 def requeue_dead_lettered(store: Store, run_ids: Sequence[str], input_id: str) -> int:
-    """Let the next run take over the failed batches of ended runs, as if they had never failed.
+    """Let the next run reclaim the failed batches of ended runs, as if they had never failed.
 
     Returns:
         How many there are.
     """
-    with store_errors(f"releasing the parked batches of {input_id} in run {_named(run_ids)}"):
+    with store_errors(f"requeueing the failed batches of {input_id} in run {_named(run_ids)}"):
         result = store.batches.update_many(
             {"run_id": {"$in": list(run_ids)}, "input": input_id, "state": BatchState.FAILED},
             {"$set": {"resumptions": 0}, "$unset": {"parked": "", "interruptions": ""}},
@@ -109,9 +109,9 @@ def requeue_dead_lettered(store: Store, run_ids: Sequence[str], input_id: str) -
 
 
 def count_dead_lettered(store: Store, run_ids: Sequence[str], input_id: str) -> int:
-    """How many batches of an input are parked in these runs."""
+    """How many batches of an input are dead-lettered in these runs."""
     which = {"run_id": {"$in": list(run_ids)}, "input": input_id, "parked": True}
-    with store_errors(f"counting the parked batches of {input_id} in run {_named(run_ids)}"):
+    with store_errors(f"counting the dead-lettered batches of {input_id} in run {_named(run_ids)}"):
         return store.batches.count_documents(which)
 
 
@@ -120,11 +120,11 @@ def _named(run_ids: Sequence[str]) -> str:
 
 
 def dead_lettered_by_source(store: Store) -> dict[str, DeadLettered]:
-    """What is parked of each source; `csv` stands for all uploads.
+    """What is dead-lettered of each source; `csv` stands for all uploads.
 
     It looks at batches that are not loaded, of which there are few however many there are in all.
     """
-    with store_errors("counting the parked batches"):
+    with store_errors("counting the dead-lettered batches"):
         groups = list(
             aggregate(
                 store.batches,
@@ -151,14 +151,14 @@ def dead_lettered_by_source(store: Store) -> dict[str, DeadLettered]:
 
 
 def reclaim_batches(store: Store, input_id: str, run_id: str) -> list[ReclaimedBatches]:
-    """Make what earlier, ended runs left of an input batches of a run, which holds the input.
+    """Make what earlier, ended runs left of an input batches of a run, which has it locked.
 
-    One atomic update for each batch, which takes it from the attempts of its former owner. One
+    One atomic update for each batch, which takes it from the attempts of its earlier owner. One
     that changes in between, as a late loader begins it and is sent away, is found the next time.
     Doing it again, after a crash in its middle or whenever, goes on where it stopped.
 
     Returns:
-        `{run_id, batches}` of each run that something was taken over from, by run id.
+        `{run_id, batches}` of each run that something was reclaimed from, by run id.
 
     Raises:
         StateConflict: the run has ended meanwhile: another may have the input by now.
@@ -170,14 +170,16 @@ def reclaim_batches(store: Store, input_id: str, run_id: str) -> list[ReclaimedB
         if not some:
             break
         if not runs.heartbeat(store, run_id):
-            raise StateConflict(f"Run {run_id} has ended; what is left is for a later run.")
+            raise StateConflict(
+                f"Run {run_id} has ended; a later run reclaims what is left of {input_id}."
+            )
         _take(store, input_id, run_id, some)
     else:
         raise StoreUnavailable(
             f"Batches of {input_id} that earlier runs have left are still being changed by their "
-            "loaders. Try again."
+            "loaders. Nothing is lost. Try again."
         )
-    with store_errors(f"counting what run {run_id} took over of {input_id}"):
+    with store_errors(f"counting what run {run_id} reclaimed of {input_id}"):
         groups = aggregate(
             store.batches,
             [
@@ -253,13 +255,13 @@ def _take(store: Store, input_id: str, run_id: str, left: Sequence[Batch]) -> No
             )
             for number, batch in some
         ]
-        with store_errors(f"taking over batches of {input_id} for run {run_id}"):
+        with store_errors(f"reclaiming batches of {input_id} for run {run_id}"):
             store.batches.bulk_write(changes, ordered=False)
         runs.heartbeat(store, run_id)
 
 
 def _counted(batch: Batch) -> dict[str, int]:
-    """What being taken over counts as; what nobody has tried yet has not failed either."""
+    """What being reclaimed counts as; what nobody has tried yet has not failed either."""
     if batch["state"] == BatchState.PENDING:
         return {}
     own = batch["state"] == BatchState.FAILED and batch.get("error", {}).get("code") not in _PASSING
@@ -271,13 +273,13 @@ def _left(input_id: str) -> Filter:
 
 
 def any_left(store: Store, input_id: str) -> bool:
-    """Whether there are batches of an input that a later run would take over, of whatever run."""
+    """Whether there are batches of an input that a later run would reclaim, of whatever run."""
     with store_errors(f"looking for batches of {input_id} that are not loaded"):
         return store.batches.find_one(_left(input_id), {"_id": 1}) is not None
 
 
 def any_unfinished(store: Store, run_ids: Sequence[str], input_id: str) -> bool:
-    """Whether runs have batches of an input that a later one would take over."""
+    """Whether runs have batches of an input that a later one would reclaim."""
     with store_errors(f"looking for batches of {input_id} that run {_named(run_ids)} left"):
         found = store.batches.find_one(
             {**_left(input_id), "run_id": {"$in": list(run_ids)}}, {"_id": 1}

@@ -168,7 +168,7 @@ def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
             "taken": {"$add": [{"$ifNull": ["$bucket.taken", 0]}, {"$cond": [granted, 1, 0]}]},
         },
     ]
-    return _permit(_change_bucket(store, upstream, steps, "taking a token of"))
+    return _permit(_change_bucket(store, upstream, steps, "taking a permit of"))
 
 
 def note_refusal(
