@@ -187,7 +187,7 @@ class Requested(NamedTuple):
 
 def request(
     store: Store,
-    engine: WorkflowStarter,
+    starter: WorkflowStarter,
     sources: Sequence[str],
     pre_run_counts: RowsBefore | None = None,
     asked: RunRequest | None = None,
@@ -207,7 +207,7 @@ def request(
     if isinstance(created, Blocked):
         return Requested(created.run_id, started=False)
     try:
-        engine.start(trigger.run_id, triggers.execution_input(trigger.run_id))
+        starter.start(trigger.run_id, triggers.execution_input(trigger.run_id))
     except Exception as error:
         # Without an execution nobody would ever close it.
         told = batch.describe(error)
