@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -787,6 +789,120 @@ def test_loading_late_ends_as_loading_at_once(
     assert lines() == expected
     assert store.quarantine.count_documents({}) == 0
     check_counts(store)
+
+
+STEPS = ("load", "load fixed", "replay", "replay and die", "rebuild")
+DEADLY = (
+    (queue, "begin"),
+    (queue, "finish"),
+    (quarantine, "take"),
+    (latest_prices, "raise_latest"),
+)
+
+
+class _Life:
+    """Batches that are loaded by old or new code, replayed and rebuilt, in whatever order."""
+
+    def __init__(self, store: Store, data: st.DataObject) -> None:
+        self.store = store
+        self._data = data
+        contents = data.draw(st.lists(st.lists(ROWS, max_size=4), min_size=1, max_size=3))
+        self._contents = data.draw(
+            st.lists(st.sampled_from(contents), min_size=1, max_size=5), label="contents"
+        )
+        self.left: list[int] = []
+        self.keys: list[BatchKey] = []
+
+    def load_all(self) -> None:
+        """Load all in order, by the code that understands each row."""
+        for number in range(len(self._contents)):
+            load_batch(self.store, self._put(number))
+
+    def begin(self) -> None:
+        """All batches are to be loaded yet, in some order."""
+        _empty(self.store)
+        self.left = self._data.draw(st.permutations(range(len(self._contents))), label="order")
+
+    def step(self, name: str) -> None:
+        """One thing that happens."""
+        match name:
+            case "load" if self.left:
+                with pytest.MonkeyPatch.context() as broken:
+                    broken.setattr(CoinGecko, "map_row", staticmethod(_strict))
+                    self._load_next()
+            case "load fixed" if self.left:
+                self._load_next()
+            case "rebuild":
+                rebuild(self.store, lease_seconds=0.3, loader_seconds=0)
+            case "replay":
+                replay(self.store, ALL, rows=self._data.draw(st.integers(1, 6)))
+            case "replay and die":
+                self._replay_and_die()
+        _let_calls_end(self.store)
+
+    def closed(self) -> dict[str, dict[str, int]]:
+        """The counts of each batch that was loaded, which are never to change."""
+        return {key.id: counts(self.store, key.id) for key in self.keys}
+
+    def _load_next(self) -> None:
+        self.keys.append(self._put(self.left.pop()))
+        load_batch(self.store, self.keys[-1])
+
+    def _put(self, number: int) -> BatchKey:
+        """Equal content comes from the same page, so that it may be known."""
+        content = self._contents[number]
+        rows = [coin(a, last_updated=t, current_price=p) for a, t, p in content]
+        return put_rows(
+            self.store, rows, run_id=f"run {number}", minute=number, page=len(content) % 2
+        )
+
+    def _replay_and_die(self) -> None:
+        with pytest.MonkeyPatch.context() as dying:
+            module, function = self._data.draw(st.sampled_from(DEADLY))
+            dying.setattr(module, function, _die)
+            # As a kill leaves it: nobody notes that the attempt has failed.
+            dying.setattr(queue, "fail", lambda *_: None)
+            with suppress(Died):
+                replay(self.store, ALL)
+
+
+@settings(
+    max_examples=int(os.environ.get("REPLAY_EXAMPLES", "20")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_whatever_happens_in_between_ends_as_loading_at_once(
+    store: Store, fixed: pytest.MonkeyPatch, data: st.DataObject
+) -> None:
+    """Old and new code, known content, replays that die, rebuilds, in any order."""
+
+    def values() -> dict[bytes, list[Any]]:
+        return {
+            d["_id"]: [(s["price_usd"], s["raw_id"], s["row"]) for s in (*d.get("history", ()), d)]
+            for d in documents(store)
+        }
+
+    _empty(store)
+    life = _Life(store, data)
+    life.load_all()
+    expected = values()
+    life.begin()
+    closed: dict[str, dict[str, int]] = {}
+    for name in data.draw(st.lists(st.sampled_from(STEPS), max_size=12), label="steps"):
+        life.step(name)
+        assert life.closed() | closed == life.closed()
+        closed = life.closed()
+    for _ in range(len(life.left)):
+        life.step("load")
+    replay_all(store)
+    assert values() == expected
+    assert store.quarantine.count_documents({}) == 0
+    check_counts(store)
+    rebuild(store, lease_seconds=0.3)
+    assert values() == expected
+    latest = {d["asset_id"]: d["record_id"] for d in documents(store, "latest_prices")}
+    assert latest == {d["asset_id"]: d["_id"] for d in documents(store)}
 
 
 # --- over HTTP --------------------------------------------------------------------------------
