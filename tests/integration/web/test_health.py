@@ -11,8 +11,8 @@ import pytest
 
 from marketdata import clock
 from marketdata.aws.schedule import Rule, RuleState
+from marketdata.documents.runs import RunStatus
 from marketdata.errors import TransientError
-from marketdata.runs import summary
 from marketdata.store import alerts
 from marketdata.store.connection import Store
 from marketdata.store.server_time import ServerClock
@@ -251,7 +251,7 @@ def test_the_function_s_own_clock_makes_nothing_old(
 
 
 def test_health_after_a_run_that_failed(store: Store) -> None:
-    store.runs.insert_one(make_run(1, started=clock.now(), status=summary.FAILED))
+    store.runs.insert_one(make_run(1, started=clock.now(), status=RunStatus.FAILED))
     assert health(store, None)["status"] == "degraded"
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from marketdata.documents.alerts import NewAlert
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.documents.runs import Result
+from marketdata.documents.runs import Result, ResultStatus
 from marketdata.documents.sources import Failures
 from marketdata.errors import TerminalError, TransientError
 from marketdata.logs import make_logger
@@ -66,8 +66,8 @@ def count_outcomes(store: Store, run_id: str, results: Sequence[Result]) -> None
 
 def succeeded(result: Result) -> bool:
     """Whether an input came to its good end; it may have been skipped as it was unchanged."""
-    return result["status"] == "success" or (
-        result["status"] == "skipped" and result["error"] is None
+    return result["status"] == ResultStatus.SUCCESS or (
+        result["status"] == ResultStatus.SKIPPED and result["error"] is None
     )
 
 

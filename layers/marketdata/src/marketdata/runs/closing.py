@@ -8,10 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.documents.runs import InputState, Result, Run, RunEnding, StoredInput, TriggerKind
+from marketdata.documents.runs import (
+    InputState,
+    InputStatus,
+    Result,
+    ResultStatus,
+    Run,
+    RunEnding,
+    RunStatus,
+    TriggerKind,
+)
 from marketdata.errors import InvalidInput, StateConflict
 from marketdata.runs import alerts, triggers
-from marketdata.runs.summary import DONE, FAILED, PARTIAL, RUNNING, SUCCESS, summarise_inputs, total
+from marketdata.runs.summary import summarise_inputs, total
 from marketdata.store import leases, objects, runs
 from marketdata.store.batches import batch, reclaiming, reports
 from marketdata.store.connection import Store
@@ -77,9 +86,9 @@ def close(
             that this one has no heartbeat any more.
     """
     document = runs.get(store, run_id)
-    if document["status"] == RUNNING and document["trigger"] == TriggerKind.REPLAY:
+    if document["status"] == RunStatus.RUNNING and document["trigger"] == TriggerKind.REPLAY:
         _end_replay(store, document)
-    elif document["status"] == RUNNING:
+    elif document["status"] == RunStatus.RUNNING:
         for name, note in document["inputs"].items():
             if "lease" in note:
                 leases.require(store, run_id, name, note["lease"])
@@ -99,7 +108,7 @@ def close_dead(
     A run that has ended by itself is left as it is.
     """
     run = runs.get(store, run_id)
-    if run["status"] == RUNNING:
+    if run["status"] == RunStatus.RUNNING:
         if run["trigger"] == TriggerKind.REPLAY:
             # Whoever asked for it has had no answer, and the next replay goes on with it.
             _end_replay(store, run, error)
@@ -236,14 +245,15 @@ def _record_outcome_of_object(
 
     One that too many runs got nowhere with is refused, and the run's result says so.
     """
-    name, note = result["input"], run["inputs"][result["input"]]
-    if note["status"] == FAILED:
+    name = result["input"]
+    known = InputState.of(run["inputs"][name])
+    if known.status == InputStatus.FAILED:
         objects.settle(store, name, run["_id"], refused=True)
-    elif note["status"] in DONE:
+    elif known.status.complete:
         # Whatever is left of it, whoever has it: the next run finds what this one did not.
         if not reclaiming.any_left(store, name):
             objects.settle(store, name, run["_id"])
-    elif _got_nowhere(note, result) and objects.settle(
+    elif _got_nowhere(known, result) and objects.settle(
         store, name, run["_id"], most=most_resumptions
     ):
         cause = result["error"]["message"] if result["error"] else ""
@@ -254,22 +264,22 @@ def _record_outcome_of_object(
         }
 
 
-def _got_nowhere(note: StoredInput, result: Result) -> bool:
+def _got_nowhere(known: InputState, result: Result) -> bool:
     """Whether a run that extracted an object got nowhere, for no outage that would tell why."""
     error = result["error"]
-    if "started_at" not in note or (error is not None and error["code"] in _OUTAGES):
+    if known.started_at is None or (error is not None and error["code"] in _OUTAGES):
         return False
-    state = InputState.of(note)
-    got = (state.file.position if state.file else 0) > (state.resumed_at or 0)
+    got = (known.file.position if known.file else 0) > (known.resumed_at or 0)
     return not got and result["batches"] == result["failed_batches"]
 
 
-def _status(inputs: Sequence[Result], *, failed: bool) -> str:
+def _status(inputs: Sequence[Result], *, failed: bool) -> RunStatus:
     if not failed and all(map(alerts.succeeded, inputs)):
-        return SUCCESS
-    if any(
-        alerts.succeeded(i) or (i["status"] != FAILED and i["batches"] > i["failed_batches"])
-        for i in inputs
-    ):
-        return PARTIAL
-    return FAILED
+        return RunStatus.SUCCESS
+    if any(alerts.succeeded(one) or _loaded_some(one) for one in inputs):
+        return RunStatus.PARTIAL_SUCCESS
+    return RunStatus.FAILED
+
+
+def _loaded_some(result: Result) -> bool:
+    return result["status"] != ResultStatus.FAILED and result["batches"] > result["failed_batches"]

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.documents.runs import InputState, InputStatus, NewRun, RowsBefore
+from marketdata.documents.runs import InputState, InputStatus, NewRun, RowsBefore, RunStatus
 from marketdata.logs import make_logger
 from marketdata.objects import CSV
 from marketdata.runs import resuming, triggers
 from marketdata.runs.closing import close, close_dead
 from marketdata.runs.resuming import UnderWay
-from marketdata.runs.summary import RUNNING
 from marketdata.runs.triggers import RunRequest, Trigger
 from marketdata.store import runs
 from marketdata.store.batches import batch
@@ -120,7 +119,7 @@ def _new_run(
         "event_id": trigger.event_id,
         "event_time": trigger.time,
         "execution": None,
-        "status": RUNNING,
+        "status": RunStatus.RUNNING,
         "ended_at": None,
         # A run of uploads alone has the looking for them locked.
         "holds": list(inputs) or [LISTING],

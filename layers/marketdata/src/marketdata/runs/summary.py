@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from marketdata.documents.runs import Result, Run, StoredInput, Totals
+from marketdata.documents.errors import StoredError
+from marketdata.documents.runs import (
+    InputState,
+    InputStatus,
+    Result,
+    ResultStatus,
+    Run,
+    StoredInput,
+    Totals,
+)
 from marketdata.store.batches import reports
 from marketdata.store.batches.reports import BatchSums
 from marketdata.store.connection import Store
-
-FAILED, PARTIAL, SUCCESS, RUNNING = "failed", "partial_success", "success", "running"
-SKIPPED, THROTTLED = "skipped", "throttled"
-"""Of inputs only: nothing was new, or the source was not to be asked; the source's quota was used
-up for longer than a run waits."""
-DONE = ("extracted", SKIPPED)
-"""An extraction that came to its end."""
 
 
 def summarise_inputs(
@@ -53,36 +55,17 @@ def total(inputs: Sequence[Result]) -> Totals:
 
 
 def _summarise_input(name: str, note: StoredInput, sums: BatchSums, *, closing: bool) -> Result:
+    known = InputState.of(note)
     batches, loaded = sums["batches"], sums["loaded"]
-    error = note.get("error")
-    status = _input_status(note, sums, closing=closing)
-    reason = note.get("reason")
-    if status == SKIPPED and error is None and reason is None:
+    status = _status(known, sums, closing=closing)
+    reason = known.reason
+    if status == ResultStatus.SKIPPED and known.error is None and reason is None:
         reason = "Nothing had changed: all of it had been loaded before, with the same content."
-    if error is None and status == FAILED and _all_set_aside(note, sums):
-        error = {
-            "code": "all_quarantined",
-            "message": f"Every row was set aside, {sums['rows_in']} of {sums['rows_in']}: "
-            "GET /quarantine tells why of each. If the format has changed, POST "
-            "/quarantine/replay loads them once the program or the mapping knows the new one.",
-        }
-    elif error is None and closing and status not in (SUCCESS, SKIPPED):
-        error = (
-            {
-                "code": "batches_failed",
-                "message": f"{batches - loaded} of {batches} batches were not loaded.",
-            }
-            if note["status"] in DONE
-            else {
-                "code": "not_extracted",
-                "message": f"The extraction of {name} did not come to its end.",
-            }
-        )
-    throttling = note.get("throttling") or {}
-    started, ended = note.get("started_at"), sums["last"] or note.get("extracted_at")
+    throttling = known.throttling
+    started, ended = known.started_at, sums["last"] or known.extracted_at
     seconds = (ended - started).total_seconds() if started and ended else None
     return {
-        "source": note["source"],
+        "source": known.source,
         "input": name,
         "status": status,
         "extracted": sums["rows"],
@@ -96,39 +79,64 @@ def _summarise_input(name: str, note: StoredInput, sums: BatchSums, *, closing: 
         "failed_batches": batches - loaded if closing else sums["failed"],
         "parked_batches": sums["parked"],
         "skipped_batches": sums["skipped"],
-        "pages": note.get("pages", 0),
-        "unchanged_pages": note.get("unchanged_pages", 0),
-        "throttled": throttling.get("events", 0),
+        "pages": known.pages.pages if known.pages else 0,
+        "unchanged_pages": known.pages.unchanged if known.pages else 0,
+        "throttled": throttling.get("events", 0) if throttling else 0,
         "throttling": throttling or None,
-        "resume_from": note.get("resume_from", []),
+        "resume_from": known.reclaimed,
         # The two times may be of functions whose clocks differ.
         "seconds": None if seconds is None else round(max(0.0, seconds), 3),
         "reason": reason,
-        "error": error,
+        "error": known.error or _error(name, known, sums, status, closing=closing),
     }
 
 
-def _all_set_aside(note: StoredInput, sums: BatchSums) -> bool:
+def _error(
+    name: str, known: InputState, sums: BatchSums, status: ResultStatus, *, closing: bool
+) -> StoredError | None:
+    """Why an input did not come to a good end, where its extraction has met no error."""
+    if status == ResultStatus.FAILED and _all_quarantined(known, sums):
+        return {
+            "code": "all_quarantined",
+            "message": f"Every row was set aside, {sums['rows_in']} of {sums['rows_in']}: "
+            "GET /quarantine tells why of each. If the format has changed, POST "
+            "/quarantine/replay loads them once the program or the mapping knows the new one.",
+        }
+    if not closing or status in (ResultStatus.SUCCESS, ResultStatus.SKIPPED):
+        return None
+    if known.status.complete:
+        batches = sums["batches"]
+        return {
+            "code": "batches_failed",
+            "message": f"{batches - sums['loaded']} of {batches} batches were not loaded.",
+        }
+    return {
+        "code": "not_extracted",
+        "message": f"The extraction of {name} did not come to its end.",
+    }
+
+
+def _all_quarantined(known: InputState, sums: BatchSums) -> bool:
     """Whether there were rows, and not one that could be loaded: then it is for somebody to see.
 
     Also if they are known; but not of the rest that an earlier run has left, which may be short.
     """
     rows = sums["rows_in"]
-    return "resumes" not in note and rows > 0 and sums["quarantined"] == rows
+    return known.resumes is None and rows > 0 and sums["quarantined"] == rows
 
 
-def _input_status(note: StoredInput, sums: BatchSums, *, closing: bool) -> str:
+def _status(known: InputState, sums: BatchSums, *, closing: bool) -> ResultStatus:
     batches, loaded = sums["batches"], sums["loaded"]
-    told, refused = note["status"], note.get("error") is not None
-    if told in DONE and batches == loaded and _all_set_aside(note, sums):
-        return FAILED
-    if told == SKIPPED and (refused or batches == loaded):
-        return SKIPPED
-    if told == "extracted" and batches == loaded:
-        known = batches > 0 and sums["skipped"] == batches
-        return SKIPPED if known and not refused else SUCCESS
-    if told == THROTTLED:
-        return THROTTLED
-    if not closing and told != FAILED:
-        return RUNNING
-    return PARTIAL if loaded else FAILED
+    extraction, refused = known.status, known.error is not None
+    if extraction.complete and batches == loaded and _all_quarantined(known, sums):
+        return ResultStatus.FAILED
+    if extraction == InputStatus.SKIPPED and (refused or batches == loaded):
+        return ResultStatus.SKIPPED
+    if extraction == InputStatus.EXTRACTED and batches == loaded:
+        all_known = batches > 0 and sums["skipped"] == batches
+        return ResultStatus.SKIPPED if all_known and not refused else ResultStatus.SUCCESS
+    if extraction == InputStatus.THROTTLED:
+        return ResultStatus.THROTTLED
+    if not closing and extraction != InputStatus.FAILED:
+        return ResultStatus.RUNNING
+    return ResultStatus.PARTIAL_SUCCESS if loaded else ResultStatus.FAILED

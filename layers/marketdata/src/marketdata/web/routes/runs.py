@@ -14,8 +14,9 @@ from marketdata.documents.batches import FailedBatch, StoredCounts
 from marketdata.documents.errors import StoredError
 from marketdata.documents.runs import Result, StoredInput, Totals
 from marketdata.documents.runs import Run as StoredRun
+from marketdata.documents.runs import RunStatus as StoredStatus
 from marketdata.errors import NotFound
-from marketdata.runs.summary import RUNNING, summarise_inputs, total
+from marketdata.runs.summary import summarise_inputs, total
 from marketdata.store import run_queries
 from marketdata.store.batches import reports
 from marketdata.store.connection import Store
@@ -150,7 +151,7 @@ def _failed(store: Store, run: StoredRun, states: Mapping[str, int]) -> tuple[li
     """
     kept = run.get("failed_batches")
     if kept is None:
-        closed = run["status"] != RUNNING
+        closed = run["status"] != StoredStatus.RUNNING
         found = reports.batches_not_loaded(
             store, run["_id"], unfinished=closed, limit=LISTED_BATCHES
         )

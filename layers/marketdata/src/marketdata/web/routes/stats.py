@@ -10,9 +10,8 @@ from aws_lambda_powertools.event_handler import Request
 
 from marketdata import clock
 from marketdata.documents.batches import StoredCounts
-from marketdata.documents.runs import Run
+from marketdata.documents.runs import Run, RunStatus
 from marketdata.documents.sources import Failures, Lease
-from marketdata.runs.summary import SUCCESS
 from marketdata.store import counts, run_queries, runs
 from marketdata.store.batches import reclaiming, reports
 from marketdata.store.batches.reclaiming import DeadLettered
@@ -65,8 +64,8 @@ def get_stats(request: Request) -> Stats:
             "totals": totals,
             "incremental": {"last_run": of_last, "total": _incremental(totals)},
             "last_run": brief(last),
-            "last_successful_run": brief(run_queries.last_run(store, status=SUCCESS)),
-            "error_rate": 1 - statuses[SUCCESS] / len(ended) if ended else None,
+            "last_successful_run": brief(run_queries.last_run(store, status=RunStatus.SUCCESS)),
+            "error_rate": 1 - statuses[RunStatus.SUCCESS] / len(ended) if ended else None,
             "average_latency_ms": _mean_ms(ended),
             "window": {
                 "runs": len(ended),
