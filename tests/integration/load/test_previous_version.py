@@ -1,4 +1,4 @@
-"""A file is uploaded again: lines that it had before are passed over, which is never wrong."""
+"""A file is uploaded again: lines that it had before are skipped, which is never wrong."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from marketdata.documents.batches import Counts
-from marketdata.load import raw_rows
+from marketdata.load import known_content, raw_rows
 from marketdata.load.late_arrivals import LateArrivals
 from marketdata.load.loader import load_batch, load_within
 from marketdata.schema.identity import time_of
 from marketdata.store import market_data
-from marketdata.store.batches import known_content
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 from marketdata.store.raw_batches import save_raw
@@ -72,7 +71,7 @@ def batches_of(store: Store, file: Upload) -> list[Document]:
     return list(store.batches.find({"run_id": file.run_id}).sort("number"))
 
 
-def passed_over(store: Store, file: Upload) -> list[int]:
+def skipped(store: Store, file: Upload) -> list[int]:
     """Of each batch the rows that nobody read."""
     return [batch.get("passed_over", 0) for batch in batches_of(store, file)]
 
@@ -84,16 +83,16 @@ def line_of(store: Store, coin: str, day: str = "2025-05-05") -> list[float]:
     return [s["price_usd"] for s in (*record.get("history", ()), record)]
 
 
-def test_lines_of_the_former_version_are_passed_over(store: Store) -> None:
+def test_lines_of_the_previous_version_are_skipped(store: Store) -> None:
     first, second = upload(store, MONDAY, 0), upload(store, changed(MONDAY, C3=2.0), 1)
     assert first.load() == Counts(rows_in=10, inserted=10)
     assert second.load() == Counts(rows_in=10, updated=1, unchanged=9)
-    assert (passed_over(store, first), passed_over(store, second)) == ([0], [9])
+    assert (skipped(store, first), skipped(store, second)) == ([0], [9])
     assert line_of(store, "C3") == [1.0, 2.0]
     # That one was changed does not keep the next version from being compared with it.
     third = upload(store, changed(MONDAY, C3=2.0, C4=3.0), 2)
     assert third.load() == Counts(rows_in=10, updated=1, unchanged=9)
-    assert passed_over(store, third) == [9]
+    assert skipped(store, third) == [9]
 
 
 def test_a_file_that_has_grown_and_shrunk(store: Store) -> None:
@@ -101,7 +100,7 @@ def test_a_file_that_has_grown_and_shrunk(store: Store) -> None:
     # A row in front has moved all others by one, the last of each batch into the next.
     grown = upload(store, [("NEW", 5.0, "2025-05-05"), *MONDAY, *TUESDAY[2:]], 1, batch_rows=10)
     assert grown.load() == Counts(rows_in=19, inserted=1, unchanged=18)
-    assert passed_over(store, grown) == [9, 0]
+    assert skipped(store, grown) == [9, 0]
     assert store.market_data.count_documents({}) == 21
 
 
@@ -113,7 +112,7 @@ def test_a_value_that_comes_back(store: Store) -> None:
     for file in files:
         file.load()
     # What is as it was two times running is skipped as a whole.
-    assert [passed_over(store, file) for file in files] == [[0], [9], [9], [10], [0]]
+    assert [skipped(store, file) for file in files] == [[0], [9], [9], [10], [0]]
     assert [batch.get("skipped") for batch in batches_of(store, files[-1])] == [True]
     assert line_of(store, "C3") == [1.0, 2.0, 1.0]
 
@@ -123,11 +122,11 @@ def test_what_another_file_has_said_since_is_looked_at(store: Store) -> None:
     upload(store, on("2025-05-05", C5=9.0), 1, key="other").load()
     again = upload(store, changed(MONDAY, C3=2.0), 2)
     assert again.load() == Counts(rows_in=10, updated=2, unchanged=8)
-    assert passed_over(store, again) == [0]
+    assert skipped(store, again) == [0]
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
 
 
-def test_lines_of_another_time_are_passed_over_all_the_same(store: Store) -> None:
+def test_lines_of_another_time_are_skipped_all_the_same(store: Store) -> None:
     rows = [*MONDAY, *TUESDAY]
     upload(store, rows, 0).load()
     upload(store, on("2025-05-05", C5=9.0), 1, key="other").load()
@@ -136,7 +135,7 @@ def test_lines_of_another_time_are_passed_over_all_the_same(store: Store) -> Non
     mended[4] = ("C8", 6.0, "2025-05-06")
     again = upload(store, [*mended, *TUESDAY[:8], *TUESDAY[9:]], 2)
     assert again.load() == Counts(rows_in=19, updated=3, unchanged=16)
-    assert passed_over(store, again) == [9]
+    assert skipped(store, again) == [9]
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
     assert line_of(store, "C8", "2025-05-06") == [1.0, 6.0]
 
@@ -146,14 +145,14 @@ def test_another_file_that_says_the_same_does_not_matter(store: Store) -> None:
     upload(store, [*MONDAY, *TUESDAY], 1, key="other").load()
     again = upload(store, changed(MONDAY, C3=2.0), 2)
     again.load()
-    assert passed_over(store, again) == [9]
+    assert skipped(store, again) == [9]
 
 
 def test_a_row_about_a_record_of_which_a_line_is_still_there(store: Store) -> None:
     upload(store, MONDAY, 0).load()
     twice = upload(store, [*MONDAY, ("C3", 7.0, "2025-05-05")], 1)
     assert twice.load() == Counts(rows_in=11, updated=1, unchanged=9, duplicate=1)
-    assert passed_over(store, twice) == [0]
+    assert skipped(store, twice) == [0]
     assert line_of(store, "C3") == [1.0, 7.0]
     before = upload(store, [("C3", 7.0, "2025-05-05"), *MONDAY], 2)
     before.load()
@@ -167,7 +166,7 @@ def test_a_line_that_is_there_twice_is_a_duplicate(store: Store) -> None:
     # And of a version that had one, not each row has a record of its own.
     again = upload(store, changed(MONDAY, C1=2.0), 2)
     assert again.load() == Counts(rows_in=10, updated=1, unchanged=9)
-    assert passed_over(store, again) == [0]
+    assert skipped(store, again) == [0]
 
 
 def test_bad_rows_are_read_each_time(store: Store) -> None:
@@ -176,7 +175,7 @@ def test_bad_rows_are_read_each_time(store: Store) -> None:
     assert upload(store, rows, 0).load() == Counts(rows_in=12, inserted=10, quarantined=2)
     again = upload(store, changed(rows, C3=2.0), 1)
     assert again.load() == Counts(rows_in=12, updated=1, unchanged=9, quarantined=2)
-    assert passed_over(store, again) == [9]
+    assert skipped(store, again) == [9]
     aside = store.quarantine.find({"run_id": again.run_id}).sort("row_number")
     assert [(row["row_number"], row["field"]) for row in aside] == [
         (0, "symbol"),
@@ -193,7 +192,7 @@ def test_what_was_said_in_between_and_comes_late(store: Store) -> None:
     between = upload(store, on("2025-05-05", C5=9.0), 1, key="other")
     again = upload(store, changed(MONDAY, C3=2.0), 2)
     again.load()
-    assert passed_over(store, again) == [9]
+    assert skipped(store, again) == [9]
     between.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
 
@@ -238,7 +237,7 @@ def test_an_attempt_that_wakes_up_when_another_one_has_skipped_the_batch(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # By these names the raw rows of the second one come first, where nothing else decides.
-    former = upload(store, MONDAY, 0, name="v1")
+    first_upload = upload(store, MONDAY, 0, name="v1")
     between = upload(store, on("2025-05-05", C5=9.0), 1, key="other")
     again = upload(store, MONDAY, 2, name="v2")
     fetch = raw_rows._fetch
@@ -246,13 +245,13 @@ def test_an_attempt_that_wakes_up_when_another_one_has_skipped_the_batch(
     def fetch_and_sleep(*args: Any) -> bytes:
         data = fetch(*args)
         monkeypatch.setattr(raw_rows, "_fetch", fetch)
-        for file in (former, again, between):
+        for file in (first_upload, again, between):
             file.load()
         return data
 
     monkeypatch.setattr(raw_rows, "_fetch", fetch_and_sleep)
     again.load()
-    (first,), (batch,) = batches_of(store, former), batches_of(store, again)
+    (first,), (batch,) = batches_of(store, first_upload), batches_of(store, again)
     assert (batch["known_as"], batch["raw_id"]) == (first["_id"], first["raw_id"])
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
     (record,) = store.market_data.find({"symbol": "C5"})
@@ -302,19 +301,19 @@ def test_files_without_versions_are_not_one_file(store: Store) -> None:
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
 
 
-def test_ranges_of_the_former_version_may_have_contradicted_each_other(store: Store) -> None:
+def test_ranges_of_the_previous_version_may_have_contradicted_each_other(store: Store) -> None:
     # The second batch has another price of what the first one had.
     rows = [*MONDAY, *changed(MONDAY, C3=4.0)]
     upload(store, rows, 0, batch_rows=10).load()
     again = upload(store, changed(rows, C7=5.0), 1, batch_rows=10)
     again.load()
-    assert passed_over(store, again)[0] == 0
+    assert skipped(store, again)[0] == 0
     assert line_of(store, "C3") == [1.0, 4.0, 1.0, 4.0]
     assert line_of(store, "C7") == [1.0, 5.0]
 
 
 def test_rows_that_came_again_when_something_else_had_been_said(store: Store) -> None:
-    """The very rows of the former version are on record, yet as of a later receipt."""
+    """The very rows of the previous version are on record, yet as of a later receipt."""
     other = on("2025-05-05", C5=9.0)
     upload(store, MONDAY, 0).load()
     assert upload(store, MONDAY, 5).load() == Counts(rows_in=10, unchanged=10)
@@ -362,7 +361,7 @@ def test_a_run_may_be_told_to_read_them_all(store: Store) -> None:
     again = upload(store, changed(MONDAY, C3=2.0), 1)
     store.runs.update_one({"_id": again.run_id}, {"$set": {"force": True}})
     assert again.load() == Counts(rows_in=10, updated=1, unchanged=9)
-    assert passed_over(store, again) == [0]
+    assert skipped(store, again) == [0]
 
 
 def test_lines_with_quotes_are_read(store: Store) -> None:
@@ -413,7 +412,7 @@ def test_a_record_that_is_contradicted_before_the_raw_rows_are_kept(
     monkeypatch.setattr(raw_rows, "save_raw", keeping)
     again.load()
     assert line_of(store, "C5") == [1.0, 9.0, 1.0]
-    assert passed_over(store, again) == [0]
+    assert skipped(store, again) == [0]
 
 
 # --- whatever comes ---------------------------------------------------------------------------
@@ -514,7 +513,7 @@ def test_any_versions_in_any_order_end_in_the_same_records(
             )
         file = uploads[version.minute]
         load_batch(store, BatchKey(file.run_id, file.input_id, number), file.objects)
-    event(f"passed over: {store.batches.count_documents({'passed_over': {'$gt': 0}}) > 0}")
+    event(f"skipped: {store.batches.count_documents({'passed_over': {'$gt': 0}}) > 0}")
     assert lines_of(store) == reference(drawn)
     for version in drawn:
         if not version.rows:

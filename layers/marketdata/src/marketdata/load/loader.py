@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import batched
 from math import inf
 
@@ -12,20 +13,19 @@ from marketdata.documents.batches import Batch, BatchEnding, Counts, LoadProgres
 from marketdata.documents.market_data import Record
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.errors import ConservationBroken, StateConflict
-from marketdata.load import writing
+from marketdata.load import known_content, previous_version, writing
 from marketdata.load.context import NORMALISER_VERSION, context_of
 from marketdata.load.incoming import CHUNK_ROWS, Records, incoming
 from marketdata.load.late_arrivals import LateArrivals
 from marketdata.load.lookups import Lookups
-from marketdata.load.previous_version import PreviousVersion
 from marketdata.load.quarantining import quarantine_id, quarantined_rows
 from marketdata.load.raw import unpack
 from marketdata.load.raw_rows import origin_of, raw_rows, validated_at
 from marketdata.load.resolving import ReplayRows
 from marketdata.load.upserts import RewriteLog, StoredRewriteLog
 from marketdata.objects import ObjectReader
-from marketdata.store import latest_prices, quarantine, runs
-from marketdata.store.batches import known_content, queue
+from marketdata.store import latest_prices, quarantine
+from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
 from marketdata.store.raw_batches import get_raw
@@ -87,12 +87,8 @@ def load_within(
     try:
         if "resolves" in batch:
             return Loading(_load_replay(store, key, batch), again=False)
-        if known := _known_content(store, batch):
-            counts = _counts_of_known(batch, known)
-            if counts.quarantined:
-                quarantine.put_again(store, known["raw_id"], batch)
-            if queue.finish_unread(store, key, attempt, counts, _as_known(known)):
-                return Loading(counts, again=False)
+        if (skipped := known_content.skip(store, key, batch)) is not None:
+            return Loading(skipped, again=False)
         return _Load(store, key, batch).run(objects, remaining_seconds)
     except StateConflict:
         # A later attempt closes the batch; what this one has written it finds and counts.
@@ -144,13 +140,12 @@ class _Load:
                 announce=self._late_arrivals.announce,
             ) as lookups,
         ):
-            found = self._read_others(raw, payload, lookups)
+            read = partial(self._read, raw, payload, lookups)
+            found = previous_version.read_changed(store, batch, payload, self._late_arrivals, read)
             if found is None:
-                found = self._read(raw, payload, lookups)
+                found = read()
             if kept():
-                found = self._late_arrivals.recheck(
-                    found, lookups, lambda: self._read(raw, payload, lookups)
-                )
+                found = self._late_arrivals.recheck(found, lookups, read_all=read)
             if found.rows != batch["rows"]:
                 raise ConservationBroken(
                     f"Batch {self._key.id} was cut with {batch['rows']} rows, and {found.rows} "
@@ -202,21 +197,6 @@ class _Load:
             seen=lookups.begin,
             known=known,
         )
-
-    def _read_others(self, raw: RawBatch, payload: bytes, lookups: Lookups) -> Records | None:
-        """The rows that the file's former version does not have; None if all are to be read."""
-        former = PreviousVersion.find(self._store, self._batch, payload)
-        if former is None:
-            return None
-        covers = former.covers()
-        if covers is None:
-            return None
-        self._late_arrivals.announce(*covers)
-        former = former.uncontradicted(self._store, *covers)
-        if former is None:
-            return None
-        found = self._read(raw, payload, lookups, former.same)
-        return found if former.is_apart(self._store, found) else None
 
     def _progress(self) -> LoadProgress:
         """How far an earlier call has got."""
@@ -293,35 +273,3 @@ def rewrite(store: Store, raw: RawBatch, batch: Batch) -> Counts:
     counts.rows_in, counts.quarantined = found.rows, len(found.faults)
     counts.duplicate = len(found) - found.identities
     return counts
-
-
-def _known_content(store: Store, batch: Batch) -> Batch | None:
-    """The batch that makes loading this one needless, if there is one."""
-    if "place" not in batch or "covers" in batch:
-        # Of a batch that an earlier attempt had begun to load, that attempt has to be counted.
-        return None
-    if runs.is_forced(store, batch["run_id"]):
-        return None
-    return known_content.find(store, batch, context_of(batch))
-
-
-def _counts_of_known(batch: Batch, known: Batch) -> Counts:
-    then = Counts(**known["counts"])
-    return replace(
-        then,
-        rows_in=batch["rows"],
-        inserted=0,
-        updated=0,
-        unchanged=then.inserted + then.updated + then.unchanged,
-    )
-
-
-def _as_known(known: Batch) -> BatchEnding:
-    """What a batch notes that was skipped: whose rows are its own, too."""
-    return {
-        "skipped": True,
-        "known_as": known["_id"],
-        "raw_id": known["raw_id"],
-        "context": known["context"],
-        "plain": True,
-    }

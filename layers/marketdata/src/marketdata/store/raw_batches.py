@@ -50,6 +50,23 @@ def get_raw(store: Store, raw_id: str) -> RawBatch:
     return document
 
 
+def note_seen(store: Store, raw_id: str) -> bool:
+    """Note that another batch has the rows of a raw batch, whose time of expiry begins anew.
+
+    Returns:
+        False if it has expired already.
+    """
+    seen = {"$currentDate": {"seen_at": True}}
+    with store_errors(f"noting that raw batch {raw_id} was received again"):
+        return store.raw_batches.update_one({"_id": raw_id}, seen).matched_count == 1
+
+
+def is_kept(store: Store, raw_id: str) -> bool:
+    """Whether a raw batch is there."""
+    with store_errors(f"looking for raw batch {raw_id}"):
+        return store.raw_batches.find_one({"_id": raw_id}, {"_id": 1}) is not None
+
+
 def raw_row_count(store: Store) -> int:
     """Rows in all raw batches; answered from the index on `rows` alone."""
     with store_errors("counting raw rows"):

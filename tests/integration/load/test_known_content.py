@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect
 
 from marketdata.documents.batches import Counts
 from marketdata.errors import StoreUnavailable
 from marketdata.load.loader import load_batch
-from marketdata.store.batches import known_content, queue
+from marketdata.store.batches import queue
 from marketdata.store.connection import Store
 from tests.support.pipeline import coin, load_minute, put_rows
 
@@ -26,7 +29,7 @@ def test_the_same_content_again_is_skipped_and_counts_as_unchanged(store: Store)
     rows = [coin(), coin("ethereum"), coin("bad", current_price=0), coin()]
     first = load_minute(store, rows, 0)
     assert first["counts"] == counted(rows_in=4, inserted=2, duplicate=1, quarantined=1)
-    # A batch with a row that came twice was merged; from the second time on it is plain.
+    # A batch with a row that came twice was merged; from the second time on it is conflict-free.
     load_minute(store, rows[:3], 1, page=2)
     second = load_minute(store, rows[:3], 2, page=2)
     assert second["skipped"]
@@ -93,16 +96,21 @@ def test_another_context_is_other_content(store: Store, monkeypatch: pytest.Monk
     assert load_minute(store, [coin()], 2)["skipped"]
 
 
-@pytest.mark.parametrize("step", ["_before", "_disturbed", "_revised"])
-def test_an_outage_in_the_middle_of_the_question_may_pass(
-    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+@pytest.mark.parametrize("index", ["place_received", "source_received", "revised"])
+def test_an_outage_during_any_of_the_queries_may_pass(
+    store: Store, monkeypatch: pytest.MonkeyPatch, index: str
 ) -> None:
-    def lost(*_args: object) -> None:
-        raise AutoReconnect("gone")
+    """Each of the queries goes by an index of its own; the connection is lost during one."""
+    find = Collection.find
+
+    def lost(*args: Any, **options: Any) -> Any:
+        if options.get("hint") == index:
+            raise AutoReconnect("gone")
+        return find(*args, **options)
 
     load_minute(store, [coin()], 0)
     with monkeypatch.context() as patch:
-        patch.setattr(known_content, step, lost)
+        patch.setattr(Collection, "find", lost)
         with pytest.raises(StoreUnavailable):
             load_minute(store, [coin()], 1)
 
