@@ -436,7 +436,7 @@ def test_an_attempt_that_was_overtaken_can_not_close(
     batch = store.batches.find_one({"_id": key.id})
     assert batch is not None
     assert (batch["state"], batch["attempts"]) == ("loading", 2)
-    with pytest.raises(StateConflict, match="taken from attempt"):
+    with pytest.raises(StateConflict, match="was overtaken"):
         queue.finish(store, key, 1, Counts())
     queue.fail(store, key, 1, Crash("too late"))
     queue.finish(store, key, 2, Counts(rows_in=1, inserted=1))

@@ -434,7 +434,7 @@ def test_one_that_lost_its_place_does_not_exchange(
         return real(*args)
 
     monkeypatch.setattr(loader, "rewrite", stolen)
-    with pytest.raises(StateConflict, match="taken over"):
+    with pytest.raises(StateConflict, match="no heartbeat"):
         rebuild(store, lease_seconds=60)
     assert documents(store) == before
 

@@ -362,12 +362,12 @@ def test_a_page_that_is_unchanged_has_no_body(server: Upstream, session: http.Se
 
 
 def test_every_status_has_an_action_and_advice() -> None:
-    actions = {status: http.verdict(status).action for status in range(100, 600)}
+    actions = {status: http.policy_of(status).action for status in range(100, 600)}
     assert {s for s, a in actions.items() if a is Action.OK} == {200}
     assert {s for s, a in actions.items() if a is Action.NOT_MODIFIED} == {304}
     assert {s for s, a in actions.items() if a is Action.THROTTLED} == {402, 429}
     assert {s for s, a in actions.items() if a is Action.TRANSIENT} == {408, 425, *range(500, 600)}
-    assert all(http.verdict(s).advice for s in actions if s not in (200, 304))
+    assert all(http.policy_of(s).advice for s in actions if s not in (200, 304))
 
 
 def test_nobody_listens(session: http.Session) -> None:

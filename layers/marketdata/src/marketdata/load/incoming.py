@@ -149,7 +149,7 @@ def incoming(
     *,
     origin: Mapping[str, object],
     first_row: int,
-    judged_at: datetime,
+    validated_at: datetime,
     seen: Callable[[Chunk], None] = lambda _piece: None,
     known: AbstractSet[str] = frozenset(),
 ) -> Records:
@@ -160,7 +160,7 @@ def incoming(
         payload: its bytes, unpacked.
         origin: the fields that every document of the batch shares.
         first_row: the number of its first row in its file or page.
-        judged_at: the time against which "too far ahead" is judged.
+        validated_at: the time against which "too far ahead" is judged.
         seen: is told of each chunk as soon as it is there.
         known: lines that are not to be read; see `load.reading.read`.
 
@@ -173,7 +173,7 @@ def incoming(
             payload,
             origin=origin,
             first_row=first_row,
-            judged_at=judged_at,
+            validated_at=validated_at,
             seen=seen,
             known=known,
         )
@@ -200,7 +200,7 @@ def _incoming(
     *,
     origin: Mapping[str, object],
     first_row: int,
-    judged_at: datetime,
+    validated_at: datetime,
     seen: Callable[[Chunk], None],
     known: AbstractSet[str],
 ) -> Records:
@@ -209,7 +209,7 @@ def _incoming(
     faults: list[Fault] = []
     texts: list[Callable[[], str]] = []
     for reading in read(raw, payload, CHUNK_ROWS, known):
-        observations, found = validate(reading.table, now=judged_at)
+        observations, found = validate(reading.table, now=validated_at)
         numbers = _chosen(reading.places, observations.places, first_row + rows)
         chunk = Chunk(observations, numbers, origin)
         if len(chunk):

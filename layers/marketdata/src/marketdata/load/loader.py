@@ -20,7 +20,7 @@ from marketdata.load.late_arrivals import LateArrivals
 from marketdata.load.lookups import Lookups
 from marketdata.load.quarantining import quarantine_id, quarantined_rows
 from marketdata.load.raw import unpack
-from marketdata.load.raw_rows import origin_of, raw_rows, validated_at
+from marketdata.load.raw_rows import origin_of, raw_rows, validation_time
 from marketdata.load.resolving import ReplayRows
 from marketdata.load.upserts import RewriteLog, StoredRewriteLog
 from marketdata.objects import ObjectReader
@@ -193,7 +193,7 @@ class _Load:
             payload,
             origin=origin_of(raw, self._batch),
             first_row=self._batch["first_row"],
-            judged_at=validated_at(self._batch),
+            validated_at=validation_time(self._batch),
             seen=lookups.begin,
             known=known,
         )
@@ -261,7 +261,7 @@ def rewrite(store: Store, raw: RawBatch, batch: Batch) -> Counts:
             unpack(raw),
             origin=origin_of(raw, batch),
             first_row=batch["first_row"],
-            judged_at=validated_at(batch),
+            validated_at=validation_time(batch),
             seen=lookups.begin,
         )
         for part in writing.parts(found, lookups.known):

@@ -240,6 +240,6 @@ def _ids(raw: RawBatch, batch: Batch, lines: Iterable[str]) -> dict[str, bytes] 
     """
     lines = list(lines)
     payload = "\n".join(lines).encode()
-    read = incoming(raw, payload, origin={}, first_row=0, judged_at=batch["received_at"])
+    read = incoming(raw, payload, origin={}, first_row=0, validated_at=batch["received_at"])
     ids = [id_ for chunk in read.chunks for id_ in chunk.ids]
     return None if read.faults else dict(zip(lines, ids, strict=True))

@@ -81,20 +81,20 @@ def csv_raw(batch: ReceivedRows, payload: Payload) -> RawBatch:
     }
 
 
-def read_records(raw: RawBatch, batch: Batch, *, judged_at: datetime | None = None) -> Records:
+def read_records(raw: RawBatch, batch: Batch, *, validated_at: datetime | None = None) -> Records:
     """The records of a batch as they are loaded, and the faults of its other rows.
 
     Args:
         raw: its raw batch.
         batch: the batch.
-        judged_at: the time against which "too far ahead" is judged, if not the batch's own.
+        validated_at: the time against which "too far ahead" is judged, if not the batch's own.
     """
     return incoming(
         raw,
         unpack(raw),
         origin=origin_of(raw, batch),
         first_row=batch["first_row"],
-        judged_at=judged_at or validated_at(batch),
+        validated_at=validated_at or validation_time(batch),
     )
 
 
@@ -125,7 +125,7 @@ def origin_of(raw: RawBatch, batch: Batch) -> dict[str, object]:
     return {**origin, "inserted_by": batch["_id"]}
 
 
-def validated_at(batch: Batch) -> datetime:
+def validation_time(batch: Batch) -> datetime:
     """The time against which "too far ahead" is judged for a batch's rows."""
-    judged_at: datetime = batch.get("judged_at") or batch["received_at"]
-    return judged_at
+    validated_at: datetime = batch.get("judged_at") or batch["received_at"]
+    return validated_at

@@ -6,7 +6,7 @@ once more. Loading is idempotent and does not depend on the order, so that all t
 loading everything at once would have given.
 
 Nothing is lost: what the live records have from raw batches that can't be read any more (expired,
-or of batches that never came to their end) is taken over from them.
+or of batches that never came to their end) is copied from them.
 
 A rebuild that is killed leaves the live collections as they are, or, if it dies after the
 exchange, a note by which the next one first brings it to its end.
@@ -67,7 +67,7 @@ class Report:
     unavailable: int = 0
     """Batches whose raw batch has expired, or can't be read."""
     kept: int = 0
-    """Records of which something was taken over from the live ones."""
+    """Records of which something was copied from the live ones."""
     again: int = 0
     """Batches that were loaded once more, as they were closed or replayed meanwhile."""
     seconds: float = 0.0
@@ -86,7 +86,7 @@ class Report:
             )
             yield (
                 f"{self.unavailable} batches could not be used as their raw batches have expired "
-                f"or can't be read; {self.kept} records were taken over, or parts of them"
+                f"or can't be read; {self.kept} records were copied, or parts of them"
             )
         yield f"{self.again} batches were loaded once more, as they came or changed meanwhile"
 
@@ -180,7 +180,10 @@ class _Ownership:
             StateConflict: it is.
         """
         if self.lost.is_set():
-            raise StateConflict("Another rebuild has taken over from this one, which was too slow.")
+            raise StateConflict(
+                "Another rebuild has begun, as this one had no heartbeat for too long. Nothing is "
+                "lost; the other one goes on."
+            )
 
     def note(self, changes: RebuildChanges) -> None:
         """Store how far the rebuild is.

@@ -114,7 +114,7 @@ class ReplayRows:
         batch: Batch,
         rows: AbstractSet[int],
         left_out: AbstractSet[int],
-        judged_at: datetime | None = None,
+        validated_at: datetime | None = None,
     ) -> Self:
         """Read rows of a batch, or of the batch that a replay batch resolves.
 
@@ -123,12 +123,12 @@ class ReplayRows:
             batch: the batch, or the replay batch.
             rows: the numbers of the rows.
             left_out: the numbers of rows that stay in quarantine.
-            judged_at: the time against which "too far ahead" is judged, if not the batch's own.
+            validated_at: the time against which "too far ahead" is judged, if not the batch's own.
 
         Raises:
             TerminalError: the raw batch can't be read.
         """
-        found = read_records(raw, batch, judged_at=judged_at)
+        found = read_records(raw, batch, validated_at=validated_at)
         numbered = {batch["first_row"] + fault.row: fault for fault in found.faults}
         faults = {number: fault for number, fault in numbered.items() if number in rows}
         alone: dict[bytes, list[Record]] = {}

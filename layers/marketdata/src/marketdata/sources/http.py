@@ -105,10 +105,10 @@ STATUS_POLICIES: Mapping[int, StatusPolicy] = {
     503: StatusPolicy(Action.TRANSIENT, "The source is overloaded or under maintenance."),
     504: StatusPolicy(Action.TRANSIENT, "The source's gateway waited for it in vain."),
 }
-"""Statuses with a meaning of their own; `verdict` has the others, by hundreds."""
+"""Statuses with a meaning of their own; `policy_of` has the others, by hundreds."""
 
 
-def verdict(status: int) -> StatusPolicy:
+def policy_of(status: int) -> StatusPolicy:
     """What is done about a status (RFC 9110, section 15: an unknown one counts as its x00)."""
     known = STATUS_POLICIES.get(status)
     if known is not None:
@@ -412,7 +412,7 @@ def _require_page(
 ) -> None:
     """Let pass what is a page, or word that it has not changed."""
     status = response.status_code
-    judged = verdict(status)
+    judged = policy_of(status)
     if judged.action is Action.NOT_MODIFIED and conditional:
         return
     if judged.action is not Action.OK:

@@ -71,7 +71,7 @@ def known(
     digests: Sequence[bytes],
     received_at: datetime,
 ) -> Known:
-    """Which records exist whose current sighting was received before a time.
+    """Which records exist whose current revision was received before a time.
 
     Ids begin with the time, so records that were loaded together lie together: walking from the
     lowest id to the highest takes MongoDB two thirds of the work of seeking each, as long as

@@ -73,7 +73,7 @@ def put(
     resolved: Batch,
     rows: Sequence[int],
     place: int,
-    judged_at: datetime,
+    validated_at: datetime,
 ) -> bool:
     """Make a replay batch; False if somebody else has made the one of this place.
 
@@ -83,7 +83,7 @@ def put(
         resolved: the batch that counts the rows as quarantined.
         rows: their numbers in their page or file, ascending.
         place: which replay batch of that batch it is, from 0.
-        judged_at: the time against which a row is too far ahead.
+        validated_at: the time against which a row is too far ahead.
     """
     replay: Batch = {
         "_id": f"{resolved['_id']}/replay/{place}",
@@ -96,7 +96,7 @@ def put(
         "first_row": resolved["first_row"],
         "rows": len(rows),
         "received_at": resolved["received_at"],
-        "judged_at": judged_at,
+        "judged_at": validated_at,
         "resolves": {
             "batch": resolved["_id"],
             "run_id": resolved["run_id"],
@@ -105,7 +105,7 @@ def put(
         },
         "state": BatchState.PENDING,
         "attempts": 0,
-        "created_at": judged_at,
+        "created_at": validated_at,
     }
     if "object" in resolved:
         replay["object"] = resolved["object"]
