@@ -10,6 +10,7 @@ from pymongo.errors import AutoReconnect
 
 from marketdata.documents.batches import Counts
 from marketdata.errors import StoreUnavailable
+from marketdata.load import context
 from marketdata.load.loader import load_batch
 from marketdata.store.batches import queue
 from marketdata.store.connection import Store
@@ -91,7 +92,7 @@ def test_a_row_whose_time_had_yet_to_come_is_judged_anew(store: Store) -> None:
 
 def test_another_context_is_other_content(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     load_minute(store, [coin()], 0)
-    monkeypatch.setattr("marketdata.load.context.NORMALISER_VERSION", 2)
+    monkeypatch.setattr(context, "NORMALISER_VERSION", context.NORMALISER_VERSION + 1)
     assert "skipped" not in load_minute(store, [coin()], 1)
     assert load_minute(store, [coin()], 2)["skipped"]
 

@@ -164,6 +164,18 @@ def test_a_row_without_what_a_record_needs_is_set_aside_whole(bench: Bench) -> N
     assert [document["field"] for document in aside] == [*REQUIRED, "price_usd"]
 
 
+def test_a_row_that_is_nested_too_deeply_is_set_aside_alone(bench: Bench) -> None:
+    rows = bench.rows(3)
+    depth = 9_995
+    deep = '{"a":' * depth + "1" + "}" * depth
+    body = json.dumps([*rows, "DEEP", *bench.rows(5)[3:]]).replace('"DEEP"', deep)
+    run = bench.run(Reply(body.encode()))
+    assert run["status"] == "success"
+    assert counts(line(run, bench.name)) == {"inserted": 5, "quarantined": 1}
+    (aside,) = bench.store.quarantine.find({})
+    assert (aside["row_number"], aside["reason"], aside["row"]) == (3, "malformed_row", deep)
+
+
 def test_an_empty_answer_is_a_run_without_rows(bench: Bench) -> None:
     run = bench.run([])
     result = line(run, bench.name)

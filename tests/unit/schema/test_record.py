@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -94,14 +95,15 @@ def test_what_a_record_needs_is_missed(field: str) -> None:
         ("volume_24h", math.inf, "finite_number"),
         ("market_cap", -0.01, "greater_than_equal"),
         ("market_cap", "unknown", "float_parsing"),
-        ("percent_change_24h", math.nan, "finite_number"),
         ("percent_change_24h", -math.inf, "finite_number"),
         ("symbol", "", "string_too_short"),
         ("symbol", " \t", "string_too_short"),
         ("symbol", "x" * 65, "string_too_long"),
         ("symbol", 1, "string_type"),
         ("symbol", "\ud800", "string_unicode"),
-        ("name", "", "string_too_short"),
+        ("name", "a\x00b", "control_character"),
+        ("symbol", "B\x07TC", "control_character"),
+        ("symbol", "\u200b\u2060", "string_too_short"),
         ("name", "x" * 257, "string_too_long"),
         ("name", ["Bitcoin"], "string_type"),
         ("asset_id", "", "string_too_short"),
@@ -113,6 +115,10 @@ def test_what_a_record_needs_is_missed(field: str) -> None:
         ("timestamp", math.nan, "datetime_parsing"),
         ("timestamp", math.inf, "datetime_parsing"),
         ("timestamp", 10**400, "datetime_type"),
+        ("timestamp", 0, "timestamp_unknown"),
+        ("timestamp", "0", "timestamp_unknown"),
+        ("timestamp", "1970-01-01T00:00:00Z", "timestamp_unknown"),
+        ("timestamp", "1970-01-01T01:00:00+01:00", "timestamp_unknown"),
         ("timestamp", -1, "timestamp_too_early"),
         ("timestamp", "1969-12-31T23:59:59.999Z", "timestamp_too_early"),
         ("timestamp", "0001-01-01T00:00:00+01:00", "timestamp_too_early"),
@@ -138,7 +144,7 @@ def test_what_is_no_record_says_which_field_and_why(field: str, value: Any, code
         ("symbol", "x" * 64, "X" * 64),
         ("symbol", "Ð", "Ð"),
         ("name", "$money.com", "$money.com"),
-        ("name", "a\x00b", "a\x00b"),
+        ("name", "NBSP\u00a0stays", "NBSP\u00a0stays"),
         ("name", "狗狗币 🐕", "狗狗币 🐕"),
     ],
 )
@@ -160,7 +166,7 @@ def test_what_is_kept_is_kept_as_it_came(field: str, value: Any, kept: Any) -> N
         (1_746_770_400, datetime(2025, 5, 9, 6, tzinfo=UTC)),
         (1_746_770_400_123, datetime(2025, 5, 9, 6, 0, 0, 123_000, tzinfo=UTC)),
         ("1746770400", datetime(2025, 5, 9, 6, tzinfo=UTC)),
-        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        ("1970-01-01T00:00:00.001Z", datetime(1970, 1, 1, 0, 0, 0, 1_000, tzinfo=UTC)),
         (datetime(2025, 5, 9, 6), datetime(2025, 5, 9, 6, tzinfo=UTC)),  # noqa: DTZ001
         (
             datetime(2025, 5, 9, 1, tzinfo=timezone(timedelta(hours=-5))),
@@ -173,6 +179,45 @@ def test_times_are_utc_in_whole_milliseconds(came: Any, kept: datetime) -> None:
     time = record(timestamp=came)["timestamp"]
     assert time == kept
     assert time.tzinfo is UTC
+
+
+@pytest.mark.parametrize("field", ["volume_24h", "market_cap", "percent_change_24h"])
+@pytest.mark.parametrize("value", [math.nan, "", " ", "NaN", " null", "N/A", "-", "None"])
+def test_what_stands_for_nothing_is_null_in_a_number(field: str, value: Any) -> None:
+    assert record(**{field: value})[field] is None  # type: ignore[literal-required]
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "\t", "\u200b", "\u00a0", "\ufeff ", "null", "\x00\x00"]
+)
+def test_a_blank_name_does_not_cost_a_price(value: str) -> None:
+    assert record(name=value)["name"] is None
+
+
+@pytest.mark.parametrize("name", ["NA", "na"])
+def test_a_word_for_nothing_may_be_a_name(name: str) -> None:
+    assert record(name=name)["name"] == name
+
+
+@pytest.mark.parametrize("field", ["symbol", "asset_id", "name"])
+@pytest.mark.parametrize(
+    "came",
+    [
+        "\ufeffTEXT",
+        "TE\u200bXT",
+        "\u202eTEXT\u202c",
+        "TE\u00adXT",
+        "TEXT\x00\x00\x00",
+        "\x00 TEXT \x00",
+        "\u2066TE\u200dXT\u2069 ",
+    ],
+)
+def test_what_nobody_sees_is_no_part_of_a_text(field: str, came: str) -> None:
+    assert record(**{field: came})[field] == "TEXT"  # type: ignore[literal-required]
+
+
+def test_a_line_break_within_a_name_is_a_space() -> None:
+    assert record(name="Two\r\n lines\tand more")["name"] == "Two  lines and more"
 
 
 def test_a_batch_is_split_and_nobody_is_lost() -> None:
@@ -230,10 +275,12 @@ def test_every_candidate_ends_in_exactly_one_place(changes: list[dict[str, Any]]
     assert sorted([i for i, _ in good] + [f.row for f in faults]) == list(range(len(changes)))
     for _, found in good:
         assert found["symbol"]
+        for text in (found["symbol"], found["asset_id"], found["name"] or ""):
+            assert not {unicodedata.category(c) for c in text} & {"Cc", "Cf"}
         assert 0 < found["price_usd"] < math.inf
         assert found["volume_24h"] is None or 0 <= found["volume_24h"] < math.inf
         assert found["timestamp"].microsecond % 1000 == 0
-        assert datetime(1970, 1, 1, tzinfo=UTC) <= found["timestamp"] <= NOW + MAX_AHEAD
+        assert datetime(1970, 1, 1, tzinfo=UTC) < found["timestamp"] <= NOW + MAX_AHEAD
     for found_fault in faults:
         assert found_fault.code
         assert found_fault.field in candidate()

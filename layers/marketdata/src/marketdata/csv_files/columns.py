@@ -11,18 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marketdata.schema.record import OPTIONAL, Fault, Table
+from marketdata.schema.texts import NO_NAME, NOTHING
 
 SOURCE = "csv"
 DEFAULT_DATASET = "csv"
-
-_NOTHING = frozenset(
-    written
-    for word in ("", "null", "none", "nan", "n/a", "na", "-", "--")
-    for written in (word, word.upper(), word.capitalize(), "NaN", "N/a")
-)
-"""How programs write that there is no value."""
-_NO_NAME = _NOTHING - {"NA", "na", "Na"}
-"""The same for texts, as NA may well be a ticker."""
 
 _NUMBERS = ("price_usd", "volume_24h", "market_cap", "percent_change_24h")
 _TEXTS = ("symbol", "asset_id")
@@ -53,8 +45,10 @@ def table(
     fields = _fields(cells, rows, dataset, faults)
     for name in OPTIONAL:
         if name in cells:
-            said = cells[name] if name == "interval" else _numbers(name, cells[name], faults)
-            values = [None if value is None or value in _NOTHING else value for value in said]
+            said = (
+                _names(cells[name]) if name == "interval" else _numbers(name, cells[name], faults)
+            )
+            values = [None if value is None or value in NOTHING else value for value in said]
             if any(value is not None for value in values):
                 fields[name] = values
     return Table(fields, rows, faults)
@@ -84,22 +78,24 @@ def _fields(
 
 
 def _names(values: Sequence[str]) -> Sequence[str | None]:
-    if _NO_NAME.isdisjoint(values):
-        return values
-    return [None if value in _NO_NAME else value for value in values]
+    absent = {value for value in set(values) if value.strip() in NO_NAME}
+    return [None if value in absent else value for value in values] if absent else values
 
 
 def _numbers(name: str, values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str | None]:
     # Validation takes `1_000` for a thousand, as Python does; a file that writes it means
     # nobody knows what.
-    if "_" in "".join(values):
+    together = "".join(values)
+    if "_" in together:
         for place, value in enumerate(values):
             if "_" in value:
                 message = f"Underscores have no place in a number (is {value[:80]!r})"
                 faults.setdefault(place, Fault(place, "float_parsing", name, message))
-    if _NOTHING.isdisjoint(values):
+    if len(together.split(maxsplit=1)) > 1 or together[:1].isspace():
+        values = [value.strip() for value in values]
+    if NOTHING.isdisjoint(values):
         return values
-    return [None if value in _NOTHING else value for value in values]
+    return [None if value in NOTHING else value for value in values]
 
 
 def _require(name: str, values: Sequence[Any], faults: dict[int, Fault]) -> None:
@@ -112,7 +108,7 @@ def _require(name: str, values: Sequence[Any], faults: dict[int, Fault]) -> None
 def _required(name: str, values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str]:
     """The values of a text column, after those that say nothing have become faults."""
     distinct = set(values)
-    absent = {value for value in distinct if value.strip() in _NO_NAME}
+    absent = {value for value in distinct if value.strip() in NO_NAME}
     if absent:
         for place, value in enumerate(values):
             if value in absent:
@@ -162,7 +158,7 @@ def _time(value: str) -> str | None:
 
 
 def _not_a_time(place: int, value: str) -> Fault:
-    if value.strip() in _NOTHING:
+    if value.strip() in NOTHING:
         return _missing(place, "timestamp")
     return Fault(
         place,

@@ -14,6 +14,7 @@ from marketdata.csv_files import columns, parsing
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.schema.record import Fault, Table, table_of
 from marketdata.sources.base import ApiSource
+from marketdata.sources.json_stream import elements
 from marketdata.sources.json_stream import parse as parse_json
 
 
@@ -52,15 +53,37 @@ def read(
     return _FORMATS[raw["format"]](raw, payload, together)
 
 
+class _Unreadable(str):
+    """The text of a row that is no JSON value that can be read."""
+
+    __slots__ = ()
+
+
 def _read_json(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
     source = sources.load(raw["source"])
-    for rows in batched(parse_json(payload), together, strict=False):
+    try:
+        found = parse_json(payload)
+    except (RecursionError, ValueError):
+        # Of one row, which alone is to be set aside.
+        found = map(_row, elements([payload], what="a raw batch"))
+    for rows in batched(found, together, strict=False):
         yield _json_rows(source, rows)
+
+
+def _row(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except (RecursionError, ValueError):
+        return _Unreadable(text)
 
 
 def _json_rows(source: type[ApiSource], rows: Sequence[Any]) -> Reading:
     candidates, places, faults = [], [], []
     for index, row in enumerate(rows):
+        if isinstance(row, _Unreadable):
+            message = f"The row is nested too deeply, or is no JSON: {row[:80]}"
+            faults.append(Fault(index, "malformed_row", "", message))
+            continue
         if not isinstance(row, dict):
             faults.append(
                 Fault(index, "not_an_object", "", f"A row must be an object, not {row!r:.80}")
@@ -69,7 +92,11 @@ def _json_rows(source: type[ApiSource], rows: Sequence[Any]) -> Reading:
         candidates.append(source.map_row(row) | {"source": source.name, "dataset": ""})
         places.append(index)
     table = table_of(candidates)
-    return Reading(len(rows), table, places, faults, lambda index: json.dumps(rows[index]))
+    return Reading(len(rows), table, places, faults, lambda index: _text_of(rows[index]))
+
+
+def _text_of(row: Any) -> str:
+    return str(row) if isinstance(row, _Unreadable) else json.dumps(row)
 
 
 def _read_csv(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:

@@ -8,14 +8,16 @@ second call over the good ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from marketdata import clock
+from marketdata.schema.texts import NO_NAME, NOTHING, all_visible, visible
 
 MAX_AHEAD = timedelta(hours=24)
 """A price further in the future than this would stay "the latest" for ever."""
@@ -60,6 +62,11 @@ FIELDS = tuple(Record.__annotations__)
 """The fields of a record, in the order in which documents have them."""
 OPTIONAL = ("interval", "open", "high", "low")
 """Fields that a record does not have at all, rather than as null."""
+
+NULLABLE = frozenset({"name", "volume_24h", "market_cap", "percent_change_24h", *OPTIONAL})
+"""Fields that a row need not say."""
+_TEXTS = ("symbol", "name", "asset_id")
+"""Texts that people read, and by which assets are told apart."""
 
 VALUE_FIELDS = (
     "symbol",
@@ -155,7 +162,17 @@ def table_of(candidates: Sequence[Mapping[str, Any]]) -> Table:
             faults.setdefault(row, Fault(row, "extra_forbidden", field, message))
     said = [*needed, *(f for f in OPTIONAL if any(f in candidate for candidate in candidates))]
     columns = {field: [candidate.get(field) for candidate in candidates] for field in said}
+    for field in NULLABLE & columns.keys():
+        nothing = NO_NAME if field in _TEXTS else NOTHING
+        columns[field] = [None if _says_nothing(v, nothing) else v for v in columns[field]]
     return Table(columns, len(candidates), faults)
+
+
+def _says_nothing(value: object, nothing: Container[str]) -> bool:
+    """Whether a value is how programs write that there is none."""
+    if isinstance(value, float):
+        return isnan(value)
+    return isinstance(value, str) and value.strip() in nothing
 
 
 def validate(table: Table, *, now: datetime) -> tuple[Observations, list[Fault]]:
@@ -202,9 +219,26 @@ def _validate(columns: Columns, now: datetime) -> tuple[Columns, dict[int, Fault
     validated: dict[str, Sequence[Any]] = {}
     for field in FIELDS:
         if field in columns:
+            if field in _TEXTS and not all_visible(columns[field]):
+                columns = {**columns, field: _visible(field, columns[field], faults)}
             # The first fault of a row is its reason; further ones would only repeat the row.
             validated[field] = _column(field, columns[field], now, faults)
     return validated, faults
+
+
+def _visible(field: str, values: Sequence[Any], faults: dict[int, Fault]) -> Sequence[Any]:
+    """A column of texts without the characters that nobody sees."""
+    seen: dict[str, str | None] = {v: visible(v) for v in set(filter(_is_text, values))}
+    for row, value in enumerate(values):
+        if isinstance(value, str) and seen[value] is None:
+            message = _message("A control character stands within the text", value)
+            faults.setdefault(row, Fault(row, "control_character", field, message))
+    read = [seen[v] if isinstance(v, str) else v for v in values]
+    return [None if v == "" and field in NULLABLE else v for v in read]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _column(
@@ -269,6 +303,9 @@ def _times(
                 f"{time.isoformat()} is more than 24 h after {clock.iso(now)}, when it was received"
             )
             faults.setdefault(row, Fault(row, "timestamp_in_future", "timestamp", message))
+        elif time == EARLIEST:
+            message = "1970-01-01T00:00:00Z is how programs write a time that they do not know"
+            faults.setdefault(row, Fault(row, "timestamp_unknown", "timestamp", message))
         elif time < EARLIEST:
             message = f"{time.isoformat()} is before 1970"
             faults.setdefault(row, Fault(row, "timestamp_too_early", "timestamp", message))

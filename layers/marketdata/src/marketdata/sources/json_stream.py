@@ -25,6 +25,9 @@ _TOKEN = 16
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 
 
+_BRACKET_OR_TEXT = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"|"', re.DOTALL)
+"""A bracket, a whole text, or the beginning of a text that has no end."""
+
 _INT_DIGITS = 4_000
 """Python refuses to read whole numbers of more digits than about this."""
 
@@ -129,9 +132,11 @@ class _Body:
             try:
                 _, end = self._scan(self.text, self.at)
             except RecursionError:
-                raise UpstreamMalformed(
-                    f"{self._what} answered JSON nested too deeply in row {self._rows + 1}.{_FINAL}"
-                ) from None
+                # A matter of its row, like a number of thousands of digits.
+                found = self._end_of_brackets()
+                if found is not None:
+                    end = found
+                    break
             except json.JSONDecodeError as fault:
                 if not self._may_go_on(fault):
                     raise self.broken(fault.msg, fault.pos) from None
@@ -149,6 +154,25 @@ class _Body:
         text, self.at = self.text[self.at : end], end
         self._rows += 1
         return text
+
+    def _end_of_brackets(self) -> int | None:
+        """Where the value that begins with a bracket ends; None if more of it is to come.
+
+        Only brackets and texts are looked at: whether what is between them is JSON is for whoever
+        reads the row to find.
+        """
+        depth = 0
+        for token in _BRACKET_OR_TEXT.finditer(self.text, self.at):
+            if token[0] in "[{":
+                depth += 1
+            elif token[0] in "]}":
+                depth -= 1
+                if not depth:
+                    return token.end()
+            elif len(token[0]) == 1:
+                # A text that has not ended yet.
+                return None
+        return None
 
     def broken(self, why: str, at: int) -> MarketDataError:
         head = self.text[at : at + _HEAD]

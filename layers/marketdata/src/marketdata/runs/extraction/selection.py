@@ -9,6 +9,14 @@ from marketdata.errors import UpstreamMalformed
 from marketdata.sources.json_stream import parse
 
 
+def _row(text: str) -> Any:
+    """A row as a filter sees it; None for one that is nested too deeply to be read."""
+    try:
+        return parse(text)
+    except RecursionError:
+        return None
+
+
 class Selection:
     """The rows of one page that the source's settings ask for, and the count of the others."""
 
@@ -26,7 +34,7 @@ class Selection:
         for text in texts:
             self.rows += 1
             self._objects += text.startswith("{")
-            if self._keep is None or self._keep(parse(text)):
+            if self._keep is None or self._keep(_row(text)):
                 yield text
             else:
                 self.filtered += 1
