@@ -15,9 +15,9 @@ from marketdata.errors import MarketDataError
 from marketdata.load.loader import load_batch
 from marketdata.load.raw import pack_json, raw_id
 from marketdata.runs import closing, failures, opening
-from marketdata.runs.extraction.fetching import RetryPolicy
 from marketdata.runs.extraction.outcome import Extracted
 from marketdata.runs.extraction.pages import extract
+from marketdata.runs.extraction.policy import RetryPolicy
 from marketdata.runs.opening import OpenedRun
 from marketdata.settings import UpstreamSettings, read_settings
 from marketdata.sources.http import Limits
@@ -144,10 +144,19 @@ class Pipeline:
             if extracted.state == "throttled" and extracted.wait_seconds:
                 self.pauses.append(extracted.wait_seconds)
                 let_pass(self.store, name, extracted.wait_seconds)
+                self._let_attempts_age(run_id, name, extracted.wait_seconds)
             elif extracted.state == "unfinished":
                 self._load(run_id, name, extracted.numbers)
             elif extracted.state != "again":
                 return extracted
+
+    def _let_attempts_age(self, run_id: str, name: str, seconds: float) -> None:
+        """The budget of a page that is being tried sees the time pass as well."""
+        since = f"inputs.{name}.attempts.since"
+        self.store.runs.update_one(
+            {"_id": run_id, since: {"$exists": True}},
+            [{"$set": {since: {"$subtract": [f"${since}", int(seconds * 1000)]}}}],
+        )
 
     def _load(self, run_id: str, input_id: str, numbers: Sequence[int]) -> None:
         for number in numbers:

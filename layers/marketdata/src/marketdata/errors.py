@@ -55,9 +55,18 @@ class Throttled(TransientError):
 
 
 class UpstreamUnavailable(TransientError):
-    """A source gave no answer, half an answer, or a server error."""
+    """A source gave no answer, half an answer, or a server error.
+
+    `retry_after_seconds` if it named a pause, as with a 503.
+    """
 
     code = "upstream_unavailable"
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, **details: object
+    ) -> None:
+        super().__init__(message, **details)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class StoreUnavailable(TransientError):

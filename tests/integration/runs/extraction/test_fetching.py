@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 
 from marketdata import clock
-from marketdata.errors import UpstreamUnavailable
-from marketdata.runs.extraction.fetching import RETRY_POLICY
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
+from marketdata.runs.extraction.policy import RETRY_POLICY
 from marketdata.store import runs
 from marketdata.store.connection import Store
 from tests.support.pages import coins, note, pages_asked, raw_rows
@@ -105,32 +104,14 @@ def test_pauses_between_attempts_are_random_within_a_time_that_doubles(
         longest_pause_seconds=RETRY_POLICY.longest_pause_seconds,
         sleep=pauses.append,
     )
-    run_id = coingecko.open()["run_id"]
     calls = 25
     for _ in range(calls):
-        with pytest.raises(UpstreamUnavailable):
-            coingecko.extract(run_id, "coingecko")
+        coingecko.run()
     assert len(pauses) == calls * 5
     for attempt, longest in enumerate([0.5, 1, 2, 4, 5]):
         drawn = pauses[attempt::5]
         assert 0 <= min(drawn) < longest / 2 < max(drawn) <= longest, attempt
         assert len(set(drawn)) > calls / 2, attempt
-
-
-def test_a_lasting_fault_is_noted_and_left_to_the_state_machine(
-    server: Upstream, coingecko: Pipeline
-) -> None:
-    server.replies[COINS] = Reply(b"Oops", status=503)
-    run_id = coingecko.open()["run_id"]
-    with pytest.raises(UpstreamUnavailable, match="503"):
-        coingecko.extract(run_id, "coingecko")
-    assert len(server.seen) == QUICK.attempts
-    error = note(coingecko, run_id)["error"]
-    assert error["code"] == "upstream_unavailable"
-    # The source comes back before the state machine's next try.
-    server.replies[COINS] = Reply(coins(3))
-    assert coingecko.extract(run_id, "coingecko").state == "extracted"
-    assert note(coingecko, run_id)["error"] is None
 
 
 def test_the_beginning_of_a_payload_that_is_none_is_kept_in_the_note(
@@ -156,11 +137,12 @@ def test_a_page_that_breaks_off_brings_nothing_until_it_is_whole(
     assert raw_rows(coingecko.store) == coins(3)
 
 
-def test_a_slow_source_has_the_time_of_all_attempts_and_no_more(
+def test_a_silent_source_is_waited_for_no_longer_than_its_share(
     server: Upstream, coingecko: Pipeline
 ) -> None:
     server.replies[COINS] = Reply(hang=True)
-    coingecko.retry_policy = replace(QUICK, attempts=3)
-    with pytest.raises(UpstreamUnavailable, match=r"within 0\.3 s"):
-        coingecko.extract(coingecko.open()["run_id"], "coingecko")
+    coingecko.retry_policy = replace(QUICK, attempts=3, page_seconds=3)
+    result = line(coingecko.run(), "coingecko")
+    assert result["status"] == "failed"
+    assert "within 0.3 s" in result["error"]["message"]
     assert len(server.seen) == 3

@@ -14,9 +14,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from marketdata.runs.extraction.fetching import RetryPolicy
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.runs.extraction.pages import extract
+from marketdata.runs.extraction.policy import RetryPolicy
 from marketdata.sources.base import PageRequest, Quota, Upstream
 from marketdata.sources.coingecko import CoinGecko
 from marketdata.store import runs

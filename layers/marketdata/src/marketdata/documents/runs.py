@@ -159,6 +159,21 @@ class StoredThrottling(TypedDict, total=False):
     """While the run waits: when it was rate-limited."""
 
 
+class StoredAttempts(TypedDict):
+    """What was tried in vain for one page of a source."""
+
+    page: int
+    """The page."""
+    failures: int
+    """Attempts that failed."""
+    since: datetime
+    """By the database's clock: the beginning of the first one that failed."""
+    paused_seconds: float
+    """Seconds that the source asked for in these answers."""
+    error: StoredError
+    """What the last one met."""
+
+
 class StoredFileProgress(TypedDict):
     """The stored form of `FileProgress`."""
 
@@ -286,6 +301,8 @@ class _InputNotes(TypedDict, total=False):
     """Of a source: pages that it said are as they were."""
     throttling: StoredThrottling | None
     """Of a source: how much its limits have held the run back."""
+    attempts: StoredAttempts
+    """Of a source: what was tried in vain for the page that failed last."""
     object: StoredVersion
     """Of a file: the object's version."""
     layout: FileLayout
@@ -360,6 +377,8 @@ class InputState:
     """Of a source: how far it got; None before the first page."""
     throttling: StoredThrottling | None = None
     """Of a source: how much its limits have held the run back."""
+    attempts: StoredAttempts | None = None
+    """Of a source: what was tried in vain for the page that failed last."""
     object: StoredVersion | None = None
     """Of a file: the object's version."""
     layout: FileLayout | None = None
@@ -419,6 +438,7 @@ class InputState:
             extracted_at=document.get("extracted_at"),
             pages=PageProgress.of(document) if paged else None,
             throttling=document.get("throttling"),
+            attempts=document.get("attempts"),
             object=document.get("object"),
             layout=document.get("layout"),
             file=None if progress is None else FileProgress.of(progress),
@@ -475,6 +495,8 @@ class InputState:
             part = self.pages.document()
         if self.throttling is not None:
             part["throttling"] = self.throttling
+        if self.attempts is not None:
+            part["attempts"] = self.attempts
         return part
 
     def of_file(self) -> InputChanges:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -149,6 +150,8 @@ class Limits:
 
 
 LIMITS = Limits()
+
+_SECONDS = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -485,7 +488,13 @@ def _refusal(
                 status=status,
             )
         case Action.TRANSIENT:
-            return UpstreamUnavailable(f"{where} answered {status}. {told} {_AGAIN}", status=status)
+            seconds = pause_of(response.headers, now=now)
+            asked = "" if seconds is None else f" and asks for a pause of {seconds:.0f} s"
+            return UpstreamUnavailable(
+                f"{where} answered {status}{asked}. {told} {_AGAIN}",
+                retry_after_seconds=seconds,
+                status=status,
+            )
         case _:
             return UpstreamRefused(
                 f"{where} refused the request with {status}. {told} Asking again gives the same.",
@@ -506,11 +515,11 @@ def pause_of(headers: Mapping[str, str], *, now: datetime) -> float | None:
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
     """The pause that a `Retry-After` header asks for, in seconds from `now`, at least 1.
 
-    Format: RFC 9110, section 10.2.3: whole seconds, or an HTTP date. None where it is missing
-    or unreadable; more than a year counts as a year.
+    Format: RFC 9110, section 10.2.3: whole seconds, or an HTTP date; some servers write seconds
+    with a fraction. None where it is missing or unreadable; more than a year counts as a year.
     """
     value = (value or "").strip()
-    if value.isascii() and value.isdigit():
+    if _SECONDS.fullmatch(value):
         return min(max(1.0, float(value)), _LONGEST_PAUSE)
     date = _http_date(value)
     if date is None:

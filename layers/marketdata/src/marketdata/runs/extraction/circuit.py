@@ -10,7 +10,7 @@ from uuid import uuid4
 from marketdata import clock
 from marketdata.documents.errors import StoredError
 from marketdata.documents.sources import Breaker, BreakerState
-from marketdata.errors import MarketDataError, StoreUnavailable
+from marketdata.errors import StoreUnavailable
 from marketdata.settings import UpstreamSettings
 from marketdata.sources.base import Upstream
 from marketdata.store.connection import Store
@@ -87,13 +87,13 @@ class Circuit:
             raise CircuitOpen(admission)
         self._probe = admission.probe
 
-    def note_failure(self, upstream: Upstream, page: int, error: MarketDataError) -> None:
+    def note_failure(self, upstream: Upstream, page: int, error: StoredError) -> None:
         """Note that the source failed, which may open the circuit."""
         breaker.note_failure(
             self._store,
             upstream,
             self._run_id,
-            {"code": error.code, "message": error.message},
+            error,
             most_failures=self._settings.circuit_breaker_failures,
             cooldown=timedelta(minutes=self._settings.circuit_breaker_minutes),
             page=page,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tenacity import (
     Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
+    retry_if_exception,
     stop_before_delay,
     wait_random_exponential,
 )
@@ -26,7 +24,9 @@ from marketdata.errors import (
     UpstreamUnavailable,
 )
 from marketdata.load.raw import Payload, pack_json
+from marketdata.runs.extraction.attempts import Attempts, GivenUp, OutOfTime
 from marketdata.runs.extraction.circuit import Circuit
+from marketdata.runs.extraction.policy import RETRY_POLICY, RetryPolicy
 from marketdata.runs.extraction.selection import Selection
 from marketdata.runs.extraction.throttling import Permits, RateLimited, Throttling
 from marketdata.settings import UpstreamSettings
@@ -40,20 +40,6 @@ from marketdata.store.sources import overview
 
 RESERVE_SECONDS = 10.0
 """Of a call's time, what is kept back for writing what was fetched."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How much is tried for one page within one call; the state machine's retries come on top."""
-
-    attempts: int = 3
-    longest_pause_seconds: float = 5.0
-    """Between two attempts; the pause is random, and shorter at first."""
-    limits: http.Limits = http.LIMITS
-    sleep: Callable[[float], None] = time.sleep
-
-
-RETRY_POLICY = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,57 +124,110 @@ class PageFetcher:
         session: http.Session,
         request: PageRequest,
         rows_per_batch: int,
+        attempts: Attempts,
         known: Validators | None = None,
     ) -> Page | Unchanged:
-        """One page: tried several times within the call's time, read as a stream, packed.
+        """One page: tried several times within its budget, read as a stream, packed.
 
         Args:
             session: keeps the connection between pages.
             request: what to fetch.
             rows_per_batch: rows in one batch at most.
+            attempts: what this run has tried for the page; it is kept up.
             known: the page's validators, if it may answer that it is unchanged.
 
         Raises:
-            RateLimited: the quota is used up, ours or the source's.
+            RateLimited: the quota is used up, ours or the source's, or it asked for a pause.
             CircuitOpen: the source has failed too often of late.
-            UpstreamUnavailable: it failed now; it may be tried again.
+            GivenUp: it failed, and the page's budget is spent.
+            OutOfTime: it failed, and the call has no time to try again.
             TerminalError: it answered, and would do so again, what can't be used.
             StoreUnavailable: MongoDB is out of reach.
         """
         upstream = Upstream.of(self._source.name, request)
         self._circuit.require_closed(upstream)
         policy = self._retry_policy
-        attempts = 1 if self._circuit.probing else policy.attempts
-        left = max(0.0, self._left())
+        if self._circuit.probing:
+            policy = replace(policy, attempts=attempts.failures + 1)
+
+        before_end = stop_before_delay(max(0.0, self._left()))
+
+        def spent() -> bool:
+            return attempts.spent(policy, self._server.now())
+
         retrying = Retrying(
-            retry=retry_if_exception_type(UpstreamUnavailable),
+            retry=retry_if_exception(_may_pass_soon),
             # Exponential with full jitter.
             wait=wait_random_exponential(multiplier=0.5, max=policy.longest_pause_seconds),
-            stop=stop_after_attempt(attempts) | stop_before_delay(left),
+            stop=lambda state: spent() or before_end(state),
             sleep=policy.sleep,
             reraise=True,
-            before=lambda _state: self._permits.take(upstream),
         )
-
-        def once() -> Page | Unchanged:
-            limits = policy.limits.within(left / attempts).within(self._left())
-            return self._request(session, request, rows_per_batch, limits, known)
-
         try:
-            found = retrying(once)
-        except RateLimited:
-            self._circuit.release_probe()
+            found = retrying(
+                lambda: self._try(
+                    upstream, session, request, rows_per_batch, attempts, policy, known
+                )
+            )
+        except (UpstreamRefused, UpstreamMalformed) as error:
+            self._circuit.note_failure(
+                upstream, request.page, {"code": error.code, "message": error.message}
+            )
             raise
-        except Throttled as error:
-            rate_limited = self._permits.note_refusal(upstream, error)
+        except UpstreamUnavailable as error:
+            if spent():
+                raise self._give_up(upstream, attempts) from error
             self._circuit.release_probe()
-            raise rate_limited from error
-        except (UpstreamUnavailable, UpstreamRefused, UpstreamMalformed) as error:
-            self._circuit.note_failure(upstream, request.page, error)
+            raise self._later(upstream, error) from error
+        except Throttled as error:
+            self._circuit.release_probe()
+            raise self._permits.note_refusal(upstream, error) from error
+        except RateLimited as limit:
+            # Waiting for our own quota is no reason to try a page for longer.
+            left = attempts.seconds_left(policy, self._server.now())
+            if attempts.failures and not limit.asked and limit.seconds > left:
+                raise self._give_up(upstream, attempts) from limit
+            self._circuit.release_probe()
             raise
         self._permits.note_answer(upstream, request.page, was_failing=self._circuit.was_failing)
         self._circuit.note_answer(request.page)
         return found
+
+    def _try(
+        self,
+        upstream: Upstream,
+        session: http.Session,
+        request: PageRequest,
+        rows_per_batch: int,
+        attempts: Attempts,
+        policy: RetryPolicy,
+        known: Validators | None,
+    ) -> Page | Unchanged:
+        """One attempt, which has its share of the page's time; a failure is stored."""
+        self._permits.take(upstream)
+        begun = self._server.now()
+        share = max(1, policy.attempts - attempts.failures)
+        seconds = attempts.seconds_left(policy, begun) / share
+        limits = policy.limits.within(min(seconds, self._left()))
+        try:
+            return self._request(session, request, rows_per_batch, limits, known)
+        except UpstreamUnavailable as error:
+            attempts.note_failure(error, begun)
+            raise
+
+    def _later(self, upstream: Upstream, error: UpstreamUnavailable) -> RateLimited | OutOfTime:
+        """How a page is gone on with that failed, and may be tried again."""
+        if error.retry_after_seconds is None:
+            return OutOfTime()
+        return self._permits.note_refusal(upstream, error)
+
+    def _give_up(self, upstream: Upstream, attempts: Attempts) -> GivenUp:
+        given_up = attempts.give_up(self._server.now())
+        error = given_up.error
+        self._circuit.note_failure(
+            upstream, attempts.page, {"code": error["code"], "message": error["message"]}
+        )
+        return given_up
 
     def _request(
         self,
@@ -229,6 +268,11 @@ class PageFetcher:
     def leave(self) -> None:
         """End the call; see `Circuit.leave`."""
         self._circuit.leave()
+
+
+def _may_pass_soon(error: BaseException) -> bool:
+    """Whether a failure may be over in seconds: the source has not asked for a pause."""
+    return isinstance(error, UpstreamUnavailable) and error.retry_after_seconds is None
 
 
 def describe(error: MarketDataError) -> StoredError:

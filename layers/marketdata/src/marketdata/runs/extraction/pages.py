@@ -11,22 +11,22 @@ from typing import Unpack
 from marketdata.documents.batches import Batch, NewBatch, ReceivedRows
 from marketdata.documents.errors import StoredError
 from marketdata.documents.raw_batches import RawBatch
-from marketdata.documents.runs import InputChanges, InputState, PageProgress, Run
+from marketdata.documents.runs import InputChanges, InputState, PageProgress, Run, StoredAttempts
 from marketdata.documents.sources import KnownPage
 from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
 from marketdata.load.raw import raw_id
+from marketdata.runs.extraction.attempts import Attempts, GivenUp, OutOfTime
 from marketdata.runs.extraction.circuit import CircuitOpen, circuit_open
 from marketdata.runs.extraction.fetching import (
     RESERVE_SECONDS,
-    RETRY_POLICY,
     Page,
     PageFetcher,
-    RetryPolicy,
     Unchanged,
     describe,
 )
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
+from marketdata.runs.extraction.policy import RETRY_POLICY, RetryPolicy
 from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
 from marketdata.runs.extraction.throttling import RateLimited, Throttling
 from marketdata.runs.heartbeat import require_running
@@ -184,10 +184,8 @@ class _SourceExtraction:
                 return Extracted(ExtractionState.AGAIN, [])
             try:
                 self._page(session, request)
-            except RateLimited as limit:
-                return self._pause(request, limit)
-            except CircuitOpen as circuit:
-                return self._skip(circuit)
+            except (RateLimited, CircuitOpen, GivenUp, OutOfTime) as stopped:
+                return self._stop(request, stopped)
             except StateConflict:
                 # Whoever has the run now goes on.
                 raise
@@ -215,12 +213,17 @@ class _SourceExtraction:
     def _page(self, session: http.Session, request: PageRequest) -> None:
         known = self._known(request) if self._conditional else None
         validators = known.validators if known else None
-        found = self._fetcher.page(session, request, self._rows_per_batch, validators)
+        attempts = Attempts.of(self._state.attempts, request.page, self._note_attempts)
+        found = self._fetcher.page(session, request, self._rows_per_batch, attempts, validators)
         if isinstance(found, Unchanged):
             assert known is not None  # noqa: S101 - the request was conditional
             self._save_unchanged(request, known, found.received_at)
         else:
             self._save(request, found)
+
+    def _note_attempts(self, attempts: StoredAttempts) -> None:
+        """Store a failed attempt; its error is the input's, should the run die now."""
+        self._extraction.note(attempts=attempts, error=attempts["error"])
 
     def _known(self, request: PageRequest) -> _Known | None:
         """What a conditional request for a page can be about: what was fetched last, and loaded."""
@@ -391,6 +394,21 @@ class _SourceExtraction:
         changes["status"] = state
         self._extraction.end(self._known_position(), self._at.batches, changes)
         return Extracted(state, self._numbers())
+
+    def _stop(
+        self, request: PageRequest, reason: RateLimited | CircuitOpen | GivenUp | OutOfTime
+    ) -> Extracted:
+        """End this call's part at a page that it did not get."""
+        match reason:
+            case RateLimited():
+                return self._pause(request, reason)
+            case CircuitOpen():
+                return self._skip(reason)
+            case GivenUp():
+                return self._end(ExtractionState.FAILED, error=reason.error)
+            case OutOfTime():
+                self._extraction.note(throttling=self._throttling.document())
+                return Extracted(ExtractionState.AGAIN, [])
 
     def _pause(self, request: PageRequest, limit: RateLimited) -> Extracted:
         """Have the state machine wait, unless this run has waited enough."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from marketdata.documents.runs import StoredThrottling
-from marketdata.errors import Throttled
+from marketdata.errors import Throttled, UpstreamUnavailable
 from marketdata.sources.base import Quota, Upstream
 from marketdata.store.connection import Store
 from marketdata.store.server_time import ServerClock
@@ -30,9 +30,17 @@ _JITTER = 0.2
 class RateLimited(Exception):
     """The source must not be fetched from now; how long to wait, and on whose word."""
 
-    def __init__(self, seconds: float, message: str) -> None:
+    def __init__(self, seconds: float, message: str, *, asked: bool) -> None:
+        """Of a wait.
+
+        Args:
+            seconds: how long it is.
+            message: why, in words.
+            asked: whether the source asked for it; else it is our own quota's.
+        """
         super().__init__(message)
         self.seconds = seconds
+        self.asked = asked
 
 
 @dataclass(slots=True)
@@ -160,7 +168,7 @@ class Permits:
             self._throttling.note_limit(self._server.now(), refusal=False)
             wait = permit.wait_seconds * (1 + random.uniform(0, _JITTER))  # noqa: S311 - no secret
             if permit.wait_seconds > _LONGEST_WAIT_SECONDS or not self._may_wait(wait):
-                raise RateLimited(permit.wait_seconds, _why(upstream, permit))
+                raise RateLimited(permit.wait_seconds, _why(upstream, permit), asked=permit.blocked)
             self._sleep(wait)
             self._waited += wait
             self._throttling.note_wait(wait)
@@ -169,15 +177,21 @@ class Permits:
         of_run = self._max_wait_seconds - self._throttling.waited_seconds
         return seconds < min(self._remaining(), _WAITS_SECONDS - self._waited, of_run)
 
-    def note_refusal(self, upstream: Upstream, refusal: Throttled) -> RateLimited:
-        """Note that the source refused a request for its quota; returns how long to wait."""
+    def note_refusal(
+        self, upstream: Upstream, refusal: Throttled | UpstreamUnavailable
+    ) -> RateLimited:
+        """Note that the source refused a request, or asked for a pause as it failed.
+
+        Returns:
+            How long to wait.
+        """
         permit = limiter.note_refusal(
             self._store, upstream, self._quota, refusal.retry_after_seconds
         )
         self._slowed = True
         self._note(permit)
-        self._throttling.note_limit(self._server.now(), refusal=True)
-        return RateLimited(permit.wait_seconds, refusal.message)
+        self._throttling.note_limit(self._server.now(), refusal=isinstance(refusal, Throttled))
+        return RateLimited(permit.wait_seconds, refusal.message, asked=True)
 
     def note_answer(self, upstream: Upstream, page: int, *, was_failing: bool) -> None:
         """Note that the source answered, if that changes what others know of it.
