@@ -78,7 +78,7 @@ def main() -> int:
     except LocalError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

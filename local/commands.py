@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from local.build import architecture, sam, tool_environment
 from local.build import build as build_template
 from local.client import ApiError, Client
 from local.console import Screen
-from local.errors import LocalError, RunFailedError
+from local.errors import LocalError, PartlyLoadedError, RunFailedError
 from local.processes import write_atomically
 from local.sample_upload import put_sample, wait_until_taken
 from local.settings import ROOT, Settings
@@ -41,6 +41,7 @@ def run(settings: Settings, screen: Screen) -> None:
     """Start the stack and run the pipeline once.
 
     Raises:
+        PartlyLoadedError: a part was not loaded; the stack runs, and the rest is in it.
         LocalError: the stack did not start or the run failed; what was started has ended by then.
     """
     stack = Stack(settings, screen)
@@ -48,18 +49,20 @@ def run(settings: Settings, screen: Screen) -> None:
         screen.heading("Starting the local stack")
         description = stack.up()
         screen.heading("Running the pipeline")
-        _run_pipeline(stack, description, screen, upload=True)
+        problems = _run_pipeline(stack, description, screen, upload=True)
     show_addresses(screen, description, stack.file)
+    _require_all_loaded(problems)
 
 
 def refresh(settings: Settings, screen: Screen) -> None:
     """Run the pipeline on the stack that is up.
 
     Raises:
+        PartlyLoadedError: a part was not loaded.
         LocalError: the stack is not up, or the run failed.
     """
     stack = Stack(settings, screen)
-    _run_pipeline(stack, _description(stack), screen)
+    _require_all_loaded(_run_pipeline(stack, _description(stack), screen))
 
 
 def down(settings: Settings, screen: Screen, *, nested: bool = False) -> None:
@@ -282,7 +285,8 @@ def _description(stack: Stack) -> dict[str, Any]:
 
 def _run_pipeline(
     stack: Stack, description: dict[str, Any], screen: Screen, *, upload: bool = False
-) -> None:
+) -> list[str]:
+    """Run the pipeline once; returns what was not loaded and why, where the rest was."""
     client = Client(description["api_url"], description["refresh_token"])
     began = time.monotonic()
     sample = None
@@ -314,7 +318,9 @@ def _run_pipeline(
     write_atomically(stack.state / "last-run.json", json.dumps(ended, indent=2) + "\n")
     screen.console.print(_table(sources))
     problems = [
-        f"{source.get('source')}: {source['error']}" for source in sources if source.get("error")
+        f"{source.get('source')}: {_reason(source['error'])}"
+        for source in sources
+        if source.get("error")
     ]
     if ended.get("status") not in {"success", "partial_success"}:
         reason = "; ".join(problems) or ended.get("error") or "no reason was recorded"
@@ -322,8 +328,19 @@ def _run_pipeline(
             f"run {run_id} ended as {ended.get('status')}: {reason}."
             f" See the functions' log: {stack.localstack.console_log}"
         )
-    for problem in problems:
-        screen.say(f"  not loaded: {problem}")
+    return problems
+
+
+def _reason(error: Any) -> str:
+    """An error of the API in words."""
+    return str(error.get("message", error)) if isinstance(error, dict) else str(error)
+
+
+def _require_all_loaded(problems: Sequence[str]) -> None:
+    if problems:
+        raise PartlyLoadedError(
+            "partial_success: a part was not loaded, the rest is. " + " ".join(problems)
+        )
 
 
 def _progress(

@@ -6,12 +6,15 @@ LocalError                something the user can act on; the message says how
 ├── PartDiedError         a part of the stack ended while it was needed
 ├── NotReadyError         a part did not become ready in the time it is given
 ├── CommandError          a command that the tool ran failed
-└── RunFailedError        the pipeline's run failed or did not end
+├── RunFailedError        the pipeline's run failed or did not end
+└── PartlyLoadedError     the run ended, and a part of it was not loaded
 """
 
 
 class LocalError(Exception):
     """Something went wrong that the user can act on."""
+
+    exit_status = 1
 
 
 class SettingError(LocalError):
@@ -36,3 +39,9 @@ class CommandError(LocalError):
 
 class RunFailedError(LocalError):
     """The pipeline's run failed or did not end in time."""
+
+
+class PartlyLoadedError(LocalError):
+    """The pipeline's run ended, and a part of it was not loaded."""
+
+    exit_status = 3

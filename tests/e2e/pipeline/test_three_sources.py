@@ -65,3 +65,32 @@ def test_one_source_that_fails_does_not_stop_the_other(
     assert "a JSON object" in lines["coingecko"]["error"]["message"]
     assert (lines["coinpaprika"]["status"], lines["coinpaprika"]["inserted"]) == ("success", 15)
     assert stack.get("/health")["status"] in {"ok", "degraded"}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Reply(b"Oops", status=500),
+        Reply(b'[{"id": "btc", "symbol": "b', declared_length=100),
+        Reply(b"<html>Bad gateway</html>", status=502, content_type="text/html"),
+    ],
+    ids=["500", "broken off", "HTML"],
+)
+def test_a_source_that_fails_for_good_ends_soon_and_the_command_says_so(
+    stack: StackUnderTest, sources: Upstream, database: Database[Any], broken: Reply
+) -> None:
+    """At the quotas that users have."""
+    sources.replies[COINGECKO] = broken
+    sources.replies[COINPAPRIKA] = Reply(
+        recorded_bytes("coinpaprika_tickers_2021-10-22_top15.json")
+    )
+    answer = stack.command("refresh")
+    assert answer.returncode == 3, answer.stdout + answer.stderr
+    assert "partial_success" in answer.stderr
+    assert "coingecko" in answer.stderr
+    assert "tried 3 times" in answer.stderr
+    (run,) = database["runs"].find()
+    assert run["status"] == "partial_success"
+    assert (run["ended_at"] - run["started_at"]).total_seconds() < 120
+    assert database["market_data"].count_documents({"source": "coinpaprika"}) == 15
