@@ -64,7 +64,7 @@ def race(
         "COINGECKO_RATE_PER_MINUTE": str(rate),
         "COINGECKO_BURST": str(burst),
     }
-    simulator.set(route, coins=pages * PER_PAGE - 10)
+    simulator.set(route, coins=pages * PER_PAGE)
     with new_world(mongod.uri, {**environment, **UNLIMITED}, log) as control:
         control.run_undisturbed()
         expected = state_of(control.store)

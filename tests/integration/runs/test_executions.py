@@ -32,7 +32,7 @@ COINS, EXTRACT = "/coins", "extract_coingecko"
 def simulator() -> Iterator[Simulator]:
     """An upstream with three pages; the last one is not full."""
     with running_simulator() as running:
-        running.set(COINS, kind="coingecko", coins=700)
+        running.set(COINS, kind="coingecko", coins=750)
         yield running
 
 
@@ -118,7 +118,7 @@ def test_the_machine_waits_as_long_as_it_is_told_and_the_same_page_is_asked_for(
     assert (told["events"], told["refusals"], told["waited_seconds"]) == (1, 1, 2)
     assert told["retry_latency_seconds"] >= 2
     assert (result["throttled"], result["throttling"]) == (1, told)
-    assert (result["pages"], result["rows_in"]) == (3, 700)
+    assert (result["pages"], result["rows_in"]) == (3, 750)
     assert_settled(world.store)
     assert_conserved(world.store)
 
@@ -185,7 +185,7 @@ def test_a_run_that_ended_as_throttled_is_resumed_behind_its_last_page(
     assert (second["run_id"], second["status"]) == (run_id, "success")
     assert answer.json()["run_id"] == run_id
     assert asked(simulator) == [(1, "ok"), (2, "429"), (2, "ok"), (3, "ok")]
-    assert second["totals"]["rows_in"] == 450
+    assert second["totals"]["rows_in"] == 500
     resumed = runs.get(world.store, run_id)
     assert resumed["resume_from"] == {"run_id": first["run_id"], "batches": 0}
     assert runs.get(world.store, first["run_id"])["inputs"]["coingecko"]["resumed_by"] == run_id

@@ -198,7 +198,8 @@ def test_a_page_that_repeats_a_row_brings_no_second_record(bench: Bench) -> None
         return
     rows = bench.rows(bench.case.page_rows)
     result = line(bench.run([*rows, rows[0]]), bench.name)
-    assert result["pages"] == result["batches"] == 2
+    # A third page, if the settings ask for one, has no rows: the list has ended.
+    assert result["pages"] == result["batches"] in (2, 3)
     assert counts(result) == {"inserted": len(rows), "unchanged": 1}
     assert len(bench.records()) == len(rows)
 

@@ -27,9 +27,7 @@ def source(key: str = "", **environment: str) -> CoinGecko:
 
 
 def first(asked: CoinGecko) -> PageRequest:
-    request = asked.page_after(0, 0)
-    assert request is not None
-    return request
+    return asked.page(1)
 
 
 def test_the_source_is_found_by_its_name() -> None:
@@ -50,27 +48,19 @@ def test_the_first_page_is_asked_for_by_market_cap_in_dollars() -> None:
     assert request.headers == {}
 
 
-@pytest.mark.parametrize(
-    ("pages", "answered", "asked"),
-    [
-        ("1", [250], [1]),
-        ("3", [250, 250, 250], [1, 2, 3]),
-        ("3", [250, 249], [1, 2]),
-        ("3", [250, 0], [1, 2]),
-        ("3", [0], [1]),
-        ("2", [1000, 1000], [1, 2]),
-    ],
-)
-def test_pages_end_with_the_setting_or_a_page_that_is_not_full(
-    pages: str, answered: list[int], asked: list[int]
-) -> None:
-    coins = source(COINGECKO_PAGES=pages)
-    seen, page, rows = [], 0, 0
-    while request := coins.page_after(page, rows):
-        seen.append(request.page)
-        assert request.params["page"] == str(request.page)
-        page, rows = request.page, answered[request.page - 1]
-    assert seen == asked
+def test_each_page_is_asked_for_by_its_number() -> None:
+    coins = source(COINGECKO_PAGES="3")
+    assert (coins.pages, coins.page_size) == (3, 250)
+    for number in (1, 3, 4):
+        request = coins.page(number)
+        assert (request.page, request.params["page"]) == (number, str(number))
+
+
+@pytest.mark.parametrize("rank", [1, 250, None, "7", True, 2.5])
+def test_a_rank_is_a_whole_number(rank: object) -> None:
+    known = rank if rank in (250, 1) and rank is not True else None
+    assert CoinGecko.rank_of({"market_cap_rank": rank}) == known
+    assert CoinGecko.rank_of({}) is None
 
 
 @pytest.mark.parametrize(

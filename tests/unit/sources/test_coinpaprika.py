@@ -41,11 +41,11 @@ def test_the_source_is_found_by_its_name() -> None:
 
 
 def test_there_is_one_page_with_everything() -> None:
-    request = source().page_after(0, 0)
-    assert request is not None
+    asked = source()
+    request = asked.page(1)
     assert request.url == "https://api.coinpaprika.com/v1/tickers"
     assert (request.page, request.params, request.headers) == (1, {"quotes": "USD"}, {})
-    assert source().page_after(1, 12_000) is None
+    assert (asked.pages, asked.page_size) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,7 @@ def test_there_is_one_page_with_everything() -> None:
     ],
 )
 def test_the_key_is_for_the_paid_host_alone(url: str, headers: dict[str, str]) -> None:
-    request = source("KEY", COINPAPRIKA_API_URL=url).page_after(0, 0)
-    assert request is not None
+    request = source("KEY", COINPAPRIKA_API_URL=url).page(1)
     assert request.headers == headers
     assert "KEY" not in repr(request)
 

@@ -4,6 +4,7 @@
     ├── TransientError            the same call may succeed later: retry
     │   ├── Throttled             a source refused for its quota, and may have named a pause
     │   ├── UpstreamUnavailable   no answer, a broken answer, or a 5xx from a source
+    │   │   └── UpstreamEmpty     no rows from a source that had some before
     │   ├── StoreUnavailable      MongoDB cannot be reached, has no primary, or forgot a cursor
     │   ├── StoreFull             MongoDB has no room left for what is written
     │   └── QueryTimeout          a read took longer than it may: narrow it
@@ -67,6 +68,12 @@ class UpstreamUnavailable(TransientError):
     ) -> None:
         super().__init__(message, **details)
         self.retry_after_seconds = retry_after_seconds
+
+
+class UpstreamEmpty(UpstreamUnavailable):
+    """A source answered a list without rows, and had rows before."""
+
+    code = "upstream_empty"
 
 
 class StoreUnavailable(TransientError):

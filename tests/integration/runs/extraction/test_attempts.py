@@ -132,7 +132,8 @@ def test_attempts_of_calls_that_died_count(server: Upstream, both: Pipeline) -> 
 
 
 def test_a_call_without_time_leaves_the_rest_to_the_next(server: Upstream, both: Pipeline) -> None:
-    server.replies[COINS] = [Reply(status=500), Reply(coins(3))]
+    server.replies[COINS] = [Reply(status=500), Reply(coins(250))]
+    both.environment = {**both.environment, "COINGECKO_PAGES": "1"}
     run_id = both.open()["run_id"]
     both.seconds = 0
     assert both.extract(run_id, "coingecko").state == ExtractionState.AGAIN
@@ -150,9 +151,10 @@ def test_each_page_has_a_budget_of_its_own(server: Upstream, both: Pipeline) -> 
         told[page] = told.get(page, 0) + 1
         if told[page] < RETRY_POLICY.attempts:
             return Reply(status=500)
-        return Reply([coin(f"{page} {n}") for n in range(250 if page == "1" else 5)])
+        return Reply([coin(f"{page} {n}") for n in range(250)])
 
     server.replies[COINS] = answer
+    both.environment = {**both.environment, "COINGECKO_PAGES": "2"}
     run = both.run()
     assert run["status"] == "success"
     assert told == {"1": RETRY_POLICY.attempts, "2": RETRY_POLICY.attempts}

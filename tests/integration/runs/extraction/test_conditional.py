@@ -53,7 +53,7 @@ def server() -> Iterator[Upstream]:
 
 @pytest.fixture
 def pages(server: Upstream) -> Pages:
-    found = Pages([coin(f"c{n}") for n in range(600)])
+    found = Pages([coin(f"c{n}") for n in range(750)])
     server.replies[COINS] = found
     return found
 
@@ -76,7 +76,7 @@ NONE = [("1", 304), ("2", 304), ("3", 304)]
 def test_a_run_over_unchanged_pages_inserts_nothing_and_says_why(
     pages: Pages, coingecko: Pipeline
 ) -> None:
-    assert counts(line(coingecko.run(), "coingecko")) == {"inserted": 600}
+    assert counts(line(coingecko.run(), "coingecko")) == {"inserted": 750}
     assert pages.told() == ALL
     for _ in range(2):
         run = coingecko.run()
@@ -85,7 +85,7 @@ def test_a_run_over_unchanged_pages_inserts_nothing_and_says_why(
         assert (found["status"], found["unchanged_pages"], found["error"]) == ("skipped", 3, None)
         assert "All 3 pages are as when last loaded" in found["reason"]
         # They are counted as what they are, though no row was sent or parsed.
-        assert counts(line(run, "coingecko")) == {"unchanged": 600}
+        assert counts(line(run, "coingecko")) == {"unchanged": 750}
     batches = list(coingecko.store.batches.find({}).sort("received_at"))
     assert [batch.get("skipped", False) for batch in batches] == [False] * 3 + [True] * 6
     assert coingecko.store.raw_batches.count_documents({}) == 3
@@ -97,7 +97,7 @@ def test_rows_that_could_not_be_loaded_are_no_better_unchanged(
     pages.rows = [coin(f"c{n}", current_price=-1) for n in range(5)]
     for status in (200, 304):
         run = coingecko.run()
-        assert pages.told() == [("1", status)]
+        assert pages.told() == [("1", status), ("2", status)]
         result = line(run, "coingecko")
         assert (result["status"], result["error"]["code"]) == ("failed", "all_quarantined")
         assert counts(result) == {"quarantined": 5}
@@ -112,7 +112,7 @@ def test_one_page_that_changed_is_fetched_and_the_rest_is_not(
     pages.rows[300] = coin("c300", current_price=7.5)
     run = coingecko.run()
     assert pages.told() == [("1", 304), ("2", 200), ("3", 304)]
-    assert counts(line(run, "coingecko")) == {"updated": 1, "unchanged": 599}
+    assert counts(line(run, "coingecko")) == {"updated": 1, "unchanged": 749}
     assert (note(coingecko, run)["status"], note(coingecko, run)["unchanged_pages"]) == (
         "extracted",
         2,
@@ -263,6 +263,7 @@ def test_batches_know_their_place_and_content(pages: Pages, coingecko: Pipeline)
         "coingecko page 2 part 0",
         "coingecko page 2 part 1",
         "coingecko page 3 part 0",
+        "coingecko page 3 part 1",
     ]
     for batch in found:
         raw = coingecko.store.raw_batches.find_one({"_id": batch["raw_id"]})

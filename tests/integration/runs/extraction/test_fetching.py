@@ -31,7 +31,8 @@ def coingecko(store: Store, server: Upstream) -> Pipeline:
 def test_a_call_whose_time_is_over_still_asks_within_a_second(
     server: Upstream, coingecko: Pipeline
 ) -> None:
-    server.pages(COINS, coins(1))
+    server.pages(COINS, coins(250))
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "1"}
     coingecko.seconds = 0
     assert coingecko.extract(coingecko.open()["run_id"], "coingecko").state == "extracted"
 
@@ -39,7 +40,8 @@ def test_a_call_whose_time_is_over_still_asks_within_a_second(
 def test_a_throttled_source_is_waited_for_by_the_state_machine(
     server: Upstream, coingecko: Pipeline
 ) -> None:
-    rows, slow = coins(300), Reply(status=429, headers={"Retry-After": "7"})
+    rows, slow = coins(500), Reply(status=429, headers={"Retry-After": "7"})
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "2"}
     told = 0
 
     def answer(seen: Seen) -> Reply:
@@ -55,7 +57,7 @@ def test_a_throttled_source_is_waited_for_by_the_state_machine(
     assert coingecko.pauses == [7, 7]
     assert pages_asked(server) == ["1", "2", "2", "2"]
     result = line(run, "coingecko")
-    assert (result["status"], result["extracted"]) == ("success", 300)
+    assert (result["status"], result["extracted"]) == ("success", 500)
     throttling = note(coingecko, run["_id"])["throttling"]
     assert (throttling["events"], throttling["refusals"], throttling["waited_seconds"]) == (
         2,
@@ -80,7 +82,8 @@ def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) ->
 def test_a_short_fault_is_tried_again_within_the_call(
     server: Upstream, coingecko: Pipeline
 ) -> None:
-    server.replies[COINS] = [Reply(status=503), Reply(coins(3))]
+    server.replies[COINS] = [Reply(status=503), Reply(coins(250))]
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "1"}
     run_id = coingecko.open()["run_id"]
     assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0])
     assert len(server.seen) == 2

@@ -65,7 +65,7 @@ def tickers(number: int) -> list[dict[str, Any]]:
 def test_pages_become_raw_batches_and_pending_batches(
     server: Upstream, coingecko: Pipeline
 ) -> None:
-    rows = coins(600)
+    rows = coins(750)
     server.pages(COINS, rows)
     run_id = coingecko.open()["run_id"]
     assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0, 1, 2])
@@ -75,7 +75,7 @@ def test_pages_become_raw_batches_and_pending_batches(
     assert [(b["page"], b["rows"], b["state"]) for b in found] == [
         (1, 250, "pending"),
         (2, 250, "pending"),
-        (3, 100, "pending"),
+        (3, 250, "pending"),
     ]
     kept: Document = coingecko.store.raw_batches.find_one({"_id": found[0]["raw_id"]})
     assert kept is not None
@@ -96,10 +96,12 @@ def test_the_rows_are_kept_as_the_very_text_that_came(
     assert unpack(kept) == b"[" + text.encode() + b"]"
 
 
-def test_a_page_that_is_not_full_is_the_last(server: Upstream, coingecko: Pipeline) -> None:
+def test_a_list_ends_with_a_page_without_rows(server: Upstream, coingecko: Pipeline) -> None:
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "9"}
     server.pages(COINS, coins(300))
-    coingecko.extract(coingecko.open()["run_id"], "coingecko")
-    assert pages_asked(server) == ["1", "2"]
+    run = coingecko.run()
+    assert pages_asked(server) == ["1", "2", "3"]
+    assert (run["status"], note(coingecko, run["_id"])["warnings"]) == ("success", [])
 
 
 def test_one_large_answer_becomes_several_batches(server: Upstream, coinpaprika: Pipeline) -> None:
@@ -201,7 +203,7 @@ def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
     where: str,
     page: int,
 ) -> None:
-    server.pages(COINS, coins(600))
+    server.pages(COINS, coins(750))
     run_id = coingecko.open()["run_id"]
     module: Any = {"save_raw": pages, "put_batches": queue, "set_input_if_unchanged": run_inputs}[
         where
@@ -222,7 +224,7 @@ def test_a_crash_in_mid_extraction_loses_and_doubles_nothing(
         coingecko.extract(run_id, "coingecko")
     monkeypatch.undo()
     assert coingecko.extract(run_id, "coingecko") == Extracted(ExtractionState.EXTRACTED, [0, 1, 2])
-    assert raw_rows(coingecko.store) == coins(600)
+    assert raw_rows(coingecko.store) == coins(750)
     # A page whose note was written is not asked for again.
     again = page if where != "set_input_if_unchanged" else page + 1
     assert pages_asked(server) == [*map(str, range(1, page + 1)), *map(str, range(again, 4))]
@@ -253,23 +255,22 @@ def test_a_page_that_is_shorter_the_second_time_leaves_no_batch_behind(
 def test_a_call_that_is_made_again_takes_no_loaded_batch_back(
     server: Upstream, coingecko: Pipeline
 ) -> None:
-    server.pages(COINS, coins(10))
+    server.pages(COINS, coins(750))
     run = coingecko.run()
     # As a call that Lambda made twice would, with the page not noted yet.
-    before = coingecko.store.batches.find_one({})
-    assert before is not None
-    assert before["state"] == "loaded"
+    before: list[Document] = list(coingecko.store.batches.find({}).sort("number"))
+    assert [batch["state"] for batch in before] == ["loaded"] * 3
     note = {"inputs.coingecko": {"source": "coingecko", "status": "pending"}}
     running = {"status": "running", "expires_at": clock.now() + timedelta(minutes=5)}
     coingecko.store.runs.update_one(
         {"_id": run["_id"]}, {"$set": note | running, "$unset": {"closing": ""}}
     )
     coingecko.extract(run["_id"], "coingecko")
-    assert list(coingecko.store.batches.find({})) == [before]
+    assert list(coingecko.store.batches.find({}).sort("number")) == before
     # Nor one that has other content by now.
-    other = [before | {"raw_id": "other", "number": 0}]
+    other: Any = [before[0] | {"raw_id": "other", "number": 0}]
     queue.put_batches(coingecko.store, "coingecko", run["_id"], other)
-    assert list(coingecko.store.batches.find({})) == [before]
+    assert list(coingecko.store.batches.find({}).sort("number")) == before
 
 
 def test_a_pending_batch_of_other_content_is_replaced(coingecko: Pipeline) -> None:
@@ -283,7 +284,7 @@ def test_a_pending_batch_of_other_content_is_replaced(coingecko: Pipeline) -> No
 def test_a_call_without_time_left_asks_to_be_called_again(
     server: Upstream, coingecko: Pipeline
 ) -> None:
-    server.pages(COINS, coins(600))
+    server.pages(COINS, coins(750))
     run_id = coingecko.open()["run_id"]
     coingecko.seconds = 10.2  # after the reserve, less than one answer may take
     for _ in range(2):
@@ -297,8 +298,9 @@ def test_what_is_extracted_is_not_asked_for_again(server: Upstream, coingecko: P
     server.pages(COINS, coins(10))
     run_id = coingecko.open()["run_id"]
     first = coingecko.extract(run_id, "coingecko")
+    asked = pages_asked(server)
     assert coingecko.extract(run_id, "coingecko") == first
-    assert len(server.seen) == 1
+    assert pages_asked(server) == asked == ["1", "2"]
 
 
 def test_a_run_that_has_ended_extracts_nothing(server: Upstream, coingecko: Pipeline) -> None:
@@ -342,7 +344,7 @@ def test_a_call_that_is_behind_another_takes_none_of_its_pages_back(
 
     Its answer is cut into more parts, whose numbers are those of the other one's next page.
     """
-    rows = coins(600)
+    rows = coins(750)
     ahead = [rows[:250], rows[250:500], rows[500:]]
     coingecko.rows_per_batch = 100
     server.replies[COINS] = [Reply(rows[:late_rows]), *map(Reply, ahead)]
@@ -359,7 +361,7 @@ def test_a_call_that_is_behind_another_takes_none_of_its_pages_back(
     assert batches_by_place(coingecko.store) == [
         (0, "coingecko page 1 part 0", 250),
         (1, "coingecko page 2 part 0", 250),
-        (2, "coingecko page 3 part 0", 100),
+        (2, "coingecko page 3 part 0", 250),
     ]
     assert {b["raw_id"] for b in coingecko.store.batches.find({})} <= {
         kept["_id"] for kept in coingecko.store.raw_batches.find({})
@@ -373,7 +375,7 @@ def test_calls_at_once_leave_each_page_cut_by_one_of_them(
     """None waits for another, and each is told the same end."""
     # Four times as many requests as one call makes.
     coingecko.environment = {**coingecko.environment, **without_quota("coingecko")}
-    rows = coins(600)
+    rows = coins(750)
     server.pages(COINS, rows)
     run_id = coingecko.open()["run_id"]
     start = threading.Barrier(4)
@@ -389,7 +391,7 @@ def test_calls_at_once_leave_each_page_cut_by_one_of_them(
     assert [(b["page"], b["first_row"]) for b in found] == sorted(
         (b["page"], b["first_row"]) for b in found
     )
-    for page, length in ((1, 250), (2, 250), (3, 100)):
+    for page, length in ((1, 250), (2, 250), (3, 250)):
         parts = [b for b in found if b["page"] == page]
         assert len({b["claim"] for b in parts}) == 1
         assert [b["first_row"] for b in parts] == [
@@ -401,7 +403,7 @@ def test_calls_at_once_leave_each_page_cut_by_one_of_them(
 def test_a_call_that_is_behind_goes_on_where_the_other_died(
     server: Upstream, coingecko: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = coins(600)
+    rows = coins(750)
     # Two calls ask for each page.
     coingecko.environment = {**coingecko.environment, **without_quota("coingecko")}
     coingecko.rows_per_batch = 100
@@ -431,7 +433,7 @@ def test_a_call_that_is_behind_goes_on_where_the_other_died(
 
     beside(monkeypatch, pages, "save_raw", other)
     assert coingecko.extract(run_id, "coingecko") == Extracted(
-        ExtractionState.EXTRACTED, [0, 1, 2, 3, 4]
+        ExtractionState.EXTRACTED, [0, 1, 2, 3, 4, 5, 6]
     )
     assert pages_asked(server) == ["1", "1", "2", "2", "3"]
     assert batches_by_place(coingecko.store) == [
@@ -440,6 +442,8 @@ def test_a_call_that_is_behind_goes_on_where_the_other_died(
         (2, "coingecko page 2 part 1", 100),
         (3, "coingecko page 2 part 2", 50),
         (4, "coingecko page 3 part 0", 100),
+        (5, "coingecko page 3 part 1", 100),
+        (6, "coingecko page 3 part 2", 50),
     ]
 
 
@@ -463,7 +467,7 @@ def test_a_call_that_is_behind_does_not_end_what_the_other_ended(
 def test_what_a_call_writes_after_the_end_and_leaves_is_counted_by_no_run(
     server: Upstream, coingecko: Pipeline, monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
-    rows = coins(600)
+    rows = coins(750)
     server.replies[COINS] = [Reply(rows[n : n + 250]) for n in (0, 0, 250, 500)]
     store = coingecko.store
     run_id = coingecko.open()["run_id"]
@@ -487,10 +491,10 @@ def test_what_a_call_writes_after_the_end_and_leaves_is_counted_by_no_run(
     assert store.batches.count_documents({"state": "pending"}) == 2
 
     result = line(dict(closing.close(store, run_id)), "coingecko")
-    assert (result["status"], result["batches"], result["extracted"]) == ("success", 3, 600)
+    assert (result["status"], result["batches"], result["extracted"]) == ("success", 3, 750)
     server.pages(COINS, rows)
     result = line(coingecko.run(), "coingecko")
-    assert (result["resume_from"], result["batches"], result["extracted"]) == ([], 3, 600)
+    assert (result["resume_from"], result["batches"], result["extracted"]) == ([], 3, 750)
     assert store.batches.count_documents({"first_run_id": run_id}) == 3
 
 

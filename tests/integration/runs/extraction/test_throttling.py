@@ -48,10 +48,10 @@ def test_what_is_not_stored_of_throttling_begins_at_nothing(
 def test_the_state_machine_waits_for_a_permit_and_the_page_follows(
     server: Server, coingecko: Pipeline
 ) -> None:
-    with_quota(coingecko, 3, 5)
-    server.pages(COINS, [coin(f"c{n}") for n in range(1501)])
+    with_quota(coingecko, 3, 5, COINGECKO_PAGES="7")
+    server.pages(COINS, [coin(f"c{n}") for n in range(1750)])
     run = coingecko.run()
-    assert line(run, "coingecko")["inserted"] == 1501
+    assert line(run, "coingecko")["inserted"] == 1750
     assert [seen.query["page"] for seen in server.seen] == ["1", "2", "3", "4", "5", "6", "7"]
     # Four and three quarters of a permit are there at once, and five may go out within a minute.
     assert coingecko.pauses == [5, 60]
@@ -64,7 +64,7 @@ def test_the_state_machine_waits_for_a_permit_and_the_page_follows(
 
 def test_a_short_wait_is_sat_out(server: Server, coingecko: Pipeline) -> None:
     # Of one permit at a time the next one comes after half a second.
-    with_quota(coingecko, 120, 1)
+    with_quota(coingecko, 120, 1, COINGECKO_PAGES="3")
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -72,7 +72,7 @@ def test_a_short_wait_is_sat_out(server: Server, coingecko: Pipeline) -> None:
         let_pass(coingecko.store, "coingecko", seconds)
 
     coingecko.retry_policy = replace(QUICK, sleep=sleep)
-    server.pages(COINS, [coin(f"c{n}") for n in range(501)])
+    server.pages(COINS, [coin(f"c{n}") for n in range(750)])
     run = coingecko.run()
     assert line(run, "coingecko")["pages"] == 3
     assert coingecko.pauses == []

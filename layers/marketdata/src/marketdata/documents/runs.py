@@ -15,6 +15,7 @@ from marketdata.documents.batches import FailedBatch, StoredCounts
 from marketdata.documents.errors import StoredError
 from marketdata.documents.objects import StoredVersion
 from marketdata.documents.raw_batches import FileLayout
+from marketdata.documents.sources import StoredExtent
 
 
 class RunStatus(StrEnum):
@@ -174,6 +175,15 @@ class StoredAttempts(TypedDict):
     """What the last one met."""
 
 
+class ShortPage(TypedDict):
+    """A page of a source that had fewer rows than it was asked for, though more rows followed."""
+
+    page: int
+    """The page."""
+    rows: int
+    """Rows that it had."""
+
+
 class StoredFileProgress(TypedDict):
     """The stored form of `FileProgress`."""
 
@@ -204,6 +214,12 @@ class PageProgress:
     """Rows that were filtered: the source's settings don't ask for them."""
     unchanged: int = 0
     """Pages that the source said are as they were when they were loaded last."""
+    rows: int = 0
+    """Rows that the source answered for all pages."""
+    short: tuple[ShortPage, ...] = ()
+    """Pages with fewer rows than were asked for, though more rows followed."""
+    extent: StoredExtent | None = None
+    """Which rows the last page has; None of a source that has one page."""
 
     @classmethod
     def of(cls, document: StoredInput) -> Self:
@@ -214,6 +230,9 @@ class PageProgress:
             batches=document.get("batches", 0),
             filtered=document.get("left_out", 0),
             unchanged=document.get("unchanged_pages", 0),
+            rows=document.get("rows", 0),
+            short=tuple(document.get("short_pages", [])),
+            extent=document.get("extent"),
         )
 
     def document(self) -> InputChanges:
@@ -224,6 +243,9 @@ class PageProgress:
             "batches": self.batches,
             "left_out": self.filtered,
             "unchanged_pages": self.unchanged,
+            "rows": self.rows,
+            "short_pages": list(self.short),
+            "extent": self.extent,
         }
 
 
@@ -299,6 +321,12 @@ class _InputNotes(TypedDict, total=False):
     """Of a source: rows that were filtered."""
     unchanged_pages: int
     """Of a source: pages that it said are as they were."""
+    rows: int
+    """Of a source: rows that it answered for all pages."""
+    short_pages: list[ShortPage]
+    """Of a source: pages with fewer rows than were asked for, though more rows followed."""
+    extent: StoredExtent | None
+    """Of a source: which rows the last page has."""
     throttling: StoredThrottling | None
     """Of a source: how much its limits have held the run back."""
     attempts: StoredAttempts
@@ -312,7 +340,8 @@ class _InputNotes(TypedDict, total=False):
     resumed_at: int
     """Of a file that is gone on with: the position that the earlier run had reached."""
     warnings: list[str]
-    """Of a file: what should be looked at, though nothing failed."""
+    """What should be looked at, though nothing failed. Of a source: how what came differs from what
+    was asked for, which makes its run no plain success."""
     applied_mappings: list[ColumnNote]
     """Of a file: columns that are used under another name than their own."""
     quarantined_mappings: list[ColumnNote]
@@ -388,7 +417,8 @@ class InputState:
     resumed_at: int | None = None
     """Of a file that is gone on with: the position that the earlier run had reached."""
     warnings: list[str] = field(default_factory=list)
-    """Of a file: what should be looked at, though nothing failed."""
+    """What should be looked at, though nothing failed. Of a source: how what came differs from what
+    was asked for, which makes its run no plain success."""
     mappings: StoredMappings | None = None
     """Of a file: what became of its columns; None until its header is read."""
 

@@ -103,6 +103,19 @@ class Breaker(TypedDict):
     """Who probes now."""
 
 
+class StoredExtent(TypedDict):
+    """Which rows a page has, as far as that shows whether the next page follows on it."""
+
+    digest: str
+    """Hash of the rows' ids in their order."""
+    ids: NotRequired[list[str]]
+    """The rows' ids."""
+    lowest_rank: int | None
+    """The lowest rank of its rows."""
+    highest_rank: int | None
+    """The highest one."""
+
+
 class KnownPage(TypedDict):
     """A page as it was fetched last, which a conditional request can be about."""
 
@@ -122,6 +135,8 @@ class KnownPage(TypedDict):
     """The raw batches that these had then; others mean that another answer has counted."""
     received_at: datetime
     """When it was fetched."""
+    extent: NotRequired[StoredExtent | None]
+    """Which rows it has, without their ids; None of a source that has one page."""
 
 
 class Watermark(TypedDict):

@@ -301,6 +301,8 @@ def _progress_of(stopped: InputState) -> InputChanges:
         progress = stopped.pages.document()
         # This run's numbers go on after what it reclaims.
         del progress["batches"]
+        if stopped.status.complete:
+            progress["warnings"] = stopped.warnings
     if stopped.status.complete and not stopped.error:
         progress["status"] = InputStatus.EXTRACTED
         progress["started_at"] = progress["extracted_at"] = clock.now()

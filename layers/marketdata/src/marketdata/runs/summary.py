@@ -104,6 +104,8 @@ def _error(
         }
     if not closing or status in (ResultStatus.SUCCESS, ResultStatus.SKIPPED):
         return None
+    if known.status.complete and _told(known) and sums["batches"] == sums["loaded"]:
+        return {"code": "incomplete", "message": " ".join(known.warnings)}
     if known.status.complete:
         batches = sums["batches"]
         return {
@@ -116,6 +118,11 @@ def _error(
     }
 
 
+def _told(known: InputState) -> bool:
+    """Whether what a source answered differs from what it was asked for, which the run tells."""
+    return known.object is None and bool(known.warnings)
+
+
 def _all_quarantined(known: InputState, sums: BatchSums) -> bool:
     """Whether there were rows, and not one that could be loaded: then it is for somebody to see.
 
@@ -126,17 +133,25 @@ def _all_quarantined(known: InputState, sums: BatchSums) -> bool:
 
 
 def _status(known: InputState, sums: BatchSums, *, closing: bool) -> ResultStatus:
-    batches, loaded = sums["batches"], sums["loaded"]
-    extraction, refused = known.status, known.error is not None
-    if extraction.complete and batches == loaded and _all_quarantined(known, sums):
-        return ResultStatus.FAILED
-    if extraction == InputStatus.SKIPPED and (refused or batches == loaded):
+    extraction, loaded = known.status, sums["loaded"]
+    if extraction.complete and sums["batches"] == loaded:
+        return _status_of_complete(known, sums)
+    if extraction == InputStatus.SKIPPED and known.error is not None:
         return ResultStatus.SKIPPED
-    if extraction == InputStatus.EXTRACTED and batches == loaded:
-        all_known = batches > 0 and sums["skipped"] == batches
-        return ResultStatus.SKIPPED if all_known and not refused else ResultStatus.SUCCESS
     if extraction == InputStatus.THROTTLED:
         return ResultStatus.THROTTLED
     if not closing and extraction != InputStatus.FAILED:
         return ResultStatus.RUNNING
     return ResultStatus.PARTIAL_SUCCESS if loaded else ResultStatus.FAILED
+
+
+def _status_of_complete(known: InputState, sums: BatchSums) -> ResultStatus:
+    """What became of an input whose extraction came to its end, and whose batches are loaded."""
+    if _all_quarantined(known, sums):
+        return ResultStatus.FAILED
+    if _told(known) and known.error is None:
+        return ResultStatus.PARTIAL_SUCCESS
+    all_known = sums["batches"] > 0 and sums["skipped"] == sums["batches"]
+    if known.status == InputStatus.SKIPPED or (all_known and known.error is None):
+        return ResultStatus.SKIPPED
+    return ResultStatus.SUCCESS

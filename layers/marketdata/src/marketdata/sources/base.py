@@ -77,8 +77,8 @@ def _hash(text: str) -> str:
 class ApiSource(ABC):
     """A public API that answers pages of rows, each page a JSON array.
 
-    A subclass says which page comes first and which comes after a page of so many rows
-    (`page_after`), and what one row means in canonical terms (`map_row`).
+    A subclass says how many pages to ask for, what to ask for each (`page`), and what one row means
+    in canonical terms (`map_row`).
     """
 
     name: ClassVar[str]
@@ -86,6 +86,10 @@ class ApiSource(ABC):
     conditional: ClassVar[bool] = False
     """Whether its validators (ETag, Last-Modified) can be trusted: a page is then asked for under
     the condition that it has changed. Never with a `row_filter`, which could change meanwhile."""
+    page_size: ClassVar[int | None] = None
+    """Rows of a full page; None where one answer is the whole list."""
+    pages: int = 1
+    """Pages to ask for at most: the list ends before at a page without rows."""
     quota: Quota = Quota()
     """How often it may be asked, by all execution environments together."""
 
@@ -99,11 +103,21 @@ class ApiSource(ABC):
         """
 
     @abstractmethod
-    def page_after(self, page: int, rows: int) -> PageRequest | None:
-        """The request after page number `page`, which had `rows` rows; (0, 0) asks for the first.
+    def page(self, number: int) -> PageRequest:
+        """The request for a page, by its number from 1.
 
-        None when there is nothing more to ask.
+        One beyond `pages` may be asked for as well, to see whether a list ends with a page that is
+        not full.
         """
+
+    @staticmethod
+    def rank_of(row: Mapping[str, Any]) -> int | None:
+        """The row's place in the order of the pages, from 1; None where the source tells none.
+
+        By it the pipeline sees that rows are missing between two pages.
+        """
+        del row
+        return None
 
     def row_filter(self) -> Callable[[Any], bool] | None:
         """Which rows of a page were asked for, where the API itself can't be told.

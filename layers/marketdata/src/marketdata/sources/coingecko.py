@@ -37,10 +37,11 @@ class CoinGecko(ApiSource):
 
     name: ClassVar[str] = "coingecko"
     conditional: ClassVar[bool] = True
+    page_size: ClassVar[int | None] = PER_PAGE
 
     def __init__(self, settings: CoinGeckoSettings, key: str = "") -> None:
         self._url = settings.coingecko_api_url
-        self._pages = settings.coingecko_pages
+        self.pages = settings.coingecko_pages
         # CoinGecko tells plans apart by host; its own documentation says so.
         header = "x-cg-pro-api-key" if "://pro-api." in self._url else "x-cg-demo-api-key"
         self._headers = {header: key} if key else {}
@@ -52,18 +53,22 @@ class CoinGecko(ApiSource):
         settings = read_settings(CoinGeckoSettings, environment)
         return cls(settings, secret.get("coingecko_api_key", ""))
 
-    def page_after(self, page: int, rows: int) -> PageRequest | None:
-        """The next page; a page that is not full is the last."""
-        if page and (page >= self._pages or rows < PER_PAGE):
-            return None
+    def page(self, number: int) -> PageRequest:
+        """A page of coins, by market cap."""
         params = {
             "vs_currency": "usd",
             "order": "market_cap_desc",
             "per_page": str(PER_PAGE),
-            "page": str(page + 1),
+            "page": str(number),
             "price_change_percentage": "24h",
         }
-        return PageRequest(page + 1, self._url, params, self._headers)
+        return PageRequest(number, self._url, params, self._headers)
+
+    @staticmethod
+    def rank_of(row: Mapping[str, Any]) -> int | None:
+        """The rank by market cap; some coins have none."""
+        rank = row.get("market_cap_rank")
+        return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
 
     @staticmethod
     def map_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,10 +52,9 @@ class CoinPaprika(ApiSource):
         settings = read_settings(CoinPaprikaSettings, environment)
         return cls(settings, secret.get("coinpaprika_api_key", ""))
 
-    def page_after(self, page: int, rows: int) -> PageRequest | None:
+    def page(self, number: int) -> PageRequest:
         """The one page there is."""
-        del rows
-        return None if page else PageRequest(1, self._url, {"quotes": "USD"}, self._headers)
+        return PageRequest(number, self._url, {"quotes": "USD"}, self._headers)
 
     def row_filter(self) -> Callable[[Any], bool] | None:
         """The coins up to a rank: the API itself knows no limit and no order."""

@@ -18,7 +18,9 @@ from marketdata.documents.raw_batches import PageOrigin
 from marketdata.documents.sources import KnownPage
 from marketdata.errors import (
     MarketDataError,
+    StoreUnavailable,
     Throttled,
+    UpstreamEmpty,
     UpstreamMalformed,
     UpstreamRefused,
     UpstreamUnavailable,
@@ -26,6 +28,7 @@ from marketdata.errors import (
 from marketdata.load.raw import Payload, pack_json
 from marketdata.runs.extraction.attempts import Attempts, GivenUp, OutOfTime
 from marketdata.runs.extraction.circuit import Circuit
+from marketdata.runs.extraction.paging import Extent, ExtentReader
 from marketdata.runs.extraction.policy import RETRY_POLICY, RetryPolicy
 from marketdata.runs.extraction.selection import Selection
 from marketdata.runs.extraction.throttling import Permits, RateLimited, Throttling
@@ -53,6 +56,12 @@ class Page:
     """Rows that the source answered."""
     filtered: int
     """Of these, the ones that the source's settings do not ask for."""
+    extent: Extent | None
+    """Which rows it has; None of a source that has one page."""
+
+
+class NotAskedAgain(Exception):
+    """A page could not be fetched once more; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,7 @@ class PageFetcher:
         self._retry_policy = retry_policy
         document = overview.get(store, source.name)
         self._pages = document.get("pages", {})
+        self._watermark = document.get("watermarks")
         self._circuit = Circuit(
             store,
             run_id,
@@ -193,6 +203,49 @@ class PageFetcher:
         self._circuit.note_answer(request.page)
         return found
 
+    def again(
+        self,
+        session: http.Session,
+        request: PageRequest,
+        rows_per_batch: int,
+        known: frozenset[str],
+    ) -> Page:
+        """A page that was fetched before, once more, without the rows that are known.
+
+        It is asked for if the quota has a permit now, and tried once: what it may bring is not
+        worth a wait.
+
+        Args:
+            session: keeps the connection between pages.
+            request: what to fetch.
+            rows_per_batch: rows in one batch at most.
+            known: the ids of rows that are not wanted again.
+
+        Raises:
+            NotAskedAgain: there was no permit or no time, or the source gave no answer.
+            StoreUnavailable: MongoDB is out of reach.
+        """
+        upstream = Upstream.of(self._source.name, request)
+        limits = self._retry_policy.limits
+        if self._left() < limits.read_seconds:
+            raise NotAskedAgain("the call had no time left")
+        rows = ExtentReader(self._source)
+        selection = Selection(lambda row: (id_ := rows.id_of(row)) is not None and id_ not in known)
+        limits = limits.within(self._left())
+        try:
+            self._permits.take(upstream, wait=False)
+            with http.get(session, request, limits=limits, now=self._server.now) as answer:
+                return self._read(answer, request, rows_per_batch, selection)
+        except RateLimited as limit:
+            raise NotAskedAgain(f"the quota has no permit for {limit.seconds:.0f} s") from limit
+        except StoreUnavailable:
+            raise
+        except Throttled as error:
+            self._permits.note_refusal(upstream, error)
+            raise NotAskedAgain(error.message) from error
+        except (UpstreamUnavailable, UpstreamRefused, UpstreamMalformed) as error:
+            raise NotAskedAgain(error.message) from error
+
     def _try(
         self,
         upstream: Upstream,
@@ -237,26 +290,52 @@ class PageFetcher:
         limits: http.Limits,
         known: Validators | None,
     ) -> Page | Unchanged:
-        source = self._source
         with http.get(session, request, limits=limits, known=known, now=self._server.now) as answer:
             if answer.not_modified:
                 return Unchanged(answer.received_at)
-            what = f"{source.name} ({answer.url}, page {request.page})"
-            selection = Selection(source.row_filter())
-            texts = selection.of(elements(answer.chunks, what=what))
-            payloads = list(pack_json(texts, rows_per_batch=rows_per_batch))
-            selection.require_rows(what)
-            origin: PageOrigin = {
-                "url": answer.url,
-                "page": request.page,
-                "status": answer.status,
-                "etag": answer.validators.etag,
-                "content_type": answer.content_type,
-                "fetched_at": answer.received_at,
-                "rows": selection.rows,
-                "left_out": selection.filtered,
-            }
-        return Page(payloads, origin, answer.validators, selection.rows, selection.filtered)
+            selection = Selection(self._source.row_filter())
+            page = self._read(answer, request, rows_per_batch, selection)
+            selection.require_rows(self._what(answer, request))
+            self._require_any(page, answer, request)
+        return page
+
+    def _read(
+        self,
+        answer: http.Answer,
+        request: PageRequest,
+        rows_per_batch: int,
+        selection: Selection,
+    ) -> Page:
+        """An answer's rows, packed as they arrive."""
+        source = self._source
+        reader = None if source.page_size is None else ExtentReader(source)
+        texts = elements(answer.chunks, what=self._what(answer, request))
+        seen = texts if reader is None else reader.of(texts)
+        payloads = list(pack_json(selection.of(seen), rows_per_batch=rows_per_batch))
+        origin: PageOrigin = {
+            "url": answer.url,
+            "page": request.page,
+            "status": answer.status,
+            "etag": answer.validators.etag,
+            "content_type": answer.content_type,
+            "fetched_at": answer.received_at,
+            "rows": selection.rows,
+            "left_out": selection.filtered,
+        }
+        extent = reader.extent() if reader is not None and selection.rows else None
+        return Page(payloads, origin, answer.validators, selection.rows, selection.filtered, extent)
+
+    def _what(self, answer: http.Answer, request: PageRequest) -> str:
+        return f"{self._source.name} ({answer.url}, page {request.page})"
+
+    def _require_any(self, page: Page, answer: http.Answer, request: PageRequest) -> None:
+        """Refuse a list without rows of a source that has had rows before."""
+        if page.rows or request.page > 1 or self._watermark is None:
+            return
+        raise UpstreamEmpty(
+            f"{self._what(answer, request)} answered a list without rows, and had rows before, up "
+            f"to run {self._watermark['run_id']}. What they brought stays."
+        )
 
     def _left(self) -> float:
         return self._remaining() - RESERVE_SECONDS

@@ -11,7 +11,14 @@ from typing import Unpack
 from marketdata.documents.batches import Batch, NewBatch, ReceivedRows
 from marketdata.documents.errors import StoredError
 from marketdata.documents.raw_batches import RawBatch
-from marketdata.documents.runs import InputChanges, InputState, PageProgress, Run, StoredAttempts
+from marketdata.documents.runs import (
+    InputChanges,
+    InputState,
+    PageProgress,
+    Run,
+    ShortPage,
+    StoredAttempts,
+)
 from marketdata.documents.sources import KnownPage
 from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
@@ -20,12 +27,14 @@ from marketdata.runs.extraction.attempts import Attempts, GivenUp, OutOfTime
 from marketdata.runs.extraction.circuit import CircuitOpen, circuit_open
 from marketdata.runs.extraction.fetching import (
     RESERVE_SECONDS,
+    NotAskedAgain,
     Page,
     PageFetcher,
     Unchanged,
     describe,
 )
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
+from marketdata.runs.extraction.paging import Extent, Shift, describe_short
 from marketdata.runs.extraction.policy import RETRY_POLICY, RetryPolicy
 from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
 from marketdata.runs.extraction.throttling import RateLimited, Throttling
@@ -104,6 +113,25 @@ class _Known:
     rows: int
     filtered: int
     batches: list[Batch]
+    extent: Extent | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A page as it was received now, cut and not numbered yet."""
+
+    raw: list[RawBatch]
+    """Its raw batches, as far as they are not stored yet."""
+    batches: list[ReceivedRows]
+    validators: Validators
+    rows: int
+    """Rows that the source answered."""
+    filtered: int
+    """Of these, the ones that the settings do not ask for."""
+    extent: Extent | None
+    """Which rows it has; None of a source that has one page, and of a page without rows."""
+    unchanged: bool
+    """Whether the source said that it is as it was."""
 
 
 class _SourceExtraction:
@@ -150,6 +178,8 @@ class _SourceExtraction:
         """Go by what the run knows about the source now."""
         self._state = InputState.of(run["inputs"][self._name])
         self._at = self._state.pages or PageProgress(batches=self._state.batches)
+        self._warnings = self._state.warnings.copy()
+        self._list_ended = False
 
     def run(self) -> Extracted:
         """Fetch pages until there are no more, or something is in the way."""
@@ -178,7 +208,8 @@ class _SourceExtraction:
         Raises:
             Overtaken: another call has got further meanwhile.
         """
-        while request := self._source.page_after(self._at.pages, self._at.last_rows):
+        while (number := self._next_page()) is not None:
+            request = self._source.page(number)
             left = self._remaining() - RESERVE_SECONDS
             if self._at.pages > first and left < self._retry_policy.limits.read_seconds:
                 return Extracted(ExtractionState.AGAIN, [])
@@ -194,11 +225,42 @@ class _SourceExtraction:
                 self._extraction.note(error=describe(error))
                 raise
             except TerminalError as error:
+                if self._looks_beyond(request):
+                    return self._end_unknown(describe(error))
                 return self._end(ExtractionState.FAILED, error=describe(error))
             except TransientError as error:
                 # Kept in case that the last of the state machine's retries fails as well.
                 self._extraction.note(error=describe(error), throttling=self._throttling.document())
                 raise
+        return self._end_of_list()
+
+    def _next_page(self) -> int | None:
+        """The number of the page to fetch now; None at the end of the list.
+
+        The list ends at a page without rows, or with the pages that the settings ask for. If the
+        last of these is not full, the page beyond shows whether that is the list's end.
+        """
+        at, source = self._at, self._source
+        if self._list_ended or (at.pages and not at.last_rows):
+            return None
+        last_is_short = source.page_size is not None and at.last_rows < source.page_size
+        if at.pages < source.pages or (at.pages == source.pages and last_is_short):
+            return at.pages + 1
+        return None
+
+    def _looks_beyond(self, request: PageRequest) -> bool:
+        """Whether a page is only to show that the list has ended before it."""
+        return request.page > self._source.pages
+
+    def _end_unknown(self, error: StoredError) -> Extracted:
+        """End behind the last page, where it could not be seen whether more rows follow."""
+        self._warn(
+            f"Page {self._at.pages} had {self._at.last_rows} of {self._source.page_size} rows, and "
+            f"whether more follow is not known: {error['message']}"
+        )
+        return self._end_of_list()
+
+    def _end_of_list(self) -> Extracted:
         self._fetcher.note_all_answered()
         if self._at.pages and self._at.unchanged == self._at.pages:
             pages = "The page is" if self._at.pages == 1 else f"All {self._at.pages} pages are"
@@ -217,9 +279,14 @@ class _SourceExtraction:
         found = self._fetcher.page(session, request, self._rows_per_batch, attempts, validators)
         if isinstance(found, Unchanged):
             assert known is not None  # noqa: S101 - the request was conditional
-            self._save_unchanged(request, known, found.received_at)
+            received = self._as_before(known, found.received_at)
         else:
-            self._save(request, found)
+            received = self._received(request, found)
+        if self._list_has_ended(request, received):
+            self._list_ended = True
+            return
+        again = self._fetch_slipped(session, received)
+        self._put(request, received, again)
 
     def _note_attempts(self, attempts: StoredAttempts) -> None:
         """Store a failed attempt; its error is the input's, should the run die now."""
@@ -237,16 +304,23 @@ class _SourceExtraction:
             # The validators are of an answer whose batches were not the ones that counted.
             return None
         validators = Validators(found["etag"], found["last_modified"])
-        return _Known(validators, found["rows"], found["left_out"], batches)
+        extent = Extent.of(found.get("extent"))
+        return _Known(validators, found["rows"], found["left_out"], batches, extent)
 
-    def _save(self, request: PageRequest, page: Page) -> None:
-        """Write a page's raw batches, then the batches that refer to them."""
+    def _received(self, request: PageRequest, page: Page, suffix: str = "") -> _Received:
+        """A page's rows as raw batches, and as batches that refer to them.
+
+        Args:
+            request: what was asked for.
+            page: what came.
+            suffix: what tells its raw batches from those of an earlier answer for the same page.
+        """
         raw: list[RawBatch] = []
         batches: list[ReceivedRows] = []
         received_at = page.origin["fetched_at"]
         first_row = 0
         for part, payload in enumerate(page.payloads):
-            place = f"page {request.page} part {part}"
+            place = f"page {request.page}{suffix} part {part}"
             id_ = raw_id(self._name, place, payload.digest)
             raw.append(
                 {
@@ -275,16 +349,11 @@ class _SourceExtraction:
                 }
             )
             first_row += payload.rows
-        save_raw(self._store, raw)
-        after = replace(
-            self._at,
-            pages=request.page,
-            last_rows=page.rows,
-            filtered=self._at.filtered + page.filtered,
+        return _Received(
+            raw, batches, page.validators, page.rows, page.filtered, page.extent, unchanged=False
         )
-        self._put(request, batches, page.validators, page.filtered, after)
 
-    def _save_unchanged(self, request: PageRequest, known: _Known, received_at: datetime) -> None:
+    def _as_before(self, known: _Known, received_at: datetime) -> _Received:
         """Batches of a page's known content, received once more.
 
         They are new batches, since it matters that the content was still this one now: another
@@ -304,31 +373,101 @@ class _SourceExtraction:
             }
             for batch in known.batches
         ]
-        after = replace(
-            self._at,
-            pages=request.page,
-            last_rows=known.rows,
-            filtered=self._at.filtered + known.filtered,
-            unchanged=self._at.unchanged + 1,
+        return _Received(
+            [], batches, known.validators, known.rows, known.filtered, known.extent, unchanged=True
         )
-        self._put(request, batches, known.validators, known.filtered, after)
 
-    def _put(
-        self,
-        request: PageRequest,
-        batches: list[ReceivedRows],
-        validators: Validators,
-        filtered: int,
-        after: PageProgress,
-    ) -> None:
-        """Write a page's batches, and note that the page is there.
+    def _list_has_ended(self, request: PageRequest, received: _Received) -> bool:
+        """Whether the list has ended before a page: the page is then not kept.
+
+        It has if the source does not know of pages and answers each alike; and, of course, before
+        a page that is beyond those of the settings. What that means of the last page is noted.
+        """
+        at, full = self._at, self._source.page_size
+        before = Extent.of(at.extent)
+        if before and received.extent and before.digest == received.extent.digest:
+            if at.last_rows == full:
+                self._warn(
+                    f"Page {request.page} is the same as page {at.pages}, though page {at.pages} "
+                    f"was full: {at.rows} rows came, of {self._source.pages * full} that "
+                    f"{self._source.pages} pages can have. The source does not page any more."
+                )
+            return True
+        if not self._looks_beyond(request):
+            return False
+        if received.rows:
+            self._at = replace(at, short=self._short_pages(received))
+        return True
+
+    def _short_pages(self, received: _Received) -> tuple[ShortPage, ...]:
+        """The pages that are known to have lacked rows, now that a further one has come."""
+        at, full = self._at, self._source.page_size
+        if not at.pages or full is None or at.last_rows >= full or not received.rows:
+            return at.short
+        return (*at.short, {"page": at.pages, "rows": at.last_rows})
+
+    def _fetch_slipped(self, session: http.Session, received: _Received) -> _Received | None:
+        """Rows that are on neither of two pages, as the order moved in between; None if it did not.
+
+        The page before is fetched once more, for the rows that neither had.
+        """
+        page, before = self._at.pages, Extent.of(self._at.extent)
+        if before is None or received.extent is None:
+            return None
+        shift = Shift.between(page, before, received.extent)
+        if shift is None:
+            return None
+        request = self._source.page(page)
+        known = before.ids | received.extent.ids
+        try:
+            again = self._fetcher.again(session, request, self._rows_per_batch, known)
+        except NotAskedAgain as why:
+            self._warn(f"{shift.describe()} Page {page} was not fetched once more: {why}")
+            return None
+        found = sum(payload.rows for payload in again.payloads)
+        if found:
+            rows = "1 more row, which is" if found == 1 else f"{found} more rows, which are"
+            self._warn(
+                f"{shift.describe()} Page {page} was fetched once more. It had {rows} loaded."
+            )
+            return self._received(request, again, suffix=" again")
+        if shift.missing_ranks:
+            self._warn(
+                f"{shift.describe()} Page {page} was fetched once more, and had no further row."
+            )
+        return None
+
+    def _warn(self, warning: str) -> None:
+        """Have the run tell it, once."""
+        if warning not in self._warnings:
+            self._warnings.append(warning)
+
+    def _put(self, request: PageRequest, received: _Received, again: _Received | None) -> None:
+        """Write a page's raw batches, then its batches, and note that the page is there.
 
         Their numbers follow from what is noted when they are taken: an answer of another call may
         have been cut into another number of batches.
 
+        Args:
+            request: what was asked for.
+            received: what came.
+            again: of the page before, rows that had slipped through.
+
         Raises:
             Overtaken: another call has noted the page, or has ended the extraction.
         """
+        slipped = again.batches if again else []
+        save_raw(self._store, [*received.raw, *(again.raw if again else [])])
+        after = replace(
+            self._at,
+            pages=request.page,
+            last_rows=received.rows,
+            rows=self._at.rows + received.rows,
+            filtered=self._at.filtered + received.filtered,
+            unchanged=self._at.unchanged + received.unchanged,
+            short=self._short_pages(received),
+            extent=received.extent.document() if received.extent else None,
+        )
         noted = after
 
         def cut(state: InputState) -> Written:
@@ -336,13 +475,14 @@ class _SourceExtraction:
             first = state.batches
             numbered: list[NewBatch] = [
                 {"number": number, **batch, "context": context_of(batch)}
-                for number, batch in enumerate(batches, first)
+                for number, batch in enumerate([*received.batches, *slipped], first)
             ]
             # Before they are written: a validator must never outlive the content it stands for.
-            self._remember(request, numbered, validators, after.last_rows, filtered)
+            self._remember(request, numbered[: len(received.batches)], received)
             noted = replace(after, batches=first + len(numbered))
             changes = noted.document()
             changes["throttling"] = self._throttling.document()
+            changes["warnings"] = self._warnings
             changes["error"] = None
             return Written(numbered, noted.batches, changes)
 
@@ -356,27 +496,24 @@ class _SourceExtraction:
         return {"pages": self._at.pages or before_any}
 
     def _remember(
-        self,
-        request: PageRequest,
-        numbered: list[NewBatch],
-        validators: Validators,
-        rows: int,
-        filtered: int,
+        self, request: PageRequest, numbered: list[NewBatch], received: _Received
     ) -> None:
         """Have the source's document say what the next request for the page can refer to."""
         if not self._source.conditional:
             return
-        known: KnownPage = {
-            "etag": validators.etag,
-            "last_modified": validators.last_modified,
-            "request": request.fingerprint,
-            "rows": rows,
-            "left_out": filtered,
-            "batches": [BatchKey(self._run_id, self._name, b["number"]).id for b in numbered],
-            "raw_ids": [batch["raw_id"] for batch in numbered],
-            "received_at": numbered[0]["received_at"],
-        }
-        kept = known if validators.headers else None
+        validators, kept = received.validators, None
+        if validators.headers and numbered:
+            kept = KnownPage(
+                etag=validators.etag,
+                last_modified=validators.last_modified,
+                request=request.fingerprint,
+                rows=received.rows,
+                left_out=received.filtered,
+                batches=[BatchKey(self._run_id, self._name, b["number"]).id for b in numbered],
+                raw_ids=[batch["raw_id"] for batch in numbered],
+                received_at=numbered[0]["received_at"],
+                extent=received.extent.document(ids=False) if received.extent else None,
+            )
         pages.remember_page(self._store, self._name, request.page, kept)
 
     # --- ends and pauses ------------------------------------------------------------------
@@ -390,8 +527,20 @@ class _SourceExtraction:
         Raises:
             Overtaken: another call is further, or has ended it, or the run has ended.
         """
+        at, source = self._at, self._source
+        if at.short and source.page_size is not None:
+            self._warn(
+                describe_short(
+                    at.short,
+                    source.pages,
+                    pages=at.pages,
+                    page_size=source.page_size,
+                    received=at.rows,
+                )
+            )
         changes: InputChanges = {"throttling": self._throttling.document(), **noted}
         changes["status"] = state
+        changes["warnings"] = self._warnings
         self._extraction.end(self._known_position(), self._at.batches, changes)
         return Extracted(state, self._numbers())
 
@@ -403,8 +552,12 @@ class _SourceExtraction:
             case RateLimited():
                 return self._pause(request, reason)
             case CircuitOpen():
+                if self._looks_beyond(request):
+                    return self._end_unknown(circuit_open(self._name, reason.admission))
                 return self._skip(reason)
             case GivenUp():
+                if self._looks_beyond(request):
+                    return self._end_unknown(reason.error)
                 return self._end(ExtractionState.FAILED, error=reason.error)
             case OutOfTime():
                 self._extraction.note(throttling=self._throttling.document())
@@ -424,6 +577,8 @@ class _SourceExtraction:
                 f"goes on at page {request.page}, and the next run by schedule starts anew."
             )
             error: StoredError = {"code": "throttled", "type": "Throttled", "message": message}
+            if self._looks_beyond(request):
+                return self._end_unknown(error)
             return self._end(ExtractionState.THROTTLED, error=error)
         throttling.note_wait(seconds)
         self._extraction.note(throttling=throttling.document())

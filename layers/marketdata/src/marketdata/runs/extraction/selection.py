@@ -9,8 +9,8 @@ from marketdata.errors import UpstreamMalformed
 from marketdata.sources.json_stream import parse
 
 
-def _row(text: str) -> Any:
-    """A row as a filter sees it; None for one that is nested too deeply to be read."""
+def parse_row(text: str) -> Any:
+    """A row of a page, whatever JSON value it is; None for one that is nested too deeply."""
     try:
         return parse(text)
     except RecursionError:
@@ -21,7 +21,7 @@ class Selection:
     """The rows of one page that the source's settings ask for, and the count of the others."""
 
     def __init__(self, keep: Callable[[Any], bool] | None) -> None:
-        """Of a source's row filter; without one, all rows are kept."""
+        """Of a filter, which is given each row as parsed JSON; without one, all rows are kept."""
         self._keep = keep
         self._objects = 0
         self.rows = 0
@@ -34,7 +34,7 @@ class Selection:
         for text in texts:
             self.rows += 1
             self._objects += text.startswith("{")
-            if self._keep is None or self._keep(_row(text)):
+            if self._keep is None or self._keep(parse_row(text)):
                 yield text
             else:
                 self.filtered += 1

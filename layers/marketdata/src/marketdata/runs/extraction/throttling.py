@@ -148,8 +148,12 @@ class Permits:
         self._waited = 0.0
         self._slowed = False
 
-    def take(self, upstream: Upstream) -> None:
+    def take(self, upstream: Upstream, *, wait: bool = True) -> None:
         """Take a permit; one that comes soon is waited for.
+
+        Args:
+            upstream: who is asked.
+            wait: false to wait for none.
 
         Raises:
             RateLimited: there is none for longer than that.
@@ -165,13 +169,16 @@ class Permits:
                 if time.monotonic() - asked <= limiter.STALE_SECONDS:
                     return
                 continue
+            limited = RateLimited(permit.wait_seconds, _why(upstream, permit), asked=permit.blocked)
+            if not wait:
+                raise limited
             self._throttling.note_limit(self._server.now(), refusal=False)
-            wait = permit.wait_seconds * (1 + random.uniform(0, _JITTER))  # noqa: S311 - no secret
-            if permit.wait_seconds > _LONGEST_WAIT_SECONDS or not self._may_wait(wait):
-                raise RateLimited(permit.wait_seconds, _why(upstream, permit), asked=permit.blocked)
-            self._sleep(wait)
-            self._waited += wait
-            self._throttling.note_wait(wait)
+            seconds = permit.wait_seconds * (1 + random.uniform(0, _JITTER))  # noqa: S311 - no secret
+            if permit.wait_seconds > _LONGEST_WAIT_SECONDS or not self._may_wait(seconds):
+                raise limited
+            self._sleep(seconds)
+            self._waited += seconds
+            self._throttling.note_wait(seconds)
 
     def _may_wait(self, seconds: float) -> bool:
         of_run = self._max_wait_seconds - self._throttling.waited_seconds

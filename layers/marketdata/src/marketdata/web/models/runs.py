@@ -140,7 +140,9 @@ class SourceResult(ResolvedCounts):
         description="CSV only: the dataset of rows that name none; null until the header is read.",
     )
     warnings: list[str] = Field(
-        default_factory=list, description="What should be looked at, although nothing failed."
+        default_factory=list,
+        description="What should be looked at, although nothing failed. Of an API: how what came "
+        "differs from what was asked for; its run is no plain success then.",
     )
     seconds: float | None = Field(description="From the first request to the last batch.")
     error: Cause | None
