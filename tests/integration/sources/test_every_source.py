@@ -226,9 +226,19 @@ FAILURES: dict[str, tuple[Callable[[Bench], Reply], str, str]] = {
         "answered markup (text/html) where JSON belongs. It said: '<!DOCTYPE html>",
     ),
     "an object": (
-        lambda _: Reply({"status": {"error_code": 1015}}),
+        lambda _: Reply({"data": []}),
         "upstream_malformed",
-        """a JSON object where a JSON list of rows belongs. It begins: '{"status": """,
+        """a JSON object where a JSON list of rows belongs. It begins: '{"data": """,
+    ),
+    "an error with status 200": (
+        lambda _: Reply({"error": "id not found"}),
+        "upstream_refused",
+        'a JSON object with status 200, which tells of an error. It said: \'{"error":',
+    ),
+    "a server error with status 200": (
+        lambda _: Reply({"status": {"error_code": 500, "error_message": "Oops"}}),
+        "upstream_unavailable",
+        "which tells of an error 500. An error within the source.",
     ),
     "truncated JSON": (
         lambda bench: Reply(json.dumps(bench.rows()).encode()[:-30]),

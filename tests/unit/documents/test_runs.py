@@ -53,6 +53,9 @@ PAGED: StoredInput = {
     "batches": 7,
     "left_out": 1,
     "unchanged_pages": 2,
+    "rows": 512,
+    "short_pages": [{"page": 1, "rows": 249}],
+    "extent": {"digest": "0a", "ids": ["btc"], "lowest_rank": 501, "highest_rank": 512},
     "throttling": THROTTLING,
     "extracted_at": NOW,
 }
@@ -106,7 +109,16 @@ def test_a_key_that_is_null_counts_as_not_there() -> None:
 def test_progress_of_pages_is_read_under_the_names_of_the_glossary() -> None:
     state = InputState.of(PAGED)
 
-    assert state.pages == PageProgress(pages=3, last_rows=12, batches=7, filtered=1, unchanged=2)
+    assert state.pages == PageProgress(
+        pages=3,
+        last_rows=12,
+        batches=7,
+        filtered=1,
+        unchanged=2,
+        rows=512,
+        short=({"page": 1, "rows": 249},),
+        extent={"digest": "0a", "ids": ["btc"], "lowest_rank": 501, "highest_rank": 512},
+    )
     assert state.status is InputStatus.EXTRACTED
     assert state.reclaimed_loaded
 

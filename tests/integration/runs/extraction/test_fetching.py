@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from marketdata.runs.extraction.policy import RETRY_POLICY
 from marketdata.store import runs
 from marketdata.store.connection import Store
 from tests.support.pages import coins, note, pages_asked, raw_rows
-from tests.support.pipeline import QUICK, Pipeline, line, without_quota
+from tests.support.pipeline import QUICK, Pipeline, counts, line, without_quota
 from tests.support.upstream import Reply, Seen, Upstream
 
 COINS = "/coins"
@@ -64,6 +65,27 @@ def test_a_throttled_source_is_waited_for_by_the_state_machine(
         2,
         14,
     )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": {"error_code": 429, "error_message": "You've exceeded the Rate Limit."}},
+        {"error": "Too many requests"},
+        {"status": {"error_code": 1015}},
+    ],
+)
+def test_an_answer_that_tells_of_too_many_requests_is_one_with_a_pause(
+    server: Upstream, coingecko: Pipeline, body: dict[str, Any]
+) -> None:
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "1"}
+    refusal = Reply(body, headers={"Retry-After": "40"})
+    server.replies[COINS] = [refusal, refusal, Reply(coins(250))]
+    run = coingecko.run()
+    assert coingecko.pauses == [40, 40]
+    assert (run["status"], counts(line(run, "coingecko"))) == ("success", {"inserted": 250})
+    throttling = note(coingecko, run["_id"])["throttling"]
+    assert (throttling["refusals"], throttling["waited_seconds"]) == (2, 80)
 
 
 def test_a_run_that_waits_is_no_orphan(server: Upstream, coingecko: Pipeline) -> None:
@@ -123,7 +145,7 @@ def test_the_beginning_of_a_payload_that_is_none_is_kept_in_the_note(
     said = {"status": {"error_code": 1006, "error_message": "x" * 5000}}
     server.replies[COINS] = Reply(said)
     error = note(coingecko, coingecko.run()["_id"])["error"]
-    assert (error["code"], len(error["payload_head"])) == ("upstream_malformed", 2048)
+    assert (error["code"], len(error["payload_head"])) == ("upstream_refused", 2048)
     assert error["payload_head"] == json.dumps(said)[:2048]
     server.replies[COINS] = Reply(json.dumps(coins(3)).encode()[:-30])
     error = note(coingecko, coingecko.run()["_id"])["error"]

@@ -12,7 +12,7 @@ from importlib import import_module
 from marketdata.errors import SettingsError
 from marketdata.sources.base import ApiSource
 
-_PARTS_OF_THIS_PACKAGE = {"base", "http", "json_stream"}
+_PARTS_OF_THIS_PACKAGE = {"base", "error_bodies", "http", "json_stream"}
 
 
 def names() -> list[str]:

@@ -32,6 +32,8 @@ from marketdata.errors import (
     UpstreamUnavailable,
 )
 from marketdata.sources.base import PageRequest, Validators
+from marketdata.sources.error_bodies import ErrorBody, read_error
+from marketdata.sources.json_stream import ObjectAnswered
 from marketdata.version import VERSION
 
 _CHUNK = 64 * 1024
@@ -320,6 +322,7 @@ def get(
         Throttled: status 429 or 402, with the pause that the source asked for, if it did.
         UpstreamUnavailable: no connection, silence, a cut transfer, a 5xx, 408 or 425.
         UpstreamRefused: any other status than 200, or 304 where it was asked for.
+            An error that is told by a body of status 200 counts as the status that it tells.
         UpstreamMalformed: a body larger than the limit, or of another type than JSON.
         SettingsError: the address or the key can't be put into a request.
     """
@@ -349,9 +352,12 @@ def get(
                 head=head,
             )
         except MarketDataError as error:
+            told = _told_by_body(error, response, where, received_at, head)
             if text := head.text():
-                error.details.setdefault("payload_head", text)
-            raise
+                told.details.setdefault("payload_head", text)
+            if told is error:
+                raise
+            raise told from error
 
 
 @contextmanager
@@ -478,28 +484,65 @@ def _refusal(
         )
     _see_beginning(response, head)
     told = f"{judged.advice}{_said(head)}"
+    return _error(response, status, judged, f"{where} answered {status}", told, now)
+
+
+def _told_by_body(
+    error: MarketDataError, response: requests.Response, where: str, now: datetime, head: Head
+) -> MarketDataError:
+    """The error that a body of status 200 tells in place of rows, else the given one."""
+    if not isinstance(error, ObjectAnswered):
+        return error
+    found = read_error(error.body)
+    if found is None:
+        return error
+    said = f"{where} answered a JSON object with status 200, which tells {_as_told(found)}"
+    told = _said(head)
+    if found.status is None:
+        return UpstreamRefused(f"{said}.{told} This run does not ask again.", status=200)
+    judged = policy_of(found.status)
+    return _error(response, found.status, judged, said, f"{judged.advice}{told}", now)
+
+
+def _as_told(found: ErrorBody) -> str:
+    if found.status is not None:
+        return f"of an error {found.status}"
+    return "of an error" if found.code is None else f"of an error with the code {found.code}"
+
+
+def _error(
+    response: requests.Response,
+    status: int,
+    judged: StatusPolicy,
+    said: str,
+    told: str,
+    now: datetime,
+) -> Throttled | UpstreamUnavailable | UpstreamRefused:
+    """The error that a status stands for.
+
+    Args:
+        response: the answer, whose headers may ask for a pause.
+        status: the status, which an answer's body may have told.
+        judged: what is done about it.
+        said: what the source did, without a full stop.
+        told: what that means, in whole sentences.
+        now: when the answer came.
+    """
     match judged.action:
         case Action.THROTTLED:
             seconds = pause_of(response.headers, now=now)
             asked = "names no pause" if seconds is None else f"asks for a pause of {seconds:.0f} s"
             return Throttled(
-                f"{where} answered {status} and {asked}. {told}",
-                retry_after_seconds=seconds,
-                status=status,
+                f"{said} and {asked}. {told}", retry_after_seconds=seconds, status=status
             )
         case Action.TRANSIENT:
             seconds = pause_of(response.headers, now=now)
             asked = "" if seconds is None else f" and asks for a pause of {seconds:.0f} s"
             return UpstreamUnavailable(
-                f"{where} answered {status}{asked}. {told} {_AGAIN}",
-                retry_after_seconds=seconds,
-                status=status,
+                f"{said}{asked}. {told} {_AGAIN}", retry_after_seconds=seconds, status=status
             )
         case _:
-            return UpstreamRefused(
-                f"{where} refused the request with {status}. {told} Asking again gives the same.",
-                status=status,
-            )
+            return UpstreamRefused(f"{said}. {told} Asking again gives the same.", status=status)
 
 
 def pause_of(headers: Mapping[str, str], *, now: datetime) -> float | None:

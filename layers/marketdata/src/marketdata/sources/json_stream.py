@@ -13,6 +13,8 @@ from marketdata.errors import MarketDataError, UpstreamMalformed, UpstreamUnavai
 _WHITESPACE = " \t\n\r"
 _HEAD = 200
 """Characters of an unexpected payload that an error shows."""
+_LARGEST_OBJECT = 64 * 1024
+"""Characters of an object in place of a list that are looked at: an error is shorter."""
 _FINAL = " Its format has changed, or it is another resource: this run does not ask again."
 
 _NUMBER_GOES_ON = re.compile(r"\.|[eE][+-]?")
@@ -30,6 +32,17 @@ _BRACKET_OR_TEXT = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"|"', re.DOTALL)
 
 _INT_DIGITS = 4_000
 """Python refuses to read whole numbers of more digits than about this."""
+
+
+class ObjectAnswered(UpstreamMalformed):
+    """A source answered an object where a list belongs; `body` is its text, up to a size.
+
+    It may tell an error, which then decides what is done about it.
+    """
+
+    def __init__(self, message: str, body: str, head: str) -> None:
+        super().__init__(message, head=head)
+        self.body = body
 
 
 def parse(text: str | bytes) -> Any:
@@ -56,7 +69,8 @@ def elements(chunks: Iterable[bytes], *, what: str) -> Iterator[str]:
         what: who answered, for messages.
 
     Raises:
-        UpstreamMalformed: the body is not JSON, not UTF-8, or not an array.
+        UpstreamMalformed: the body is not JSON, not UTF-8, or not an array; `ObjectAnswered` if it
+            is an object, which may tell an error.
         UpstreamUnavailable: the body ends before the array does: asking again may help.
     """
     body = _Body(chunks, what)
@@ -188,7 +202,8 @@ class _Body:
         )
 
     def not_a_list(self, first: str) -> MarketDataError:
-        while len(self.text) - self.at < _HEAD and self.more():
+        wanted = _LARGEST_OBJECT if first == "{" else _HEAD
+        while len(self.text) - self.at < wanted and self.more():
             pass
         head = self.text[self.at : self.at + _HEAD].strip()
         if not head:
@@ -196,11 +211,13 @@ class _Body:
                 f"{self._what} answered an empty body. Asking again later may help."
             )
         kind = {"{": "a JSON object", "<": "markup (HTML or XML)"}.get(first, "something else")
-        return UpstreamMalformed(
+        message = (
             f"{self._what} answered {kind} where a JSON list of rows belongs. It begins: "
-            f"{head!r}.{_FINAL}",
-            head=head,
+            f"{head!r}.{_FINAL}"
         )
+        if first == "{":
+            return ObjectAnswered(message, self.text[self.at :], head)
+        return UpstreamMalformed(message, head=head)
 
     def _may_go_on(self, fault: json.JSONDecodeError) -> bool:
         """Whether a fault is only that the text stops here, so that more of it could mend it."""
