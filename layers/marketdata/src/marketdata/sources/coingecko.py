@@ -134,8 +134,8 @@ class CoinGecko(HistorySource):
     ) -> PageRequest:
         """See `HistorySource`: a window that is short is asked for as a part of a longer range."""
         shortest = _SHORTEST_ASKED[interval]
-        reach = now - timedelta(days=self.history_days()[interval])
-        start = min(window.start, max(window.end - shortest, interval.ceil(reach)))
+        earliest = self.earliest(interval, now)
+        start = min(window.start, max(window.end - shortest, earliest))
         end = max(window.end, start + shortest)
         if interval is Interval.FIVE_MINUTES:
             # A range that ends before now has hourly points, however short it is.

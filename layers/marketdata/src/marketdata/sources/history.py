@@ -129,6 +129,10 @@ class HistorySource(ApiSource):
                 return interval
         return self.history_intervals()[-1]
 
+    def earliest(self, interval: Interval, now: datetime) -> datetime:
+        """The first time of the grid that can be asked for now, if the plan gives the interval."""
+        return interval.ceil(now - timedelta(days=self.history_days()[interval]) + MARGIN)
+
     def limited(
         self, start: datetime, end: datetime, interval: Interval, *, now: datetime
     ) -> Limited:
@@ -140,8 +144,7 @@ class HistorySource(ApiSource):
         days = self.history_days().get(interval, 0)
         first = interval.ceil(start)
         last = min(interval.ceil(end), interval.floor(now))
-        reach = interval.ceil(now - timedelta(days=days) + MARGIN) if days else last
-        begin = max(first, reach)
+        begin = max(first, self.earliest(interval, now) if days else last)
         told = []
         if first < min(begin, last):
             lost = Window(first, min(begin, last))
