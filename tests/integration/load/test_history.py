@@ -12,6 +12,7 @@ import pytest
 from marketdata import clock, sources
 from marketdata.documents.batches import Counts
 from marketdata.load.loader import load_batch
+from marketdata.load.rebuild import rebuild
 from marketdata.sources.history import Asset, Interval, Window
 from marketdata.store import latest_prices
 from marketdata.store.connection import Store
@@ -123,3 +124,15 @@ def test_the_past_changes_no_present_price(store: Store) -> None:
     assert shown["price_usd"] == 99.0
     ((ticker, assets),) = latest_prices.find_symbols(store, limit=9)
     assert (ticker, [asset["timestamp"].hour for asset in assets]) == ("BTC", [2])
+
+
+def test_a_rebuild_reads_the_past_from_its_raw_batches(store: Store) -> None:
+    load(store, [coin("bitcoin", symbol="btc", current_price=99)], run_id="now")
+    for number, name in enumerate(ANSWERS):
+        put(store, name, [10, None, 12], minute=number)
+    put(store, "coingecko", [10, 11, 12.5], run_id="again", minute=9)
+    before, latest = records(store), list(store.latest_prices.find())
+    assert [r["revision"] for r in before if r["price_usd"] == 12.5] == [2]
+    rebuild(store)
+    assert records(store) == before
+    assert list(store.latest_prices.find()) == latest
