@@ -70,6 +70,8 @@ class Settings(BaseModel):
     mongodb_port: Port = 27117
     localstack_port: Port = 4566
     replay_port: Port = 8099
+    replay_requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How many requests each API of the replay server takes in a minute; 0 for any number."""
     sam_port: Port = 3000
     """Of `sam local start-api`."""
     mongodb_uri: str | None = None

@@ -76,7 +76,7 @@ class Stack:
         self.localstack = LocalStack(
             self.state, ENVS, settings.localstack_port, region=settings.aws_region
         )
-        self.replay = Replay(self.state, settings.replay_port)
+        self.replay = Replay(self.state, settings.replay_port, settings.replay_requests_per_minute)
         self.deployment = Deployment(settings)
         self._started: list[Mongod | LocalStack | Replay] = []
         self._needed: list[Part] = []

@@ -23,23 +23,25 @@ class Replay:
     Attributes:
         state: the stack's state folder.
         port: on the loopback interface.
+        requests_per_minute: how many requests each API takes in a minute; 0 for any number.
     """
 
     state: Path
     port: int
+    requests_per_minute: int = 0
 
     def __post_init__(self) -> None:
         self.part = Part("replay", self.state)
 
     def start(self) -> bool:
-        """Start it unless it runs already with the same code and port.
+        """Start it unless it runs already with the same code, port and quota.
 
         Returns whether this call started it.
 
         Raises:
             PortTakenError: something else has the port.
         """
-        code = hashlib.sha256(str(self.port).encode())
+        code = hashlib.sha256(f"{self.port} {self.requests_per_minute}".encode())
         for file in sorted(Path(__file__).parent.glob("*.py")):
             code.update(file.read_bytes())
         fingerprint = code.hexdigest()
@@ -49,6 +51,7 @@ class Replay:
             self.stop()
         require_free_port(self.port, part="the replay server", setting="REPLAY_PORT")
         command = [sys.executable, "-m", "local.replay", "--port", str(self.port)]
+        command += ["--requests-per-minute", str(self.requests_per_minute)]
         self.part.start(command, env=dict(os.environ), cwd=ROOT, fingerprint=fingerprint)
         return True
 

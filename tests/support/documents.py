@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from marketdata import documents
 from marketdata.documents.alerts import Alert
+from marketdata.documents.asked_ranges import AskedRanges
 from marketdata.documents.batches import Batch
 from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.migrations import AppliedMigration
@@ -37,6 +38,7 @@ FORMS: Mapping[str, Any] = {
     "sources": Source,
     "objects": UploadedObject,
     "alerts": Alert,
+    "asked_ranges": AskedRanges,
     "rebuilds": Rebuild,
     "schedule": KnownRule,
     "migrations": AppliedMigration,

@@ -185,15 +185,16 @@ def put_rows(
     minute: int = 0,
     first_row: int = 0,
     source: str = "coingecko",
+    form: str = "json",
 ) -> BatchKey:
     """A batch of a source's rows, pending, as extraction leaves it; received at that minute."""
     received_at = clock.from_ms(1_746_770_400_000 + minute * 60_000)
     (payload,) = pack_json([json.dumps(row) for row in rows], rows_per_batch=50_000)
-    place = f"page {page} part 0"
+    place = f"page {page} part 0" if form == "json" else f"{form} {page} part 0"
     raw: RawBatch = {
         "_id": raw_id(source, place, payload.digest),
         "source": source,
-        "format": "json",
+        "format": form,
         "origin": {
             "url": f"https://{source}.example",
             "page": page,

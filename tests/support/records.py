@@ -31,7 +31,7 @@ def make_record(
     """A record, `minutes` after `NOW`."""
     timestamp = NOW + timedelta(minutes=minutes)
     return {
-        "_id": Binary(record_id(source, dataset, asset_id, "", timestamp)),
+        "_id": Binary(record_id(source, dataset, asset_id, fields.get("interval", ""), timestamp)),
         "symbol": symbol,
         "name": asset_id.title(),
         "asset_id": asset_id,

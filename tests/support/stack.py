@@ -26,7 +26,7 @@ import boto3
 
 from local.parameters import read_parameters
 from local.processes import free_port
-from local.replay.server import Handler, ReplayServer
+from local.replay.server import ReplayServer
 from local.settings import ROOT, setting_names
 from tests.support.mongod import state_folder
 from tests.support.network import known_as, listen_on, stack_kind
@@ -221,7 +221,7 @@ def _samples() -> Iterator[dict[str, str]]:
         parameter.variable: parameter.default or ""
         for parameter in read_parameters(ROOT / "template.yaml").values()
     }
-    with ReplayServer((listen_on(), 0), Handler) as server:
+    with ReplayServer((listen_on(), 0)) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         base = f"http://{known_as()}:{server.server_address[1]}"

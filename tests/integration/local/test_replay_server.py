@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,43 @@ def test_nothing_changes_and_a_conditional_request_says_so(replay: Replay) -> No
     unchanged = get(replay, MARKETS, "?vs_currency=usd", known)
     assert (unchanged.status_code, unchanged.content) == (304, b"")
     assert get(replay, MARKETS, "?vs_currency=usd&page=2", known).status_code == 200
+
+
+def test_the_past_of_a_coin(replay: Replay) -> None:
+    end = int(time.time())
+    query = f"?vs_currency=usd&from={end - 30 * 86_400}&to={end}"
+    chart = get(replay, "/api/v3/coins/bitcoin/market_chart/range", query).json()
+    assert len(chart["prices"]) > 700
+    again = get(replay, "/api/v3/coins/bitcoin/market_chart/range", query).json()
+    # All but the last point, which is the present.
+    assert again["prices"][:-1] == chart["prices"][:-1]
+    ticks = "/v1/tickers/btc-bitcoin/historical"
+    assert get(replay, ticks, f"?start={end - 9 * 86_400}&interval=1d").json()
+    assert get(replay, ticks, "?start=2020-01-01&interval=1d").status_code == 402
+    assert get(replay, "/api/v3/coins/no/market_chart/range", query).status_code == 404
+
+
+def test_a_quota_is_enforced_when_asked_to(tmp_path: Path) -> None:
+    limited = Replay(tmp_path, free_port(), requests_per_minute=2)
+    assert limited.start() is True
+    try:
+        limited.wait_until_ready()
+        statuses = [get(limited, MARKETS, "?vs_currency=usd").status_code for _ in range(2)]
+        assert statuses == [200, 200]
+        refused = get(limited, MARKETS, "?vs_currency=usd")
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert refused.json()["status"]["error_code"] == 429
+        # Each API has its own, and a health check takes none.
+        assert get(limited, "/v1/tickers").status_code == 200
+        assert limited.healthy()
+        # With another quota it is another server.
+        limited.requests_per_minute = 0
+        assert limited.start() is True
+        limited.wait_until_ready()
+        assert get(limited, MARKETS, "?vs_currency=usd").status_code == 200
+    finally:
+        limited.stop()
 
 
 def test_one_connection_serves_many_requests(replay: Replay) -> None:

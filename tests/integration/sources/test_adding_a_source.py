@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,13 @@ import pytest
 import yaml
 
 from marketdata import bootstrap, sources
+from marketdata.documents.batches import Counts
+from marketdata.load.loader import load_batch
+from marketdata.sources.history import Asset, Interval, Window
 from marketdata.store.connection import Store
 from tests.integration.sources import test_every_source as suite
 from tests.support import source_cases
-from tests.support.pipeline import Pipeline, counts, line
+from tests.support.pipeline import Pipeline, counts, line, put_rows
 from tests.support.source_cases import Bench
 from tests.support.upstream import Reply, Upstream, upstream
 
@@ -28,6 +32,7 @@ PAGE = ROOT / "docs" / "adding-a-source.md"
 NAME = "coinboard"
 
 MODULE = f"layers/marketdata/src/marketdata/sources/{NAME}.py"
+HISTORY = f"{MODULE}, continued"
 HANDLER = f"functions/extract_{NAME}/app.py"
 CASE = "tests/support/source_cases.py"
 
@@ -115,6 +120,40 @@ def test_its_handler_extracts(
     assert server.seen[-1].headers["X-Api-Key"] == "KEY"
 
 
+def test_its_history_becomes_records(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{NAME}.py").write_text(blocks()[MODULE] + blocks()[HISTORY])
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    try:
+        source = sources.load_with_history(NAME).from_environment({}, {})
+        begin = datetime(2025, 5, 9, 6, tzinfo=UTC)
+        asset, window = (
+            Asset("bitcoin", "btc", "Bitcoin"),
+            Window(begin, begin + timedelta(hours=2)),
+        )
+        request = source.history_request(1, asset, window, Interval.HOUR, now=begin)
+        assert request.url == "https://api.coinboard.example/v2/assets/bitcoin/past"
+        assert request.params == {"from": "1746770400", "to": "1746777599", "every": "1h"}
+        shown = re.search(r"`(\[\{\"at\".*?\])`", PAGE.read_text())
+        assert shown is not None
+        points = json.loads(shown[1])
+        points += [points[0] | {"at": 1_746_777_600}, points[0] | {"at": None}, 7]
+        body = [json.dumps(points).encode()]
+        texts = source.history_rows(asset, window, Interval.HOUR, body, what=NAME)
+        rows = [json.loads(text) for text in texts]
+        found = load_batch(store, put_rows(store, rows, source=NAME, form="history"))
+        assert found == Counts(rows_in=3, inserted=1, quarantined=2)
+        record = store.market_data.find_one({})
+        assert record is not None
+        assert (record["interval"], record["price_usd"]) == ("1h", 103000.5)
+        assert (record["timestamp"], record["market_cap"]) == (begin, None)
+    finally:
+        sys.modules.pop(f"marketdata.sources.{NAME}", None)
+        vars(sources).pop(NAME, None)
+
+
 class _Template(yaml.SafeLoader):
     """CloudFormation's short forms as `{tag: value}`."""
 
@@ -154,14 +193,21 @@ def test_its_lines_of_template_are_like_those_of_the_others() -> None:
     assert {"GetAtt": "ExtractCoinboardFunction.Arn"} in statements[0]["Resource"]
 
 
-@pytest.mark.parametrize("place", [MODULE, HANDLER])
+@pytest.mark.parametrize("place", [MODULE, HANDLER, HISTORY])
 def test_its_code_is_written_as_the_project_s(place: str) -> None:
-    # The order of imports goes by which modules there are, and the example's is not there.
-    for command in (["check", "--extend-ignore", "I001"], ["format", "--check"]):
+    text = blocks()[place]
+    # The order of imports goes by which modules there are, and the example's is not there. What
+    # continues a module brings imports of its own.
+    whole = blocks()[MODULE] + text if place == HISTORY else text
+    for command, code in (
+        (["check", "--extend-ignore", "I001,E402"], whole),
+        (["format", "--check"], text),
+    ):
+        name = place.removesuffix(", continued")
         result = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--stdin-filename", place, "-"],
+            [sys.executable, "-m", "ruff", *command, "--stdin-filename", name, "-"],
             cwd=ROOT,
-            input=blocks()[place],
+            input=code,
             capture_output=True,
             text=True,
             timeout=60,

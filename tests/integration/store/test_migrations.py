@@ -48,6 +48,7 @@ def test_all_steps_are_applied_once(empty_store: Store) -> None:
         "sources",
         "objects",
         "schedule",
+        "asked_ranges",
     } <= made.keys()
 
 

@@ -8,9 +8,20 @@ from datetime import timedelta
 import pytest
 
 from marketdata.errors import QueryTimeout, StoreUnavailable
-from marketdata.store import counts, latest_prices, quarantine, reading, record_queries, run_queries
+from marketdata.sources.history import Interval, Window
+from marketdata.store import (
+    asked_ranges,
+    counts,
+    gaps,
+    latest_prices,
+    quarantine,
+    reading,
+    record_queries,
+    run_queries,
+)
 from marketdata.store.batches import reclaiming, reports
 from marketdata.store.connection import Store, connect
+from marketdata.store.gaps import Series
 from marketdata.store.latest_prices import LatestPosition
 from marketdata.store.record_queries import RecordQuery
 from marketdata.store.run_queries import RunPosition
@@ -98,6 +109,36 @@ READS: dict[str, tuple[Callable[[Store], object], list[str]]] = {
     "symbols": (
         lambda s: latest_prices.find_symbols(s, limit=5, after="S1"),
         ["IXSCAN { symbol: 1, _id: 1 }"],
+    ),
+    "an asset by its id or ticker": (
+        lambda s: gaps.find_series(s, "coingecko", "nobody", Interval.HOUR),
+        [
+            "IDHACK",
+            "IXSCAN { source: 1, asset_id: 1, interval: 1, _id: 1 }",
+            "IXSCAN { symbol: 1, _id: 1 }",
+        ],
+    ),
+    "the points of a history": (
+        lambda s: gaps.find_gaps(
+            s,
+            Series("coingecko", "bitcoin", "BTC", Interval.HOUR),
+            Window(NOW - timedelta(days=1), NOW),
+            timedelta(hours=1),
+        ),
+        ["IXSCAN { source: 1, asset_id: 1, interval: 1, _id: 1 }", "IDHACK"],
+    ),
+    "the snapshots of an asset": (
+        lambda s: gaps.find_gaps(
+            s,
+            Series("coingecko", "bitcoin", "BTC", None),
+            Window(NOW - timedelta(days=1), NOW),
+            timedelta(hours=1),
+        ),
+        ["IXSCAN { symbol: 1, _id: 1 }"],
+    ),
+    "what a source was asked": (
+        lambda s: asked_ranges.of(s, "coingecko", "bitcoin", "1h"),
+        ["IDHACK"],
     ),
     "quarantine": (lambda s: quarantine.find_quarantined(s, limit=5), ["IXSCAN { _id: 1 }"]),
     "quarantine of a run": (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
 
-from marketdata.aws.schedule import Rate, Rule, RuleState, timetable
+from marketdata.aws.schedule import Rate, Rule, RuleState, between_firings, timetable
 from marketdata.errors import TransientError
 
 HOURLY = RuleState(enabled=True, expression="rate(1 hour)")
@@ -26,6 +26,21 @@ HOURLY = RuleState(enabled=True, expression="rate(1 hour)")
 )
 def test_the_interval_of_a_schedule(expression: str, expected: timedelta | None) -> None:
     assert timetable(expression) == (expected and Rate(expected))
+
+
+@pytest.mark.parametrize(
+    ("expression", "minutes"),
+    [
+        ("rate(5 minutes)", 5),
+        ("cron(0 * * * ? *)", 60),
+        ("cron(0 8,20 * * ? *)", 12 * 60),
+        ("cron(0 8 1 1 ? 2025)", 0),
+        ("", 0),
+    ],
+)
+def test_the_time_between_two_firings(expression: str, minutes: int) -> None:
+    now = datetime(2025, 5, 9, 6, tzinfo=UTC)
+    assert between_firings(timetable(expression), now) == timedelta(minutes=minutes)
 
 
 def test_a_rule_is_read_from_eventbridge(aws: None) -> None:

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from marketdata import clock
-from marketdata.schema.identity import ID_BYTES, first_id, record_id
+from marketdata.schema.identity import ID_BYTES, first_id, last_id, ms_of, record_id
 
 TEXT = st.text(alphabet="ab,:/0é", max_size=4)
 PARTS = st.tuples(TEXT, TEXT, TEXT, TEXT)
@@ -37,6 +37,12 @@ def test_no_two_identities_read_the_same(
     a: tuple[str, str, str, str], b: tuple[str, str, str, str]
 ) -> None:
     assert (record_id(*a, NOON) == record_id(*b, NOON)) == (a == b)
+
+
+@given(PARTS, TIMES)
+def test_an_id_tells_its_time(parts: tuple[str, str, str, str], time: datetime) -> None:
+    for id_ in (record_id(*parts, time), first_id(time), last_id(time)):
+        assert ms_of(id_) == clock.to_ms(time)
 
 
 @given(PARTS, TIMES)

@@ -51,6 +51,13 @@ def timetable(expression: str) -> Timetable | None:
     return Rate(int(match[1]) * _UNITS[match[2]]) if match else cron.parse(expression)
 
 
+def between_firings(table: Timetable | None, now: datetime) -> timedelta:
+    """The time between the next two firings; zero if there are none, or nobody knows."""
+    first = table.after(now) if table else None
+    second = table.after(first) if table and first else None
+    return second - first if first and second else timedelta(0)
+
+
 class Rule:
     """One rule, asked at most once a minute."""
 

@@ -60,7 +60,8 @@ class RawBatch(TypedDict):
     source: str
     """The source; `csv` for uploads."""
     format: str
-    """`json` for a JSON array of rows, `csv` for a range of a file."""
+    """`json` for a JSON array of rows of a page, `history` for one of points of a series, `csv` for
+    a range of a file."""
     origin: PageOrigin | RangeOrigin
     """Where the rows came from."""
     first_row: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import batched, islice
@@ -13,9 +13,11 @@ from marketdata import sources
 from marketdata.csv_files import columns, parsing
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.schema.record import Fault, Table, table_of
-from marketdata.sources.base import ApiSource
 from marketdata.sources.json_stream import elements
 from marketdata.sources.json_stream import parse as parse_json
+
+type MapRow = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""A row of a source under canonical names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,23 @@ class _Unreadable(str):
     __slots__ = ()
 
 
-def _read_json(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
-    source = sources.load(raw["source"])
+def _read_pages(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
+    return _read_json(sources.load(raw["source"]).map_row, raw, payload, together)
+
+
+def _read_history(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
+    map_row = sources.load_with_history(raw["source"]).map_history_row
+    return _read_json(map_row, raw, payload, together)
+
+
+def _read_json(map_row: MapRow, raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
     try:
         found = parse_json(payload)
     except (RecursionError, ValueError):
         # Of one row, which alone is to be set aside.
         found = map(_row, elements([payload], what="a raw batch"))
     for rows in batched(found, together, strict=False):
-        yield _json_rows(source, rows)
+        yield _json_rows(map_row, raw["source"], rows)
 
 
 def _row(text: str) -> Any:
@@ -77,7 +87,7 @@ def _row(text: str) -> Any:
         return _Unreadable(text)
 
 
-def _json_rows(source: type[ApiSource], rows: Sequence[Any]) -> Reading:
+def _json_rows(map_row: MapRow, source: str, rows: Sequence[Any]) -> Reading:
     candidates, places, faults = [], [], []
     for index, row in enumerate(rows):
         if isinstance(row, _Unreadable):
@@ -89,7 +99,7 @@ def _json_rows(source: type[ApiSource], rows: Sequence[Any]) -> Reading:
                 Fault(index, "not_an_object", "", f"A row must be an object, not {row!r:.80}")
             )
             continue
-        candidates.append(source.map_row(row) | {"source": source.name, "dataset": ""})
+        candidates.append(map_row(row) | {"source": source, "dataset": ""})
         places.append(index)
     table = table_of(candidates)
     return Reading(len(rows), table, places, faults, lambda index: _text_of(rows[index]))
@@ -166,6 +176,7 @@ def _csv_rows(raw: RawBatch, records: Sequence[list[str] | str]) -> Reading:
 
 
 _FORMATS: dict[str, Callable[[RawBatch, bytes, int], Iterator[Reading]]] = {
-    "json": _read_json,
+    "json": _read_pages,
+    "history": _read_history,
     "csv": _read_csv,
 }

@@ -100,6 +100,11 @@ def time_of(id_: bytes) -> bytes:
     return id_[:-_HASH_BYTES]
 
 
+def ms_of(id_: bytes) -> int:
+    """The time of an `_id`, in milliseconds since 1970."""
+    return int.from_bytes(id_[:-_HASH_BYTES]) - _SIGN
+
+
 def span_of(first: bytes, last: bytes) -> tuple[bytes, bytes]:
     """The lowest and the highest possible `_id` of these times; see `time_of`."""
     return first + bytes(_HASH_BYTES), last + b"\xff" * _HASH_BYTES

@@ -11,8 +11,9 @@ from importlib import import_module
 
 from marketdata.errors import SettingsError
 from marketdata.sources.base import ApiSource
+from marketdata.sources.history import HistorySource
 
-_PARTS_OF_THIS_PACKAGE = {"base", "error_bodies", "http", "json_stream"}
+_PARTS_OF_THIS_PACKAGE = {"base", "error_bodies", "history", "http", "json_stream"}
 
 
 def names() -> list[str]:
@@ -34,3 +35,23 @@ def load(name: str) -> type[ApiSource]:
         )
     source: type[ApiSource] = import_module(f"marketdata.sources.{name}").SOURCE
     return source
+
+
+def load_with_history(name: str) -> type[HistorySource]:
+    """The source of that name, which tells the past as well.
+
+    Raises:
+        SettingsError: there is no such source, or it has no history.
+    """
+    source = load(name)
+    if not issubclass(source, HistorySource):
+        raise SettingsError(
+            f"The source {name!r} has no history. Sources with one are: "
+            f"{', '.join(with_history())}."
+        )
+    return source
+
+
+def with_history() -> list[str]:
+    """The names of the sources that tell the past, sorted."""
+    return [name for name in names() if issubclass(load(name), HistorySource)]

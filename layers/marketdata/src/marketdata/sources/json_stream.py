@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from marketdata.errors import MarketDataError, UpstreamMalformed, UpstreamUnavailable
@@ -93,6 +93,45 @@ def elements(chunks: Iterable[bytes], *, what: str) -> Iterator[str]:
         raise body.broken("there is more after the end of the list", body.at)
 
 
+def document(
+    chunks: Iterable[bytes], *, what: str, parse_number: Callable[[str], Any] | None = None
+) -> Any:
+    """The value of a body that is one JSON text, such as an object.
+
+    Args:
+        chunks: the body, in pieces of any size.
+        what: who answered, for messages.
+        parse_number: makes a number of its digits, where Python's own would lose some.
+
+    Raises:
+        UpstreamMalformed: the body is not JSON, not UTF-8, or nested too deeply.
+        UpstreamUnavailable: the body ends before the value does: asking again may help.
+    """
+    body = _Body(chunks, what)
+    while body.more():
+        pass
+    text = body.text
+    if not text.strip(_WHITESPACE):
+        raise body.empty()
+    try:
+        return json.loads(
+            text,
+            parse_int=parse_number or _whole_number,
+            parse_float=parse_number,
+            parse_constant=parse_number,
+        )
+    except RecursionError:
+        why = f"answered JSON that is nested too deeply. It begins: {text[:_HEAD]!r}."
+        raise UpstreamMalformed(f"{what} {why}{_FINAL}", head=text[:_HEAD]) from None
+    except json.JSONDecodeError as fault:
+        if body.may_go_on(fault):
+            raise UpstreamUnavailable(
+                f"{what} answered JSON that ends after {len(text)} characters, before its end: "
+                "the transfer was cut off. Asking again later may help."
+            ) from None
+        raise body.broken(fault.msg, fault.pos) from None
+
+
 class _Body:
     """The part of the text that was received and not yet used."""
 
@@ -152,7 +191,7 @@ class _Body:
                     end = found
                     break
             except json.JSONDecodeError as fault:
-                if not self._may_go_on(fault):
+                if not self.may_go_on(fault):
                     raise self.broken(fault.msg, fault.pos) from None
             else:
                 if end < len(self.text) and not _NUMBER_GOES_ON.fullmatch(self.text, end):
@@ -201,15 +240,18 @@ class _Body:
             head=head,
         )
 
+    def empty(self) -> MarketDataError:
+        return UpstreamUnavailable(
+            f"{self._what} answered an empty body. Asking again later may help."
+        )
+
     def not_a_list(self, first: str) -> MarketDataError:
         wanted = _LARGEST_OBJECT if first == "{" else _HEAD
         while len(self.text) - self.at < wanted and self.more():
             pass
         head = self.text[self.at : self.at + _HEAD].strip()
         if not head:
-            return UpstreamUnavailable(
-                f"{self._what} answered an empty body. Asking again later may help."
-            )
+            return self.empty()
         kind = {"{": "a JSON object", "<": "markup (HTML or XML)"}.get(first, "something else")
         message = (
             f"{self._what} answered {kind} where a JSON list of rows belongs. It begins: "
@@ -219,7 +261,7 @@ class _Body:
             return ObjectAnswered(message, self.text[self.at :], head)
         return UpstreamMalformed(message, head=head)
 
-    def _may_go_on(self, fault: json.JSONDecodeError) -> bool:
+    def may_go_on(self, fault: json.JSONDecodeError) -> bool:
         """Whether a fault is only that the text stops here, so that more of it could mend it."""
         if fault.msg.startswith("Unterminated string") or fault.pos >= len(
             self.text.rstrip(_WHITESPACE)

@@ -24,6 +24,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from marketdata.documents.alerts import Alert
+from marketdata.documents.asked_ranges import AskedRanges
 from marketdata.documents.batches import Batch
 from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.migrations import AppliedMigration
@@ -119,6 +120,7 @@ class Store:
     sources: Collection[Source]
     objects: Collection[UploadedObject]
     alerts: Collection[Alert]
+    asked_ranges: Collection[AskedRanges]
     schedule: Collection[KnownRule]
     rebuilds: Collection[Rebuild]
     migrations: Collection[AppliedMigration]
@@ -195,6 +197,7 @@ def connect(
         sources=db["sources"],
         objects=db["objects"],
         alerts=db["alerts"],
+        asked_ranges=db["asked_ranges"],
         schedule=db["schedule"],
         rebuilds=db["rebuilds"],
         migrations=db["migrations"],

@@ -17,13 +17,28 @@ from marketdata.store.reading import MAX_TIME_MS, reading
 
 
 def newest_of(documents: Iterable[Record], newest: dict[bytes, Record]) -> None:
-    """Keep of records the newest of each asset, in `newest` by the tail of their ids."""
+    """Keep of records the newest of each asset, in `newest` by the tail of their ids.
+
+    The past of an API's asset is none of it: whoever asks for the latest price wants what the
+    source says of now, once, and not a series beside it.
+    """
     for document in documents:
+        if is_past(document):
+            continue
         key = document["_id"][8:]
         held = newest.get(key)
         # An identity that is there twice was changed twice; the last state counts.
         if held is None or document["_id"] >= held["_id"]:
             newest[key] = document
+
+
+def is_past(document: CurrentRevision) -> bool:
+    """Whether a record is a point of a series that an API was asked for.
+
+    The dataset of an API's record is empty and that of a CSV's never is: whose candles are all
+    that there is of it.
+    """
+    return not document["dataset"] and "interval" in document
 
 
 def raise_latest(store: Store, documents: Iterable[Record]) -> None:

@@ -311,6 +311,25 @@ def _replays(store: Store) -> None:
     )
 
 
+def _series(store: Store) -> None:
+    # Of a series of the past, or a candle's: which points there are, told by the index alone.
+    store.market_data.create_indexes(
+        [
+            IndexModel(
+                [
+                    ("source", ASCENDING),
+                    ("asset_id", ASCENDING),
+                    ("interval", ASCENDING),
+                    ("_id", ASCENDING),
+                ],
+                name="series",
+                partialFilterExpression={"interval": {"$exists": True}},
+            )
+        ]
+    )
+    _collection(store, "asked_ranges")
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
@@ -324,6 +343,7 @@ MIGRATIONS = (
     Migration(10, "quarantined rows of a run by its batches", _quarantine_of_runs),
     Migration(11, "revised records", _revised),
     Migration(12, "replay batches", _replays),
+    Migration(13, "series of the past, and what sources were asked of it", _series),
 )
 
 

@@ -9,13 +9,14 @@ from marketdata.aws.schedule import Rule
 from marketdata.settings import read_settings
 from marketdata.web.application import Application
 from marketdata.web.resolver import make_resolver
-from marketdata.web.routes import data, docs, health, latest, quarantine, runs, stats
+from marketdata.web.routes import data, docs, gaps, health, latest, quarantine, runs, stats
 from marketdata.web.services import Services
 from marketdata.web.settings import ApiSettings
 
 ROUTERS = (
     data.router,
     latest.router,
+    gaps.router,
     runs.router,
     health.router,
     stats.router,

@@ -10,10 +10,8 @@ from marketdata import clock
 from marketdata.documents.batches import BatchState
 from marketdata.documents.sources import Watermark
 from marketdata.errors import StateConflict
+from marketdata.schema.identity import ms_of
 from marketdata.store.connection import Store, aggregate, store_errors
-
-_TIME_BYTES = 8
-_SIGN = 1 << 63
 
 
 def newest_loaded(
@@ -39,8 +37,7 @@ def newest_loaded(
     if not found:
         return None, None
     last = found[0]["last"]
-    # A record's id leads with its time; see schema.identity.
-    newest = clock.from_ms(int.from_bytes(last[:_TIME_BYTES]) - _SIGN) if last else None
+    newest = clock.from_ms(ms_of(bytes(last))) if last else None
     return newest, found[0]["received_at"]
 
 

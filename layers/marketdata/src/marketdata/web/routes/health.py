@@ -12,7 +12,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Request, Response, content_types
 
 from marketdata import clock
-from marketdata.aws.schedule import Rule, RuleState, Timetable, timetable
+from marketdata.aws.schedule import Rule, RuleState, Timetable, between_firings, timetable
 from marketdata.documents.runs import Run, RunStatus
 from marketdata.documents.sources import Failures
 from marketdata.errors import MarketDataError, TransientError
@@ -207,7 +207,7 @@ def _due(
             enabled=state.enabled,
             expression=state.expression,
             now=now,
-            silence=_gap(table, now),
+            silence=between_firings(table, now),
         )
         if table is None:
             return None
@@ -236,13 +236,6 @@ def _begun(run: Run) -> datetime:
     began: datetime = run["started_at"]
     told: datetime | None = run.get("event_time") if run.get("trigger") == "schedule" else None
     return max(began, told) if told else began
-
-
-def _gap(table: Timetable | None, now: datetime) -> timedelta:
-    """The time between the next two firings."""
-    first = table.after(now) if table else None
-    second = table.after(first) if table and first else None
-    return second - first if first and second else timedelta(0)
 
 
 def brief(run: Run | None) -> Part | None:
