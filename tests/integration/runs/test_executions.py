@@ -232,7 +232,7 @@ def test_what_had_come_before_a_failure_is_loaded_in_the_same_run(
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"), [("shape", "upstream_malformed"), ("503", "upstream_unavailable")]
+    ("fault", "code"), [("shape", "upstream_refused"), ("503", "upstream_unavailable")]
 )
 def test_one_source_that_fails_is_in_no_other_ones_way(
     environment: dict[str, str],

@@ -202,15 +202,16 @@ def test_a_source_that_keeps_refusing_is_asked_ever_less(store: Store) -> None:
 def test_a_pause_until_a_date_is_kept_by_the_run(
     server: Server, coingecko: Pipeline, status: int
 ) -> None:
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "1"}
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     server.replies[COINS] = [
         Reply(status=status, headers={"Retry-After": until}),
-        Reply([coin("a")]),
+        Reply([coin(f"c{n}") for n in range(250)]),
     ]
     run = coingecko.run()
     (pause,) = coingecko.pauses
     assert 80 < pause <= 91
-    assert line(run, "coingecko")["inserted"] == 1
+    assert line(run, "coingecko")["inserted"] == 250
     told = throttling(coingecko, run)
     assert (told["events"], told["refusals"], told["waited_seconds"]) == (1, 1, pause)
     assert told["quota_per_minute"] == 3
@@ -219,10 +220,10 @@ def test_a_pause_until_a_date_is_kept_by_the_run(
 
 
 def test_what_was_learnt_survives_the_run(server: Server, coingecko: Pipeline) -> None:
-    with_quota(coingecko, 60, 10)
+    with_quota(coingecko, 60, 10, COINGECKO_PAGES="1")
     server.replies[COINS] = [
         Reply(status=429, headers={"Retry-After": "20"}),
-        Reply([coin("a")]),
+        Reply([coin(f"c{n}") for n in range(250)]),
     ]
     coingecko.run()
     assert bucket(coingecko.store)["rate_per_minute"] == 33
@@ -255,7 +256,7 @@ class Counting:
                 return Reply(status=429, headers={"Retry-After": "1"})
             self.tokens -= 1
         page = int(seen.query["page"])
-        return Reply([coin(f"{page}-{n}") for n in range(250 if page < 6 else 3)])
+        return Reply([coin(f"{page}-{n}") for n in range(250)])
 
 
 @pytest.mark.timeout(120)

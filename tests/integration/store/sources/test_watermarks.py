@@ -63,10 +63,11 @@ def test_each_run_that_is_closed_moves_the_watermark_to_what_it_loaded(
     def at(hour: int, asset_id: str = "a", **fields: Any) -> Document:
         return coin(asset_id, last_updated=f"2025-05-09T{hour:02}:00:00Z", **fields)
 
-    # Two pages, of which the first has the newest. What is set aside is not loaded.
+    # Two pages, of which the first has the newest, and the list's end. What is set aside is not
+    # loaded.
     old = [at(6, f"c{n}") for n in range(250)]
     mark, run, received = told(at(7), at(8, "b"), *old, at(9, "d", current_price=-1))
-    assert line(run, "coingecko")["batches"] == 2
+    assert line(run, "coingecko")["batches"] == 3
     assert line(run, "coingecko")["quarantined"] == 1
     assert mark["timestamp"] == datetime(2025, 5, 9, 8, tzinfo=UTC)
     assert (mark["received_at"], mark["run_id"]) == (received, run["_id"])
