@@ -16,7 +16,7 @@ from local.build import Runner, architecture, sam, tool_environment
 from local.errors import CommandError, LocalError
 from local.processes import write_atomically
 from local.settings import ROOT, Settings
-from local.upstream import Choice, quotas
+from local.upstream import Choice, of_samples
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -108,7 +108,7 @@ class Deployment:
             "Architecture": architecture(),
             "SettingsVersion": version,
             **{name: choice.url for name, choice in choices.items()},
-            **quotas(self.settings, choices),
+            **of_samples(self.settings, choices),
         }
         return {name: value for name, value in wanted.items() if name in self.settings.parameters}
 

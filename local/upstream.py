@@ -117,19 +117,33 @@ def choose(settings: Settings) -> dict[str, Choice]:
     return choices
 
 
-def quotas(settings: Settings, choices: Mapping[str, Choice]) -> dict[str, str]:
-    """Return template parameters that lift the quotas of sources that read sample data.
+def _default(settings: Settings, parameter: str) -> str | None:
+    known = settings.parameters.get(parameter)
+    return known.default if known else None
 
-    One that the user has set stays as it is.
+
+def of_samples(settings: Settings, choices: Mapping[str, Choice]) -> dict[str, str]:
+    """Return template parameters for sources that read sample data, whose times stand still.
+
+    Their quotas are lifted, and they never count as frozen. A parameter that the user has set
+    stays as it is.
     """
-    lifted: dict[str, str] = {}
-    for name, choice in choices.items():
-        source = name.removesuffix(API_URL_SUFFIX)
-        if choice.kind == "replay":
-            lifted |= dict.fromkeys((f"{source}RatePerMinute", f"{source}Burst"), _WITHOUT_QUOTA)
+    sampled = [
+        name.removesuffix(API_URL_SUFFIX)
+        for name, choice in choices.items()
+        if choice.kind == "replay"
+    ]
+    wanted = {
+        parameter: _WITHOUT_QUOTA
+        for source in sampled
+        for parameter in (f"{source}RatePerMinute", f"{source}Burst")
+    }
+    if sampled and (usual := _default(settings, "FrozenAfter")):
+        never = [f"{source.lower()}=0" for source in sampled]
+        wanted["FrozenAfter"] = ",".join([usual, *never])
     return {
         name: value
-        for name, value in lifted.items()
+        for name, value in wanted.items()
         if name in settings.parameters and name not in settings.overrides
     }
 

@@ -47,7 +47,7 @@ def without_quota(*names: str) -> dict[str, str]:
 
 
 def let_pass(store: Store, name: str, seconds: float) -> None:
-    """Have a source's limits see so much time pass, without waiting for it."""
+    """Have so much time pass for all that is known of a source, without waiting for it."""
     earlier: Any = {
         place: {"$subtract": [f"${place}", int(seconds * 1000)]}
         for place in (
@@ -55,6 +55,9 @@ def let_pass(store: Store, name: str, seconds: float) -> None:
             "bucket.blocked_until",
             "breaker.next_probe_at",
             "breaker.probe.until",
+            "watermarks.received_at",
+            "watermarks.moved_at",
+            "watermarks.advanced_at",
         )
     }
     recent = {

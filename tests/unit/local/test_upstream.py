@@ -10,7 +10,7 @@ import pytest
 
 from local.processes import free_port
 from local.settings import Settings
-from local.upstream import choose, probe, quotas, summary
+from local.upstream import choose, of_samples, probe, summary
 
 TEMPLATE = """
 Parameters:
@@ -20,6 +20,7 @@ Parameters:
   CoingeckoBurst: {{Type: Number, Default: 5}}
   CoinpaprikaBurst: {{Type: Number, Default: 15}}
   Sources: {{Type: String, Default: coingecko}}
+  FrozenAfter: {{Type: String, Default: "3"}}
 """
 
 
@@ -122,11 +123,12 @@ def test_an_api_that_stays_silent_is_not_waited_for(
     assert re.search("timed out|did not answer", probe({"silent": f"{api}/silent"})["silent"])
 
 
-def test_sample_data_has_no_quota_but_one_that_is_set(tmp_path: Path) -> None:
+def test_sample_data_has_no_quota_but_one_that_is_set_and_never_is_frozen(tmp_path: Path) -> None:
     found = settings(tmp_path, "https://api.example", UPSTREAM="replay", COINGECKO_BURST="7")
-    assert quotas(found, choose(found)) == {
+    assert of_samples(found, choose(found)) == {
         "CoingeckoRatePerMinute": "100000",
         "CoinpaprikaBurst": "100000",
+        "FrozenAfter": "3,coingecko=0,coinpaprika=0",
     }
 
 
@@ -134,4 +136,4 @@ def test_a_public_api_keeps_its_quota(tmp_path: Path) -> None:
     found = settings(
         tmp_path, "https://api.example", UPSTREAM="live", COINPAPRIKA_API_URL="http://127.0.0.1:9/x"
     )
-    assert quotas(found, choose(found)) == {}
+    assert of_samples(found, choose(found)) == {}

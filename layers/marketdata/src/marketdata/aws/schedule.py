@@ -58,6 +58,16 @@ def between_firings(table: Timetable | None, now: datetime) -> timedelta:
     return second - first if first and second else timedelta(0)
 
 
+def after_firings(table: Timetable | None, moment: datetime, number: int) -> datetime | None:
+    """The time of so many firings after a moment; None if there are not as many."""
+    for _ in range(number):
+        following = table.after(moment) if table else None
+        if following is None:
+            return None
+        moment = following
+    return moment
+
+
 class Rule:
     """One rule, asked at most once a minute."""
 

@@ -12,7 +12,8 @@ class NewAlert(TypedDict):
     """What an alert says."""
 
     kind: str
-    """`source_failing`, `source_recovered`, `run_died` or `execution_died`."""
+    """`source_failing`, `source_recovered`, `source_frozen`, `source_moving`, `run_died` or
+    `execution_died`."""
     subject: str
     """One line."""
     text: str

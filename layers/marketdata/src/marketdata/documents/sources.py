@@ -150,6 +150,19 @@ class Watermark(TypedDict):
     """The run that moved it last."""
     moved_at: datetime
     """When it was moved."""
+    advanced_at: NotRequired[datetime | None]
+    """When the rows were received that moved `timestamp` last; marks of before lack it."""
+
+
+class Frozen(TypedDict):
+    """That a source's newest observation does not move, though the source answers."""
+
+    since: datetime
+    """When the rows were received that moved it last."""
+    newest: datetime
+    """The time of the newest observation."""
+    alert: str
+    """The alert that says so."""
 
 
 class Failures(TypedDict):
@@ -190,3 +203,5 @@ class Source(TypedDict):
     """Which run has it locked, with the lease's fencing token."""
     failures: NotRequired[Failures]
     """How often it has failed in a row."""
+    frozen: NotRequired[Frozen | None]
+    """That its newest observation does not move; None or nothing while it does."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from pydantic import Field
 
+from marketdata import clock
 from marketdata.documents.alerts import NewAlert
 from marketdata.documents.errors import FailedInput, StoredError
 from marketdata.documents.runs import Result, ResultStatus
-from marketdata.documents.sources import Failures
+from marketdata.documents.sources import Failures, Frozen, Source
 from marketdata.errors import TerminalError, TransientError
 from marketdata.logs import make_logger
 from marketdata.settings import Settings
@@ -33,6 +35,27 @@ class AlertSettings(Settings):
     """Failures in a row of one source."""
     alert_topic_arn: str = ""
     """Empty where nobody is to be told; alerts are then only kept."""
+
+
+class FrozenSettings(Settings):
+    """When a source counts as frozen."""
+
+    frozen_after: str = Field(default="3", pattern=r"^\d{1,6}(,[A-Za-z0-9_]+=\d{1,6})*$")
+    """Firings of the schedule; 0 for never. One number for all sources, and others after it by
+    name, as in `3,coinpaprika=24`."""
+    schedule: str = "rate(1 hour)"
+    """The schedule's expression."""
+
+    def firings_of(self, source: str) -> int:
+        """After how many firings this source counts as frozen; 0 for never."""
+        of_all, *of_some = self.frozen_after.split(",")
+        named = dict(one.split("=") for one in of_some)
+        return int(named.get(source, of_all))
+
+
+type MustMove = Callable[[str, datetime], datetime | None]
+"""By when a source's newest observation must have moved that moved last at a time; None if it
+need not."""
 
 
 class Notifier(Protocol):
@@ -116,6 +139,70 @@ def review(store: Store, after: int) -> None:
         if alerted is None and consecutive >= after:
             alerts.put(store, series, _failing(source, failures))
             alerts.set_alerted(store, source, None, series)
+
+
+def review_frozen(store: Store, must_move: MustMove) -> None:
+    """Note which sources are frozen, and write an alert for each that is, or moves again.
+
+    A source is frozen when its newest observation has not moved for longer than it may, though the
+    source has answered since: one that does not answer is failing. Being frozen is known by the
+    newest observation, so that finding it again is the same alert.
+    """
+    for document in alerts.answered(store):
+        source, was = document["_id"], document.get("frozen")
+        frozen = _frozen(document, must_move)
+        if (frozen and frozen["alert"]) == (was and was["alert"]):
+            continue
+        if was is not None:
+            kind = "frozen/", "moving/"
+            alerts.put(store, was["alert"].replace(*kind, 1), _moving(source, was))
+        if frozen is not None:
+            alerts.put(store, frozen["alert"], _standing_still(document, frozen))
+        alerts.set_frozen(store, source, was, frozen)
+
+
+def _frozen(document: Source, must_move: MustMove) -> Frozen | None:
+    watermark = document["watermarks"]
+    newest, received_at = watermark["timestamp"], watermark["received_at"]
+    if newest is None or received_at is None:
+        return None
+    # A time that lies ahead stands still until it comes, and says nothing of the source.
+    since = max(watermark.get("advanced_at") or watermark["moved_at"], newest)
+    due = must_move(document["_id"], since)
+    if due is None or received_at < due:
+        return None
+    return {
+        "since": since,
+        "newest": newest,
+        "alert": f"frozen/{document['_id']}/{clock.iso(newest)}",
+    }
+
+
+def _standing_still(document: Source, frozen: Frozen) -> NewAlert:
+    source, watermark = document["_id"], document["watermarks"]
+    received_at = watermark["received_at"] or frozen["since"]
+    return {
+        "kind": "source_frozen",
+        "source": source,
+        "subject": f"{source} answers, and its newest observation does not move",
+        "text": f"The newest observation of {source} is of {clock.iso(frozen['newest'])}. It has "
+        f"not moved since {clock.iso(frozen['since'])}, though {source} has answered, last at "
+        f"{clock.iso(received_at)}. What is stored stays as it is. Look whether {source} itself "
+        "shows newer values. If it is meant to be so slow, set FROZEN_AFTER, for this source "
+        f"alone as in `3,{source}=24`.\n\nThere is one more message when it moves again.",
+        "run_id": watermark["run_id"],
+    }
+
+
+def _moving(source: str, frozen: Frozen) -> NewAlert:
+    return {
+        "kind": "source_moving",
+        "source": source,
+        "subject": f"The newest observation of {source} moves again",
+        "text": f"The newest observation of {source}, which had not moved since "
+        f"{clock.iso(frozen['since'])}, has moved; or {source} is not judged any more, as SOURCES "
+        "or FROZEN_AFTER has changed.",
+    }
 
 
 def _failing(source: str, failures: Failures) -> NewAlert:

@@ -15,7 +15,7 @@ from pymongo import ReturnDocument
 from marketdata.clock import EPOCH
 from marketdata.documents.alerts import Alert, NewAlert
 from marketdata.documents.errors import FailedInput, StoredError
-from marketdata.documents.sources import Failures
+from marketdata.documents.sources import Failures, Frozen, Source
 from marketdata.store.connection import Expression, Store, Update, store_errors
 from marketdata.store.leases import milliseconds
 
@@ -68,6 +68,21 @@ def set_alerted(store: Store, source: str, was: str | None, alert_id: str | None
         store.sources.update_one(
             {"_id": source, "failures.alerted": was}, {"$set": {"failures.alerted": alert_id}}
         )
+
+
+def answered(store: Store) -> list[Source]:
+    """The sources that have brought something, by name: their watermark, and if they are frozen."""
+    with store_errors("reading how far the data of sources reaches"):
+        found = store.sources.find(
+            {"watermarks.received_at": {"$exists": True}}, {"watermarks": 1, "frozen": 1}
+        )
+        return list(found.sort("_id"))
+
+
+def set_frozen(store: Store, source: str, was: Frozen | None, frozen: Frozen | None) -> None:
+    """Note since when a source is frozen; None that it is not."""
+    with store_errors(f"noting whether {source} is frozen"):
+        store.sources.update_one({"_id": source, "frozen": was}, {"$set": {"frozen": frozen}})
 
 
 def put(store: Store, alert_id: str, alert: NewAlert) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pymongo import ReturnDocument
 
 from marketdata import clock
+from marketdata.clock import EPOCH
 from marketdata.documents.batches import BatchState
 from marketdata.documents.sources import Watermark
 from marketdata.errors import StateConflict
@@ -54,12 +55,14 @@ def move_watermark(store: Store, name: str, run_id: str, lease: int) -> Watermar
         lease: the number of the lease that the run has the source by.
 
     Returns:
-        The watermark: `{timestamp, received_at, run_id, moved_at}`.
+        The watermark.
 
     Raises:
         StateConflict: the lease is another run's by now; nothing is moved.
     """
     timestamp, received_at = newest_loaded(store, run_id, name)
+    advanced = {"$gt": [timestamp, {"$ifNull": ["$watermarks.timestamp", EPOCH]}]}
+    since = {"$ifNull": ["$watermarks.advanced_at", "$watermarks.moved_at"]}
     with store_errors(f"moving the watermark of source {name} for run {run_id}"):
         document = store.sources.find_one_and_update(
             {"_id": name, "lease.run_id": run_id, "lease.number": lease},
@@ -71,6 +74,7 @@ def move_watermark(store: Store, name: str, run_id: str, lease: int) -> Watermar
                             "received_at": {"$max": ["$watermarks.received_at", received_at]},
                             "run_id": {"$literal": run_id},
                             "moved_at": "$$NOW",
+                            "advanced_at": {"$cond": [advanced, received_at, since]},
                         }
                     }
                 }

@@ -60,6 +60,14 @@ class FailingSource(Form):
     alerted: bool = Field(description="Whether there is an alert for it, sent or about to be sent.")
 
 
+class FrozenSource(Form):
+    """A source that answers, and whose newest observation does not move."""
+
+    source: str = Field(examples=["coingecko"])
+    since: Time = Field(description="When the rows were received that moved it last.")
+    newest: Time = Field(description="The time of the newest observation.")
+
+
 class Data(Form):
     """How fresh the data is."""
 
@@ -73,6 +81,10 @@ class Data(Form):
     failing_sources: list[FailingSource] = Field(
         description="Sources whose last run failed, each with how often in a row."
     )
+    frozen_sources: list[FrozenSource] = Field(
+        description="Sources that answer, and whose newest observation has not moved for as many "
+        "firings of the schedule as `FROZEN_AFTER` says."
+    )
 
 
 class Health(Answer):
@@ -80,7 +92,7 @@ class Health(Answer):
 
     status: State = Field(
         description="`down`: the database does not answer (HTTP 503). `degraded`: reads work, but "
-        "the scheduler does not, the last run failed, or the data is stale."
+        "the scheduler does not, the last run failed, the data is stale, or a source is frozen."
     )
     api: Api
     mongodb: Mongodb

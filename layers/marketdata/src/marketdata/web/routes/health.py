@@ -14,7 +14,7 @@ from aws_lambda_powertools.event_handler import Request, Response, content_types
 from marketdata import clock
 from marketdata.aws.schedule import Rule, RuleState, Timetable, between_firings, timetable
 from marketdata.documents.runs import Run, RunStatus
-from marketdata.documents.sources import Failures
+from marketdata.documents.sources import Failures, Frozen
 from marketdata.errors import MarketDataError, TransientError
 from marketdata.store import alerts, reading, run_queries, schedule
 from marketdata.store.connection import Store
@@ -63,6 +63,7 @@ def get_health(request: Request) -> Response[Health]:
     elif (
         scheduler["status"] in ("ok", "unconfigured")
         and data["status"] != "stale"
+        and not data["frozen_sources"]
         and (last is None or last["status"] != RunStatus.FAILED)
     ):
         status = "ok"
@@ -97,6 +98,7 @@ class _Runs:
     """The last one of all sources that brought everything."""
     first: Run | None = None
     failing: Sequence[tuple[str, Failures]] = ()
+    frozen: Sequence[tuple[str, Frozen]] = ()
 
 
 def _mongodb(store: Any) -> tuple[Part, _Runs]:
@@ -113,6 +115,11 @@ def _mongodb(store: Any) -> tuple[Part, _Runs]:
             success=run_queries.last_whole_success(database),
             first=run_queries.first_run(database),
             failing=[one for one in alerts.failures(database) if one[1]["consecutive"]],
+            frozen=[
+                (source["_id"], frozen)
+                for source in alerts.answered(database)
+                if (frozen := source.get("frozen"))
+            ],
         )
     except MarketDataError as error:
         # The message names hosts; the log has it, and the code says enough here.
@@ -147,6 +154,14 @@ def _data(runs: _Runs, scheduler: Part, now: datetime) -> Part:
                 "alerted": failures.get("alerted") is not None,
             }
             for source, failures in runs.failing
+        ],
+        "frozen_sources": [
+            {
+                "source": source,
+                "since": clock.iso(frozen["since"]),
+                "newest": clock.iso(frozen["newest"]),
+            }
+            for source, frozen in runs.frozen
         ],
     }
 
