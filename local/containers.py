@@ -27,6 +27,7 @@ from local.settings import ROOT, Settings
 from local.stack import RUNS_IN, Stack
 from local.upstream import Choice, choose
 from local.vendoring import vendor
+from marketdata.masking import masked
 
 CLONE = Path("/clone")
 """Where ``docker-compose.yml`` mounts the clone."""
@@ -97,7 +98,9 @@ class ContainerStack(Stack):
         for choice in choices.values():
             if choice.kind == "replay":
                 why = choice.reason or "UPSTREAM=replay is set"
-                self.screen.say(f"  {choice.instead_of}: {why}; sample data takes its place")
+                self.screen.say(
+                    f"  {masked(choice.instead_of)}: {why}; sample data takes its place"
+                )
 
     # --- deploy -------------------------------------------------------------------------------
 

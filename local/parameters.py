@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from local.errors import SettingError
+from marketdata.masking import masked
 
 API_URL_SUFFIX = "ApiUrl"
 """Parameters that end so hold the address of a public API that a source reads."""
@@ -121,6 +122,7 @@ def overrides_from(
             continue
         problem = parameter.problem_with(value)
         if problem is not None:
-            raise SettingError(f"{parameter.variable}={value}: {problem}")
+            shown = masked(value) if parameter.variable.endswith("_URL") else value
+            raise SettingError(f"{parameter.variable}={shown}: {problem}")
         overrides[parameter.name] = value
     return overrides

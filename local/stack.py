@@ -42,6 +42,7 @@ from local.processes import (
 from local.replay.service import Replay
 from local.settings import ROOT, Settings
 from local.upstream import Choice, choose, summary
+from marketdata.masking import masked
 
 HEARTBEAT_SECONDS = 10
 POLL_SECONDS = 0.05
@@ -220,7 +221,8 @@ class Stack:
                 continue
             why = choice.reason or "UPSTREAM=replay is set"
             self.screen.say(
-                f"  {choice.instead_of}: {why}; sample data takes its place, from {choice.url}"
+                f"  {masked(choice.instead_of)}: {why}; sample data takes its place, from "
+                f"{choice.url}"
             )
 
     def _deploy(self, built: Path, choices: Mapping[str, Choice]) -> dict[str, str]:
@@ -325,7 +327,8 @@ class Stack:
             "refresh_token": self.deployment.refresh_token(),
             "upstream": summary(choices),
             "upstreams": {
-                name: {"url": choice.url, "kind": choice.kind} for name, choice in choices.items()
+                name: {"url": masked(choice.url), "kind": choice.kind}
+                for name, choice in choices.items()
             },
             "stack_name": self.settings.stack_name,
             "secret_arn": outputs["SecretArn"],

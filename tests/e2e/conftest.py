@@ -13,6 +13,8 @@ from tests.support.upstream import Upstream, upstream
 
 COINGECKO = "/api/v3/coins/markets"
 COINPAPRIKA = "/v1/tickers"
+KEY = "CG-not2beSeen4nybody"
+"""A key that stands in the address of a source, as users put it there."""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,8 @@ def sources(server: Upstream) -> Upstream:
 def stack(server: Upstream) -> Iterator[StackUnderTest]:
     """The whole system, deployed from the real template."""
     with running_stack(
-        COINGECKO_API_URL=server.url + COINGECKO, COINPAPRIKA_API_URL=server.url + COINPAPRIKA
+        COINGECKO_API_URL=f"{server.url}{COINGECKO}?x_cg_demo_api_key={KEY}",
+        COINPAPRIKA_API_URL=server.url + COINPAPRIKA,
     ) as running:
         yield running
 

@@ -41,6 +41,14 @@ def test_no_key_is_given_twice() -> None:
         yaml.load("a: 1\nb: 2\na: 3\n", StrictLoader)  # noqa: S506
 
 
+def test_addresses_of_sources_are_not_shown_as_they_may_have_a_key_in_them() -> None:
+    text = (ROOT / "template.yaml").read_text("utf-8")
+    parameters = yaml.load(text, StrictLoader)["Parameters"]  # noqa: S506 - a safe loader
+    addresses = [name for name in parameters if name.endswith("ApiUrl")]
+    assert len(addresses) > 1
+    assert all(parameters[name].get("NoEcho") is True for name in addresses)
+
+
 def test_retries_of_many_steps_never_come_in_step() -> None:
     """What failed for all of them at once is not met by all of them at once again."""
     retried = {name: one["Retry"] for name, one in states(machine()).items() if "Retry" in one}

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARY = ROOT / "layers" / "marketdata" / "src" / "marketdata"
 TABLE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-EVERYBODY = {"clock", "errors", "logs", "objects", "settings", "version"}
+EVERYBODY = {"clock", "errors", "logs", "masking", "objects", "settings", "version"}
 """Modules that everybody may know. They know each other, and `documents`."""
 FOREIGN = {
     "pymongo": {"store"},

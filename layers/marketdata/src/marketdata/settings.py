@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from marketdata.errors import SettingsError
+from marketdata.masking import masked
 
 
 class Settings(BaseModel):
@@ -91,8 +92,15 @@ def read_settings[S: Settings](model: type[S], environment: Mapping[str, str] | 
         return model.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{str(e['loc'][0]).upper()}: {e['msg']} (is {e['input']!r})" for e in error.errors()
+            f"{str(e['loc'][0]).upper()}: {e['msg']} (is {_shown(e['loc'][0], e['input'])!r})"
+            for e in error.errors()
         )
         raise SettingsError(
             f"Settings are wrong: {faults}. Correct them and deploy again."
         ) from None
+
+
+def _shown(name: int | str, value: object) -> object:
+    """A value as an error may repeat it: an address can have a key in it."""
+    address = str(name).endswith(("_url", "_uri")) or "://" in str(value)
+    return masked(str(value)) if address else value

@@ -31,6 +31,7 @@ from marketdata.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
+from marketdata.masking import keys_in, masked
 from marketdata.sources.base import PageRequest, Validators
 from marketdata.sources.error_bodies import ErrorBody, read_error
 from marketdata.sources.json_stream import ObjectAnswered
@@ -326,7 +327,7 @@ def get(
         UpstreamMalformed: a body larger than the limit, or of another type than JSON.
         SettingsError: the address or the key can't be put into a request.
     """
-    url = _without_query(request.url)
+    url = masked(request.url)
     where = f"{url} (page {request.page})"
     conditions = known.headers if known else {}
     headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **request.headers}
@@ -337,7 +338,8 @@ def get(
     ):
         received_at = now()
         said = (part for value in request.headers.values() for part in (value, *value.split()))
-        head = Head(_secrets=tuple(part for part in said if len(part) >= _SECRET))
+        secrets = [part for part in said if len(part) >= _SECRET] + list(keys_in(request.url))
+        head = Head(_secrets=tuple(secrets))
         try:
             _require_page(response, where, received_at, head, conditional=bool(conditions))
             yield Answer(
@@ -377,7 +379,7 @@ def _send(
     deadline: _Deadline,
 ) -> requests.Response:
     """The answer, of which the head has been read."""
-    url = _without_query(request.url)
+    url = masked(request.url)
     bounded = _DEADLINE.set(deadline)
     try:
         return session.get(
@@ -478,7 +480,7 @@ def _refusal(
     status = response.status_code
     if judged is _REDIRECT:
         # Its body is never looked at: it could be without an end.
-        to = _without_query(response.headers.get("Location", "nowhere"))
+        to = masked(response.headers.get("Location", "nowhere"))
         return UpstreamRefused(
             f"{where} answered {status} and redirects to {to}. {judged.advice}", status=status
         )
@@ -591,13 +593,6 @@ def _see_beginning(response: requests.Response, head: Head) -> None:
 def _said(head: Head) -> str:
     shown = head.text()[:_SHOWN]
     return f" It said: {shown!r}." if shown else ""
-
-
-def _without_query(url: str) -> str:
-    """Scheme, host and path, without user, password and parameters; any text will do."""
-    scheme, separator, rest = url.partition("?")[0].partition("#")[0].rpartition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _cause(error: Exception) -> str:
