@@ -191,7 +191,7 @@ class KnownAsset:
     """None if no record has one."""
 
 
-_ASSET = {"asset_id": 1, "symbol": 1, "name": 1, "source": 1}
+_KNOWN_ASSET = {"asset_id": 1, "symbol": 1, "name": 1, "source": 1}
 
 
 def find_assets(store: Store, source: str, wanted: Sequence[str]) -> dict[str, list[KnownAsset]]:
@@ -204,14 +204,14 @@ def find_assets(store: Store, source: str, wanted: Sequence[str]) -> dict[str, l
     found: dict[str, list[KnownAsset]] = {name: [] for name in wanted}
     with reading(f"assets of {source}"):
         by_id = store.latest_prices.find(
-            {"_id": {"$in": [Binary(key) for key in keys]}}, _ASSET, max_time_ms=MAX_TIME_MS
+            {"_id": {"$in": [Binary(key) for key in keys]}}, _KNOWN_ASSET, max_time_ms=MAX_TIME_MS
         )
         for one in by_id:
             found[keys[bytes(one["_id"])]] = [_known(one)]
         by_symbol: dict[str, list[KnownAsset]] = {}
         tickers = store.latest_prices.find(
             {"symbol": {"$in": sorted(symbols)}, "source": source, "dataset": ""},
-            _ASSET,
+            _KNOWN_ASSET,
             hint="symbol_id",
             max_time_ms=MAX_TIME_MS,
         )
@@ -227,7 +227,7 @@ def largest_assets(store: Store, source: str, limit: int) -> list[KnownAsset]:
     with reading(f"the largest assets of {source}"):
         found = (
             store.latest_prices.find(
-                {"source": source, "dataset": "", "market_cap": {"$gt": 0}}, _ASSET
+                {"source": source, "dataset": "", "market_cap": {"$gt": 0}}, _KNOWN_ASSET
             )
             .sort([("market_cap", DESCENDING), ("_id", ASCENDING)])
             .limit(limit)
