@@ -8,15 +8,18 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from marketdata import bootstrap
 from marketdata.aws.s3_objects import S3Objects
+from marketdata.aws.step_functions import StepFunctions
 from marketdata.handlers.tasks import task
 from marketdata.runs import opening
 from marketdata.runs.opening import OpenedRun
 from marketdata.runs.resuming import ResumptionSettings
-from marketdata.settings import SourceSettings, UploadSettings, read_settings
+from marketdata.settings import SourceSettings, UploadSettings, WorkflowSettings, read_settings
 
 SETTINGS = read_settings(SourceSettings)
 RESUMPTION = read_settings(ResumptionSettings)
 _BUCKET = read_settings(UploadSettings).uploads_bucket
+_MACHINE = read_settings(WorkflowSettings).state_machine_arn
+STARTER = StepFunctions(_MACHINE) if _MACHINE else None
 UPLOADS = S3Objects(_BUCKET) if _BUCKET else None
 
 
@@ -29,5 +32,6 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> OpenedRun:
         event["execution"],
         SETTINGS.names(),
         UPLOADS,
+        starter=STARTER,
         most_resumptions=RESUMPTION.batch_max_resumptions,
     )

@@ -26,8 +26,15 @@ OTHERWISE = {
         ExtractionState.EXTRACTED,
         ExtractionState.SKIPPED,
         ExtractionState.FAILED,
+        ExtractionState.CANCELLED,
+        ExtractionState.HANDED_OVER,
     },
-    "Loaded": {ExtractionState.EXTRACTED, ExtractionState.FAILED},
+    "Loaded": {
+        ExtractionState.EXTRACTED,
+        ExtractionState.FAILED,
+        ExtractionState.CANCELLED,
+        ExtractionState.HANDED_OVER,
+    },
 }
 """By choice: the states of an extraction that its `Default` is for."""
 

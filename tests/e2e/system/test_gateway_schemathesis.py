@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
-from schemathesis.specs.openapi.checks import unsupported_method
+from schemathesis.specs.openapi.checks import positive_data_acceptance, unsupported_method
 
 from local.settings import ROOT
 from tests.support.stack import StackUnderTest
@@ -39,9 +39,13 @@ def test_answers_are_as_the_document_says(
         return
     if len(case.as_curl_command(base_url=stack.api_url)) > LONGEST_REQUEST:
         return
+    # Asks with TRACE, which API Gateway answers by itself and passes on to no function.
+    excluded = [unsupported_method]
+    if case.operation.path == "/backfills":
+        # No schema can say which assets are known, or what a source's plan gives.
+        excluded.append(positive_data_acceptance)
     case.call_and_validate(
         base_url=stack.api_url,
         headers={"Authorization": f"Bearer {stack.token}"},
-        # Asks with TRACE, which API Gateway answers by itself and passes on to no function.
-        excluded_checks=[unsupported_method],
+        excluded_checks=excluded,
     )

@@ -189,7 +189,7 @@ def test_an_unknown_parameter_is_a_400_that_lists_those_there_are(
         ("/data", [("cursor", "x")], "cursor: is no cursor; take `next_cursor`"),
         ("/quarantine", [("reason", "A B")], "reason: is no reason: those consist of"),
         ("/quarantine", [("run_id", "a b")], "run_id: is no id of a run: "),
-        ("/runs", [("trigger", "bogus")], "'schedule', 'refresh', 'upload' or 'replay'"),
+        ("/runs", [("trigger", "bogus")], "'upload', 'replay' or 'backfill'"),
     ],
 )  # fmt: skip
 def test_messages_are_for_people(

@@ -67,6 +67,12 @@ class UploadSettings(Settings):
     uploads_bucket: str = ""
 
 
+class WorkflowSettings(Settings):
+    """Which state machine carries runs out; empty where none is to be started."""
+
+    state_machine_arn: str = ""
+
+
 class CsvSettings(BatchSettings):
     """How a CSV is cut into batches."""
 

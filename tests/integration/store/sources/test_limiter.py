@@ -83,6 +83,46 @@ def test_a_full_bucket_holds_the_burst_less_a_margin(store: Store) -> None:
     assert bucket(store)["taken"] == 15
 
 
+def test_whoever_leaves_a_reserve_takes_no_more_than_that(store: Store) -> None:
+    taken = 0
+    while (permit := limiter.take(store, HERE, QUOTA, reserve=6)).granted:
+        taken += 1
+    assert taken == 9
+    # Until the bucket is full again, as that makes fewer waits of the same quota.
+    assert 8.5 < permit.wait_seconds < 9.2
+    left, _ = take_all(store, QUOTA)
+    assert left == 6
+
+
+def test_a_reserve_that_the_bucket_never_holds_leaves_a_full_bucket(store: Store) -> None:
+    quota = Quota(per_minute=3, burst=5)
+    assert limiter.take(store, HERE, quota, reserve=40).granted
+    refused = limiter.take(store, HERE, quota, reserve=40)
+    assert not refused.granted
+    # One is missing of a full bucket, which takes 20 s; of the last minute none may be left.
+    assert 60 < refused.wait_seconds <= 65
+    let_pass(store, "coingecko", refused.wait_seconds + 0.01)
+    assert limiter.take(store, HERE, quota, reserve=40).granted
+
+
+def test_a_reserve_counts_for_the_last_minute_as_well(store: Store) -> None:
+    """More than `burst` within a minute is refused by the source, however full the bucket is."""
+    quota = Quota(per_minute=3, burst=5)
+    for _ in range(3):
+        assert limiter.take(store, HERE, quota, reserve=1).granted
+        let_pass(store, "coingecko", 12)
+    assert limiter.take(store, HERE, quota, reserve=1).granted
+    assert not limiter.take(store, HERE, quota, reserve=1).granted
+    # The one that was left is there.
+    assert limiter.take(store, HERE, quota).granted
+
+
+def test_the_rate_that_a_reserve_leaves() -> None:
+    assert limiter.spare_rate(Quota(3, 5), 1) == pytest.approx(3 * limiter.PACE)
+    assert limiter.spare_rate(Quota(3, 5), 4) == pytest.approx(60 / limiter.WINDOW_SECONDS)
+    assert limiter.spare_rate(Quota(100_000, 100_000), 1) == pytest.approx(99_000)
+
+
 def test_it_is_refilled_at_the_rate_and_no_further_than_full(store: Store) -> None:
     take_all(store, QUOTA)
     let_pass(store, "coingecko", 7.2)

@@ -29,6 +29,8 @@ class RunStatus(StrEnum):
     """Some of it was loaded, and something failed."""
     FAILED = "failed"
     """Nothing was loaded, and something failed."""
+    CANCELLED = "cancelled"
+    """Somebody ended it; what was received by then is loaded."""
 
 
 class TriggerKind(StrEnum):
@@ -42,6 +44,8 @@ class TriggerKind(StrEnum):
     """A file in the bucket."""
     REPLAY = "replay"
     """A request to load rows from quarantine."""
+    BACKFILL = "backfill"
+    """A request for a source's past."""
 
 
 class InputStatus(StrEnum):
@@ -59,6 +63,8 @@ class InputStatus(StrEnum):
     """The source was rate-limited for longer than a run waits."""
     FAILED = "failed"
     """It can't be extracted, or uploads could not be listed."""
+    CANCELLED = "cancelled"
+    """Somebody cancelled the run; what was received by then is loaded."""
 
     @property
     def ended(self) -> bool:
@@ -86,6 +92,8 @@ class ResultStatus(StrEnum):
     """Nothing had changed; with an error: the source is not asked, as it failed too often."""
     THROTTLED = "throttled"
     """The source was rate-limited for longer than a run waits."""
+    CANCELLED = "cancelled"
+    """Somebody cancelled the run; what was received by then is loaded."""
 
 
 class StoredRequest(TypedDict, total=False):
@@ -158,6 +166,66 @@ class StoredThrottling(TypedDict, total=False):
     """The longest time from being rate-limited to the answer that came at last."""
     since: datetime | None
     """While the run waits: when it was rate-limited."""
+
+
+class StoredWindow(TypedDict):
+    """A range of a series that one request asks for."""
+
+    start: datetime
+    """The first time that belongs to it."""
+    end: datetime
+    """The first time that does not."""
+
+
+class BackfilledAsset(TypedDict):
+    """An asset of a backfill, as its source knows it."""
+
+    id: str
+    """The source's own id."""
+    symbol: str
+    """Its ticker."""
+    name: str | None
+    """Its name; None if no record has one."""
+    windows: NotRequired[list[StoredWindow]]
+    """Of a backfill of holes: what is asked of this asset."""
+
+
+class StoredBackfill(TypedDict):
+    """What a backfill asks for, and how its executions have fared.
+
+    Its requests are numbered from 1: for each asset in turn, each window in turn.
+    """
+
+    interval: str
+    """How far apart the points are, such as `1d`."""
+    start: datetime
+    """The first time that is asked for."""
+    end: datetime
+    """The first time that is not asked for any more."""
+    gaps: bool
+    """Whether only holes are asked for."""
+    windows: list[StoredWindow]
+    """What is asked of each asset; empty if each has windows of its own."""
+    assets: list[BackfilledAsset]
+    """Of which assets."""
+    requests: int
+    """How many requests these are."""
+    part: int
+    """Which of the executions that carry it out, one after the other, is the present one, from
+    1."""
+    part_calls: int
+    """Calls of the present execution that have extracted."""
+    part_began_at: int
+    """Requests that were done when the present execution began."""
+    part_since: NotRequired[datetime]
+    """When the present execution began, by the database's clock."""
+    idle_parts: int
+    """Executions in a row, up to the last one, that ended before their time and without a request
+    done."""
+    rate_per_minute: NotRequired[float]
+    """Requests a minute at most, by the quota and what is left to other runs."""
+    cancelled_at: NotRequired[datetime]
+    """When somebody cancelled it."""
 
 
 class StoredAttempts(TypedDict):
@@ -331,6 +399,13 @@ class _InputNotes(TypedDict, total=False):
     """Of a source: how much its limits have held the run back."""
     attempts: StoredAttempts
     """Of a source: what was tried in vain for the page that failed last."""
+    refused_requests: int
+    """Of a backfill: requests that brought nothing, as each failed for good."""
+    failures_in_a_row: int
+    """Of a backfill: how many requests up to the last one have failed, for causes that may be the
+    source's."""
+    handed_out: int
+    """Of a backfill: number below which batches were handed out for loading before its end."""
     object: StoredVersion
     """Of a file: the object's version."""
     layout: FileLayout
@@ -408,6 +483,13 @@ class InputState:
     """Of a source: how much its limits have held the run back."""
     attempts: StoredAttempts | None = None
     """Of a source: what was tried in vain for the page that failed last."""
+    refused_requests: int = 0
+    """Of a backfill: requests that brought nothing, as each failed for good."""
+    failures_in_a_row: int = 0
+    """Of a backfill: how many requests up to the last one have failed, for causes that may be the
+    source's."""
+    handed_out: int | None = None
+    """Of a backfill: number below which batches were handed out for loading before its end."""
     object: StoredVersion | None = None
     """Of a file: the object's version."""
     layout: FileLayout | None = None
@@ -469,6 +551,9 @@ class InputState:
             pages=PageProgress.of(document) if paged else None,
             throttling=document.get("throttling"),
             attempts=document.get("attempts"),
+            refused_requests=document.get("refused_requests", 0),
+            failures_in_a_row=document.get("failures_in_a_row", 0),
+            handed_out=document.get("handed_out"),
             object=document.get("object"),
             layout=document.get("layout"),
             file=None if progress is None else FileProgress.of(progress),
@@ -527,6 +612,12 @@ class InputState:
             part["throttling"] = self.throttling
         if self.attempts is not None:
             part["attempts"] = self.attempts
+        if self.refused_requests:
+            part["refused_requests"] = self.refused_requests
+        if self.failures_in_a_row:
+            part["failures_in_a_row"] = self.failures_in_a_row
+        if self.handed_out is not None:
+            part["handed_out"] = self.handed_out
         return part
 
     def of_file(self) -> InputChanges:
@@ -646,6 +737,8 @@ class NewRun(TypedDict):
     version; see `InputState`."""
     under_way: NotRequired[dict[str, str]]
     """The sources that it left to other runs, which had them locked, each with that run."""
+    backfill: NotRequired[StoredBackfill]
+    """Of a backfill: what it asks for, and how its executions have fared."""
     pre_run_counts: RowsBefore | None
     """How much there was before; None for others than runs on demand."""
 

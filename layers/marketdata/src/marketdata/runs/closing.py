@@ -9,6 +9,7 @@ from typing import Any
 
 from marketdata.documents.errors import FailedInput, StoredError
 from marketdata.documents.runs import (
+    InputChanges,
     InputState,
     InputStatus,
     Result,
@@ -21,7 +22,7 @@ from marketdata.documents.runs import (
 from marketdata.errors import InvalidInput, StateConflict
 from marketdata.runs import alerts, triggers
 from marketdata.runs.summary import summarise_inputs, total
-from marketdata.store import leases, objects, runs
+from marketdata.store import backfills, leases, objects, run_inputs, runs
 from marketdata.store.batches import batch, reclaiming, reports
 from marketdata.store.connection import Store
 from marketdata.store.sources.watermarks import move_watermark
@@ -78,8 +79,11 @@ def close(
             belongs to one, `input`.
         most_resumptions: how often a batch or an object that failed is tried by later runs.
 
+    A backfill whose extraction is not over is not ended: it is let go, for the next execution to
+    go on with; see `store.backfills`.
+
     Returns:
-        The run as it ended. Closing twice changes nothing.
+        The run as it ended, or as it was let go. Closing twice changes nothing.
 
     Raises:
         StateConflict: another run has one of its inputs; the ending is left to whoever finds
@@ -88,7 +92,9 @@ def close(
     document = runs.get(store, run_id)
     if document["status"] == RunStatus.RUNNING and document["trigger"] == TriggerKind.REPLAY:
         _end_replay(store, document)
-    elif document["status"] == RunStatus.RUNNING:
+    elif document["status"] == RunStatus.RUNNING and not _let_go(
+        store, document, failed=bool(errors)
+    ):
         for name, note in document["inputs"].items():
             if "lease" in note:
                 leases.require(store, run_id, name, note["lease"])
@@ -112,6 +118,8 @@ def close_dead(
         if run["trigger"] == TriggerKind.REPLAY:
             # Whoever asked for it has had no answer, and the next replay goes on with it.
             _end_replay(store, run, error)
+            return runs.get(store, run_id)
+        if _let_go(store, run, failed=True):
             return runs.get(store, run_id)
         # Before its end: who dies in between finds it running, and comes here again.
         alerts.note_died(store, run_id, error["message"])
@@ -150,7 +158,9 @@ def close_execution(
             alerts.note_execution_died(store, execution, error["message"])
             return NothingToClose("The execution never became a run.")
         # A run on demand is there before its execution, which is named after it.
-        if run["execution"] is not None or not execution.endswith(f":{run['_id']}"):
+        if run["execution"] is not None or not execution.endswith(
+            f":{backfills.execution_name(run)}"
+        ):
             return NothingToClose(
                 f"Run {run['_id']} has ended already, or another execution carries it out."
             )
@@ -164,6 +174,26 @@ def _find_run_of(store: Store, given: Mapping[str, Any]) -> Run | None:
         return runs.find(store, triggers.run_id_of(given))
     except InvalidInput:
         return None
+
+
+def _let_go(store: Store, run: Run, *, failed: bool) -> bool:
+    """Let a backfill go that another execution can go on with; false for all other runs.
+
+    One that is to be ended, as it was cancelled, is told to be so.
+    """
+    if "backfill" not in run:
+        return False
+    if backfills.let_go(store, run, failed=failed):
+        return True
+    if "cancelled_at" in run["backfill"]:
+        for name, stored in run["inputs"].items():
+            if not InputState.of(stored).status.ended:
+                told = backfills.told_as_cancelled(
+                    stored.get("pages", 0), run["backfill"]["requests"]
+                )
+                changes: InputChanges = {"status": InputStatus.CANCELLED, "reason": told}
+                run_inputs.set_input_if_unchanged(store, run["_id"], name, {}, changes)
+    return False
 
 
 def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumptions: int) -> None:
@@ -180,10 +210,11 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
         if name in document["inputs"] and not document["inputs"][name].get("error"):
             document["inputs"][name]["error"] = _without_input(error)
     inputs = summarise_inputs(store, [document], closing=True)[run_id]
+    past = document["trigger"] == TriggerKind.BACKFILL
     for result in inputs:
         if leases.is_object(result["input"]):
             _record_outcome_of_object(store, document, result, most_resumptions)
-        elif result["rows_in"]:
+        elif result["rows_in"] and not past:
             _move_watermark(store, document, result["input"])
     general = [e for e in errors if e.get("input") not in document["inputs"]]
     failed, count = reports.not_loaded(store, run_id, limit=KEPT_FAILURES)
@@ -196,8 +227,9 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
     }
     if general:
         ending["error"] = general[0]
-    # Before the end, as long as no other run of these sources can have begun.
-    alerts.count_outcomes(store, run_id, inputs)
+    if not past:
+        # Before the end, as long as no other run of these sources can have begun.
+        alerts.count_outcomes(store, run_id, inputs)
     runs.end(store, run_id, ending)
 
 
@@ -274,6 +306,8 @@ def _got_nowhere(known: InputState, result: Result) -> bool:
 
 
 def _status(inputs: Sequence[Result], *, failed: bool) -> RunStatus:
+    if any(one["status"] == ResultStatus.CANCELLED for one in inputs):
+        return RunStatus.CANCELLED
     if not failed and all(map(alerts.succeeded, inputs)):
         return RunStatus.SUCCESS
     if any(alerts.succeeded(one) or _loaded_some(one) for one in inputs):

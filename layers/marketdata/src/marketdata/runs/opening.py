@@ -8,11 +8,11 @@ from typing import Any, TypedDict
 from marketdata.documents.runs import InputState, InputStatus
 from marketdata.errors import StateConflict
 from marketdata.objects import CSV, UploadsBucket
-from marketdata.runs import resuming, triggers, uploads
-from marketdata.runs.starting import create, end_orphans
+from marketdata.runs import going_on, resuming, triggers, uploads
+from marketdata.runs.starting import WorkflowStarter, create, end_orphans
 from marketdata.runs.triggers import RunRequest
 from marketdata.runs.uploads import NotTaken
-from marketdata.store import runs
+from marketdata.store import backfills, runs
 from marketdata.store.batches import batch
 from marketdata.store.connection import Store
 
@@ -47,6 +47,7 @@ def open_run(
     sources: Sequence[str],
     bucket: UploadsBucket | None = None,
     *,
+    starter: WorkflowStarter | None = None,
     most_resumptions: int = batch.MAX_RESUMPTIONS,
 ) -> OpenedRun:
     """The first step of an execution: which run this is and what it has to do.
@@ -62,6 +63,7 @@ def open_run(
         execution: its id.
         sources: the API sources.
         bucket: the bucket for uploads; without one, none are looked for.
+        starter: starts the next execution of backfills that wait for one; without it, none does.
         most_resumptions: how often a batch or an object that failed is tried by later runs.
 
     Returns:
@@ -72,6 +74,8 @@ def open_run(
         NotFound: there is no run on demand of that id.
         TransientError: MongoDB or, for an upload, S3 did not answer.
     """
+    if starter is not None:
+        going_on.start_waiting(store, starter)
     requested = triggers.requested_run(given)
     if requested is not None:
         end_orphans(store, most_resumptions=most_resumptions)
@@ -97,6 +101,9 @@ def _begin(
     """Begin a run of the hourly rule or on demand, which may take uploads as well."""
     if not runs.adopt(store, run_id, execution):
         return _nothing_to_do(run_id)
+    if "backfill" in runs.get(store, run_id):
+        backfills.begin_part(store, run_id)
+        return _acquire(store, run_id)
     try:
         if asked.resume is not None:
             uploads.reclaim_resumed(store, run_id)

@@ -145,7 +145,7 @@ def _resumable(store: Store, asked: RunRequest, run_id: str) -> Run | UnderWay:
     run = runs.get(store, run_id)
     if run["status"] == RunStatus.RUNNING:
         return UnderWay(run)
-    _refuse_replay(run)
+    _refuse_others(run)
     if asked.sources is not None:
         named = dict.fromkeys(stored["source"] for stored in run["inputs"].values())
         check_sources(asked.sources, list(named), f"in run {run_id}")
@@ -158,11 +158,17 @@ def _asked_inputs(run: Run, asked: RunRequest) -> Iterator[str]:
             yield input_id
 
 
-def _refuse_replay(run: Run) -> None:
+def _refuse_others(run: Run) -> None:
     if run["trigger"] == TriggerKind.REPLAY:
         raise StateConflict(
             f"Run {run['_id']} loaded rows from quarantine, and can't be resumed. POST "
             "/quarantine/replay tries those again that are still there.",
+            run_id=run["_id"],
+        )
+    if run["trigger"] == TriggerKind.BACKFILL:
+        raise StateConflict(
+            f"Run {run['_id']} was a backfill, and can't be resumed. POST /backfills with `gaps` "
+            "asks for what is still missing, and loads what was received.",
             run_id=run["_id"],
         )
 

@@ -112,6 +112,8 @@ def _error(
             "code": "batches_failed",
             "message": f"{batches - sums['loaded']} of {batches} batches were not loaded.",
         }
+    if status == ResultStatus.CANCELLED:
+        return {"code": "cancelled", "message": known.reason or f"{name} was cancelled."}
     return {
         "code": "not_extracted",
         "message": f"The extraction of {name} did not come to its end.",
@@ -140,6 +142,8 @@ def _status(known: InputState, sums: BatchSums, *, closing: bool) -> ResultStatu
         return ResultStatus.SKIPPED
     if extraction == InputStatus.THROTTLED:
         return ResultStatus.THROTTLED
+    if extraction == InputStatus.CANCELLED and (closing or sums["batches"] == loaded):
+        return ResultStatus.CANCELLED
     if not closing and extraction != InputStatus.FAILED:
         return ResultStatus.RUNNING
     return ResultStatus.PARTIAL_SUCCESS if loaded else ResultStatus.FAILED

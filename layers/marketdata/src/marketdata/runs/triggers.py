@@ -91,6 +91,12 @@ def of_replay() -> Trigger:
     return Trigger(_run_id(time, event_id), TriggerKind.REPLAY, event_id, time)
 
 
+def of_backfill() -> Trigger:
+    """A new trigger for a backfill."""
+    event_id, time = str(uuid4()), clock.now()
+    return Trigger(_run_id(time, event_id), TriggerKind.BACKFILL, event_id, time)
+
+
 def execution_input(run_id: str) -> dict[str, str]:
     """What the execution of a run on demand is started with; `requested_run` reads it."""
     return {"run_id": run_id}

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson import Binary
-from pymongo import ASCENDING, UpdateOne
+from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
 
+from marketdata import clock
 from marketdata.documents.market_data import CurrentRevision, LatestPrice, Record
+from marketdata.schema.identity import record_id
 from marketdata.store.connection import Filter, Store, store_errors
 from marketdata.store.market_data import duplicates_or_raise, find_existing
 from marketdata.store.reading import MAX_TIME_MS, reading
@@ -176,3 +178,67 @@ def find_symbols(
 
 
 _ASSET = {"symbol": 1, "name": 1, "asset_id": 1, "source": 1, "dataset": 1, "timestamp": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAsset:
+    """An asset that a source has told of."""
+
+    asset_id: str
+    """The source's own id."""
+    symbol: str
+    name: str | None
+    """None if no record has one."""
+
+
+_KNOWN_ASSET = {"asset_id": 1, "symbol": 1, "name": 1, "source": 1}
+
+
+def find_assets(store: Store, source: str, wanted: Sequence[str]) -> dict[str, list[KnownAsset]]:
+    """The assets of an API that ids or tickers mean, by what is wanted.
+
+    An id goes before a ticker. Of a ticker there may be several; of what is not known, none.
+    """
+    keys = {_asset_key(source, name): name for name in wanted}
+    symbols = {name.upper() for name in wanted}
+    found: dict[str, list[KnownAsset]] = {name: [] for name in wanted}
+    with reading(f"assets of {source}"):
+        by_id = store.latest_prices.find(
+            {"_id": {"$in": [Binary(key) for key in keys]}}, _KNOWN_ASSET, max_time_ms=MAX_TIME_MS
+        )
+        for one in by_id:
+            found[keys[bytes(one["_id"])]] = [_known(one)]
+        by_symbol: dict[str, list[KnownAsset]] = {}
+        tickers = store.latest_prices.find(
+            {"symbol": {"$in": sorted(symbols)}, "source": source, "dataset": ""},
+            _KNOWN_ASSET,
+            hint="symbol_id",
+            max_time_ms=MAX_TIME_MS,
+        )
+        for one in tickers:
+            by_symbol.setdefault(one["symbol"], []).append(_known(one))
+    for name in wanted:
+        found[name] = found[name] or by_symbol.get(name.upper(), [])
+    return found
+
+
+def largest_assets(store: Store, source: str, limit: int) -> list[KnownAsset]:
+    """The assets of an API with the highest market cap, the highest first."""
+    with reading(f"the largest assets of {source}"):
+        found = (
+            store.latest_prices.find(
+                {"source": source, "dataset": "", "market_cap": {"$gt": 0}}, _KNOWN_ASSET
+            )
+            .sort([("market_cap", DESCENDING), ("_id", ASCENDING)])
+            .limit(limit)
+            .max_time_ms(MAX_TIME_MS)
+        )
+        return [_known(one) for one in found]
+
+
+def _asset_key(source: str, asset_id: str) -> bytes:
+    return record_id(source, "", asset_id, "", clock.EPOCH)[8:]
+
+
+def _known(found: LatestPrice) -> KnownAsset:
+    return KnownAsset(found["asset_id"], found["symbol"], found["name"])

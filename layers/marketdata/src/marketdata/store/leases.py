@@ -26,7 +26,9 @@ LEASE = timedelta(minutes=20)
 """How long a run lives without a heartbeat: above the longest time of a function."""
 
 _OBJECT = "csv-"
-"""What the ids of inputs begin with that are uploaded objects; the others are sources."""
+"""What the ids of inputs begin with that are uploaded objects; the others are of sources."""
+_BACKFILL = "backfill:"
+"""What the id of an input begins with that is a source's past; its present is another input."""
 
 
 def milliseconds(time: timedelta) -> int:
@@ -35,8 +37,23 @@ def milliseconds(time: timedelta) -> int:
 
 
 def is_object(input_id: str) -> bool:
-    """Whether an input is an uploaded object; else it is a source."""
+    """Whether an input is an uploaded object; else it is a source, or its past."""
     return input_id.startswith(_OBJECT)
+
+
+def backfill_of(source: str) -> str:
+    """The id of the input that is a source's past."""
+    return f"{_BACKFILL}{source}"
+
+
+def is_backfill(input_id: str) -> bool:
+    """Whether an input is a source's past."""
+    return input_id.startswith(_BACKFILL)
+
+
+def source_of(input_id: str) -> str:
+    """The source of an input; `csv` for an uploaded object."""
+    return "csv" if is_object(input_id) else input_id.removeprefix(_BACKFILL)
 
 
 def acquire(store: Store, run_id: str, input_id: str) -> int:

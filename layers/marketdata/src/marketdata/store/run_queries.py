@@ -11,13 +11,15 @@ from marketdata.documents.runs import Run, RunStatus, TriggerKind
 from marketdata.store.connection import Filter, Store
 from marketdata.store.reading import MAX_TIME_MS, reading
 
-_EXTRACTING: Filter = {"trigger": {"$ne": TriggerKind.REPLAY}}
-"""Runs that ask sources or load files. A replay says nothing of how they are."""
-_OF_SOURCES: Filter = {"trigger": {"$nin": [TriggerKind.UPLOAD, TriggerKind.REPLAY]}}
+_ASIDE = [TriggerKind.REPLAY, TriggerKind.BACKFILL]
+_EXTRACTING: Filter = {"trigger": {"$nin": _ASIDE}}
+"""Runs that ask sources for the present or load files. A replay, or a backfill, says nothing of how
+these are."""
+_OF_SOURCES: Filter = {"trigger": {"$nin": [TriggerKind.UPLOAD, *_ASIDE]}}
 
 
 def last_closed_run_id(store: Store) -> str | None:
-    """The run that started last among those that ended; replays are left out."""
+    """The run that started last among those that ended; replays and backfills are left out."""
     with reading("the last run"):
         run = store.runs.find_one(
             {"status": {"$ne": RunStatus.RUNNING}, **_EXTRACTING},
@@ -32,7 +34,7 @@ def last_closed_run_id(store: Store) -> str | None:
 def last_run(store: Store, *, status: str | None = None, trigger: str | None = None) -> Run | None:
     """The run that started last, of any status and trigger or of those given.
 
-    Replays are left out, unless that is the trigger.
+    Replays and backfills are left out, unless that is the trigger.
     """
     filter_: Filter = {**_EXTRACTING}
     if status is not None:
@@ -68,7 +70,7 @@ def last_whole_success(store: Store) -> Run | None:
 
 
 def first_run(store: Store) -> Run | None:
-    """The run that started first of all; replays are left out."""
+    """The run that started first of all; replays and backfills are left out."""
     with reading("the first run"):
         return store.runs.find_one(
             _EXTRACTING,
@@ -109,8 +111,32 @@ def run_under_way(
         )
 
 
+_LOOKED_THROUGH = 50
+"""Runs that are looked through for the last one that asked a source."""
+
+
+def last_requests(store: Store, source: str) -> int:
+    """How many pages the last run of a source has fetched that fetched any; at least 1."""
+    with reading(f"the last run of {source}"):
+        found = (
+            store.runs.find(
+                {"status": {"$ne": RunStatus.RUNNING}, **_OF_SOURCES},
+                {f"inputs.{source}.pages": 1},
+            )
+            .sort([("started_at", DESCENDING), ("_id", DESCENDING)])
+            .hint("started")
+            .limit(_LOOKED_THROUGH)
+            .max_time_ms(MAX_TIME_MS)
+        )
+        inputs = (run["inputs"][source] for run in found if source in run["inputs"])
+        return next((pages for one in inputs if (pages := one.get("pages", 0))), 1)
+
+
 def ended_runs(store: Store, *, limit: int) -> list[Run]:
-    """Of the runs that ended, those that started last: status, start and end; without replays."""
+    """Of the runs that ended, those that started last: status, start and end.
+
+    Replays and backfills are left out.
+    """
     with reading("runs"):
         return list(
             store.runs.find(

@@ -13,7 +13,7 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from marketdata.documents.runs import NewRun, Run, RunEnding, RunStatus
+from marketdata.documents.runs import NewRun, Run, RunEnding, RunStatus, TriggerKind
 from marketdata.errors import NotFound
 from marketdata.store import leases
 from marketdata.store.connection import Expression, Filter, Store, store_errors
@@ -190,11 +190,19 @@ def expiries(store: Store, run_ids: Sequence[str]) -> dict[str, datetime]:
 
 
 def expired(store: Store) -> list[Run]:
-    """Running runs that had no heartbeat for longer than their lease."""
+    """Running runs that had no heartbeat for longer than their lease.
+
+    A backfill that waits for its next execution is none of them: nobody is to give a sign of life.
+    """
+    let_go = {"trigger": TriggerKind.BACKFILL, "execution": None, "backfill.part": {"$gt": 1}}
     with store_errors("looking for orphaned runs"):
         return list(
             store.runs.find(
-                {"status": RunStatus.RUNNING, "$expr": {"$lt": ["$expires_at", "$$NOW"]}}
+                {
+                    "status": RunStatus.RUNNING,
+                    "$expr": {"$lt": ["$expires_at", "$$NOW"]},
+                    "$nor": [let_go],
+                }
             )
         )
 

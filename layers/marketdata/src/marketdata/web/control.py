@@ -11,7 +11,7 @@ from marketdata.settings import read_settings
 from marketdata.web.application import Application
 from marketdata.web.auth import bearer
 from marketdata.web.resolver import make_resolver
-from marketdata.web.routes import quarantine, refresh
+from marketdata.web.routes import backfills, quarantine, refresh
 from marketdata.web.routes import uploads as upload_routes
 from marketdata.web.services import Services
 from marketdata.web.settings import ControlSettings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from marketdata.aws.s3 import Uploads
     from marketdata.runs.starting import WorkflowStarter
 
-ROUTERS = (refresh.router, upload_routes.router, quarantine.control_router)
+ROUTERS = (refresh.router, backfills.router, upload_routes.router, quarantine.control_router)
 
 
 def make_control() -> Application:
@@ -49,6 +49,7 @@ def make_control() -> Application:
             uploads=uploads,
             upload_max_bytes=settings.upload_max_bytes,
             sources=settings.names(),
+            environment=bootstrap.environment,
             most_resumptions=settings.batch_max_resumptions,
         ),
         authorise=bearer(lambda: bootstrap.secret().get("refresh_token", "")),

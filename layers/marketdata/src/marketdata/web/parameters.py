@@ -92,14 +92,14 @@ _LEAP_SECOND = re.compile(r"(T[0-9]{2}:[0-9]{2}):60")
 _MAX_SYMBOL = 64
 
 
-def malformed(name: str, message: str) -> NoReturn:
-    """Refuse a query parameter.
+def malformed(name: str, message: str, where: str = "query") -> NoReturn:
+    """Refuse a parameter of the query, or a field of the body.
 
     Raises:
         InvalidInput: always, with its name.
     """
     raise InvalidInput(
-        f"{name}: {message}", faults=[{"in": "query", "name": name, "message": message}]
+        f"{name}: {message}", faults=[{"in": where, "name": name, "message": message}]
     )
 
 
@@ -130,17 +130,19 @@ def read_symbols(values: Iterable[str] | None) -> tuple[str, ...]:
     return symbols
 
 
-def read_text(name: str, value: str | None) -> str | None:
+def read_text(name: str, value: str | None, *, where: str = "query") -> str | None:
     """A text that is compared with a field, as it is."""
     if value is not None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            malformed(name, "is not UTF-8 text")
+            malformed(name, "is not UTF-8 text", where)
     return value
 
 
-def read_time(name: str, value: str | None, *, end: bool = False) -> datetime | None:
+def read_time(
+    name: str, value: str | None, *, end: bool = False, where: str = "query"
+) -> datetime | None:
     """A time: ISO 8601 (UTC where no zone is given), a date, or milliseconds since 1970.
 
     Times before 1970 and after 9999 bound nothing, so they are as good as the nearest that is
@@ -150,6 +152,7 @@ def read_time(name: str, value: str | None, *, end: bool = False) -> datetime | 
         name: of the parameter, for the message.
         value: as given.
         end: a date stands for the last of its milliseconds, not for the first.
+        where: what it is a part of, `query` or `body`.
     """
     if value is None:
         return None
@@ -161,6 +164,7 @@ def read_time(name: str, value: str | None, *, end: bool = False) -> datetime | 
             name,
             f"{text[:80]!r} is no number of milliseconds since 1970 that is meant: those have 12 "
             "to 15 digits. Give such a number, or an ISO 8601 time",
+            where,
         )
     # A plus sign that was not percent-encoded arrives as a space.
     iso = _LOST_PLUS.sub(r"\1+\2", text.upper())
@@ -172,6 +176,7 @@ def read_time(name: str, value: str | None, *, end: bool = False) -> datetime | 
             name,
             f"{text[:80]!r} is no time: give ISO 8601 (2025-05-09T08:15:00Z), a date (2025-05-09) "
             "or milliseconds since 1970",
+            where,
         )
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
     since = time - clock.EPOCH + timedelta(seconds=leap)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn
@@ -36,6 +36,8 @@ class Services:
     upload_max_bytes: int = 0
     sources: Sequence[str] = ()
     """The API sources that a run takes."""
+    environment: Callable[[], Mapping[str, str]] = dict
+    """The environment variables, as the sources read their settings."""
     most_resumptions: int = MAX_RESUMPTIONS
     """How often a batch or a file that failed is tried by later runs."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import inf
 
 from tenacity import (
     Retrying,
@@ -31,7 +32,7 @@ from marketdata.runs.extraction.circuit import Circuit
 from marketdata.runs.extraction.paging import Extent, ExtentReader
 from marketdata.runs.extraction.policy import RETRY_POLICY, RetryPolicy
 from marketdata.runs.extraction.selection import Selection
-from marketdata.runs.extraction.throttling import Permits, RateLimited, Throttling
+from marketdata.runs.extraction.throttling import LowPriority, Permits, RateLimited, Throttling
 from marketdata.settings import UpstreamSettings
 from marketdata.sources import http
 from marketdata.sources.base import ApiSource, PageRequest, Upstream, Validators
@@ -43,6 +44,10 @@ from marketdata.store.sources import overview
 
 RESERVE_SECONDS = 10.0
 """Of a call's time, what is kept back for writing what was fetched."""
+
+
+type Reader = Callable[[Iterable[bytes], str], Iterator[str]]
+"""Turns the body of an answer, and the name of who answered, into rows as JSON texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class PageFetcher:
         remaining_seconds: Callable[[], float],
         settings: UpstreamSettings,
         retry_policy: RetryPolicy = RETRY_POLICY,
+        low_priority: LowPriority | None = None,
     ) -> None:
         """Of one call.
 
@@ -97,6 +103,8 @@ class PageFetcher:
             remaining_seconds: what is left of the call's time.
             settings: how long and how often the source is tried.
             retry_policy: how much is tried for one page.
+            low_priority: what is left to other runs of the source; then MAX_WAIT_MINUTES, which
+                is theirs, does not apply.
 
         Raises:
             StoreUnavailable: MongoDB is out of reach.
@@ -121,8 +129,9 @@ class PageFetcher:
             server=server,
             throttling=throttling,
             remaining_seconds=self._left,
-            max_wait_seconds=settings.max_wait_minutes * 60,
+            max_wait_seconds=inf if low_priority else settings.max_wait_minutes * 60,
             sleep=retry_policy.sleep,
+            low_priority=low_priority,
         )
 
     def known_page(self, page: int) -> KnownPage | None:
@@ -136,6 +145,7 @@ class PageFetcher:
         rows_per_batch: int,
         attempts: Attempts,
         known: Validators | None = None,
+        read: Reader | None = None,
     ) -> Page | Unchanged:
         """One page: tried several times within its budget, read as a stream, packed.
 
@@ -145,6 +155,8 @@ class PageFetcher:
             rows_per_batch: rows in one batch at most.
             attempts: what this run has tried for the page; it is kept up.
             known: the page's validators, if it may answer that it is unchanged.
+            read: makes rows of a body that is no page of present values. What such a request is
+                refused for is its own: it says nothing of the source, and no circuit opens.
 
         Raises:
             RateLimited: the quota is used up, ours or the source's, or it asked for a pause.
@@ -155,6 +167,8 @@ class PageFetcher:
             StoreUnavailable: MongoDB is out of reach.
         """
         upstream = Upstream.of(self._source.name, request)
+        # The number of a request for the past says nothing of the pages of the present.
+        page = 1 if read else request.page
         self._circuit.require_closed(upstream)
         policy = self._retry_policy
         if self._circuit.probing:
@@ -176,17 +190,20 @@ class PageFetcher:
         try:
             found = retrying(
                 lambda: self._try(
-                    upstream, session, request, rows_per_batch, attempts, policy, known
+                    upstream, session, request, rows_per_batch, attempts, policy, known, read
                 )
             )
         except (UpstreamRefused, UpstreamMalformed) as error:
+            if read is not None:
+                self._circuit.release_probe()
+                raise
             self._circuit.note_failure(
                 upstream, request.page, {"code": error.code, "message": error.message}
             )
             raise
         except UpstreamUnavailable as error:
             if spent():
-                raise self._give_up(upstream, attempts) from error
+                raise self._give_up(upstream, attempts, page) from error
             self._circuit.release_probe()
             raise self._later(upstream, error) from error
         except Throttled as error:
@@ -196,11 +213,11 @@ class PageFetcher:
             # Waiting for our own quota is no reason to try a page for longer.
             left = attempts.seconds_left(policy, self._server.now())
             if attempts.failures and not limit.asked and limit.seconds > left:
-                raise self._give_up(upstream, attempts) from limit
+                raise self._give_up(upstream, attempts, page) from limit
             self._circuit.release_probe()
             raise
-        self._permits.note_answer(upstream, request.page, was_failing=self._circuit.was_failing)
-        self._circuit.note_answer(request.page)
+        self._permits.note_answer(upstream, page, was_failing=self._circuit.was_failing)
+        self._circuit.note_answer(page)
         return found
 
     def again(
@@ -255,6 +272,7 @@ class PageFetcher:
         attempts: Attempts,
         policy: RetryPolicy,
         known: Validators | None,
+        read: Reader | None,
     ) -> Page | Unchanged:
         """One attempt, which has its share of the page's time; a failure is stored."""
         self._permits.take(upstream)
@@ -263,7 +281,7 @@ class PageFetcher:
         seconds = attempts.seconds_left(policy, begun) / share
         limits = policy.limits.within(min(seconds, self._left()))
         try:
-            return self._request(session, request, rows_per_batch, limits, known)
+            return self._request(session, request, rows_per_batch, limits, known, read)
         except UpstreamUnavailable as error:
             attempts.note_failure(error, begun)
             raise
@@ -274,11 +292,11 @@ class PageFetcher:
             return OutOfTime()
         return self._permits.note_refusal(upstream, error)
 
-    def _give_up(self, upstream: Upstream, attempts: Attempts) -> GivenUp:
+    def _give_up(self, upstream: Upstream, attempts: Attempts, page: int) -> GivenUp:
         given_up = attempts.give_up(self._server.now())
         error = given_up.error
         self._circuit.note_failure(
-            upstream, attempts.page, {"code": error["code"], "message": error["message"]}
+            upstream, page, {"code": error["code"], "message": error["message"]}
         )
         return given_up
 
@@ -289,14 +307,16 @@ class PageFetcher:
         rows_per_batch: int,
         limits: http.Limits,
         known: Validators | None,
+        read: Reader | None,
     ) -> Page | Unchanged:
         with http.get(session, request, limits=limits, known=known, now=self._server.now) as answer:
             if answer.not_modified:
                 return Unchanged(answer.received_at)
-            selection = Selection(self._source.row_filter())
-            page = self._read(answer, request, rows_per_batch, selection)
+            selection = Selection(None if read else self._source.row_filter())
+            page = self._read(answer, request, rows_per_batch, selection, read)
             selection.require_rows(self._what(answer, request))
-            self._require_any(page, answer, request)
+            if read is None:
+                self._require_any(page, answer, request)
         return page
 
     def _read(
@@ -305,11 +325,12 @@ class PageFetcher:
         request: PageRequest,
         rows_per_batch: int,
         selection: Selection,
+        read: Reader | None = None,
     ) -> Page:
         """An answer's rows, packed as they arrive."""
         source = self._source
-        reader = None if source.page_size is None else ExtentReader(source)
-        texts = elements(answer.chunks, what=self._what(answer, request))
+        reader = None if read or source.page_size is None else ExtentReader(source)
+        texts = (read or _rows_of_page)(answer.chunks, self._what(answer, request))
         seen = texts if reader is None else reader.of(texts)
         payloads = list(pack_json(selection.of(seen), rows_per_batch=rows_per_batch))
         origin: PageOrigin = {
@@ -347,6 +368,10 @@ class PageFetcher:
     def leave(self) -> None:
         """End the call; see `Circuit.leave`."""
         self._circuit.leave()
+
+
+def _rows_of_page(chunks: Iterable[bytes], what: str) -> Iterator[str]:
+    return elements(chunks, what=what)
 
 
 def _may_pass_soon(error: BaseException) -> bool:

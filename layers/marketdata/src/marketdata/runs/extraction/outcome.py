@@ -22,6 +22,11 @@ class ExtractionState(StrEnum):
     """Nothing is new, or the source's circuit is open."""
     FAILED = "failed"
     """The extraction ended without all of the input; the run has stored the reason with it."""
+    CANCELLED = "cancelled"
+    """The run was cancelled: load what was received."""
+    HANDED_OVER = "handed_over"
+    """Of a backfill: this execution has reached its limits. Load what was received; the next
+    execution goes on."""
     BROKEN_OFF = "broken_off"
     """A step failed. The definition sets this itself, to load what had come before."""
 

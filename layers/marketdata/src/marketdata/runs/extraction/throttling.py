@@ -21,6 +21,8 @@ from marketdata.store.sources import limiter
 from marketdata.store.sources.limiter import Permit
 
 _LONGEST_WAIT_SECONDS = 2.0
+_ASIDE_SECONDS = 30.0
+"""How long somebody of low priority waits who meets a run that goes first."""
 _WAITS_SECONDS = 10.0
 """What a call may wait in all; beyond that the state machine waits, however short it is."""
 _JITTER = 0.2
@@ -113,6 +115,16 @@ class Throttling:
         return latency
 
 
+@dataclass(frozen=True, slots=True)
+class LowPriority:
+    """What somebody leaves to the other runs of a source, who never wait for it."""
+
+    reserve: int
+    """Permits that must be there for a run that begins now, after one is taken."""
+    others_under_way: Callable[[], bool]
+    """Whether such a run is under way; then no permit is taken."""
+
+
 class Permits:
     """Takes permits of one source's quota, on behalf of one call of its extractor."""
 
@@ -126,6 +138,7 @@ class Permits:
         remaining_seconds: Callable[[], float],
         max_wait_seconds: float,
         sleep: Callable[[float], None],
+        low_priority: LowPriority | None = None,
     ) -> None:
         """Of a source's quota.
 
@@ -137,6 +150,7 @@ class Permits:
             remaining_seconds: what the call may wait yet.
             max_wait_seconds: what the run may wait in all.
             sleep: waits.
+            low_priority: what is left to others; None for a run that goes first.
         """
         self._store = store
         self._quota = quota
@@ -145,6 +159,7 @@ class Permits:
         self._remaining = remaining_seconds
         self._max_wait_seconds = max_wait_seconds
         self._sleep = sleep
+        self._low_priority = low_priority
         self._waited = 0.0
         self._slowed = False
 
@@ -160,8 +175,9 @@ class Permits:
             StoreUnavailable: MongoDB is out of reach.
         """
         while True:
+            reserve = self._step_aside(upstream)
             asked = time.monotonic()
-            permit = limiter.take(self._store, upstream, self._quota)
+            permit = limiter.take(self._store, upstream, self._quota, reserve=reserve)
             self._note(permit)
             self._slowed |= permit.strikes > 0
             self._slowed |= permit.rate_per_minute < round(self._quota.per_minute, 3)
@@ -179,6 +195,20 @@ class Permits:
             self._sleep(seconds)
             self._waited += seconds
             self._throttling.note_wait(seconds)
+
+    def _step_aside(self, upstream: Upstream) -> int:
+        """How many permits are to be left to others.
+
+        Raises:
+            RateLimited: one of them is under way.
+        """
+        if self._low_priority is None:
+            return 0
+        if self._low_priority.others_under_way():
+            self._throttling.note_limit(self._server.now(), refusal=False)
+            message = f"A run of {upstream.name} is under way, and goes first."
+            raise RateLimited(_ASIDE_SECONDS, message, asked=False)
+        return self._low_priority.reserve
 
     def _may_wait(self, seconds: float) -> bool:
         of_run = self._max_wait_seconds - self._throttling.waited_seconds

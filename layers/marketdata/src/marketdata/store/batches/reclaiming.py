@@ -142,7 +142,7 @@ def dead_lettered_by_source(store: Store) -> dict[str, DeadLettered]:
         )
     found: dict[str, Counter[str]] = {}
     for group in groups:
-        name = "csv" if leases.is_object(group["_id"]["input"]) else group["_id"]["input"]
+        name = leases.source_of(group["_id"]["input"])
         found.setdefault(name, Counter())[group["_id"]["run_id"]] += group["batches"]
     return {
         name: DeadLettered(of_runs.total(), sorted(of_runs, reverse=True)[:_RUNS_TOLD])

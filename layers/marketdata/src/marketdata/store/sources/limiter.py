@@ -77,11 +77,34 @@ def capacity(quota: Quota) -> float:
     return max(1.0, quota.burst - quota.per_minute * MARGIN_SECONDS / 60)
 
 
-def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
+def spare_rate(quota: Quota, reserve: int) -> float:
+    """Requests a minute at most for somebody who leaves a reserve; see `take`."""
+    most = int(max(quota.per_minute, quota.burst, 1))
+    by_bucket = quota.per_minute * PACE
+    if most > MOST_COUNTED:
+        return by_bucket
+    return min(by_bucket, _most_of(most, reserve) * 60 / WINDOW_SECONDS)
+
+
+def _most_of(most: int, reserve: int) -> int:
+    """Permits in the window of a minute, if so many are left to others; at least one."""
+    return max(1, most - reserve)
+
+
+def take(store: Store, upstream: Upstream, quota: Quota, *, reserve: int = 0) -> Permit:
     """Take a permit, or be told how long to wait: one atomic update.
 
     A quota that differs from the one the bucket knows takes effect right here; so does another
     upstream, whose refusals are not those of the last one.
+
+    Args:
+        store: the database.
+        upstream: who is asked.
+        quota: by the settings.
+        reserve: so many permits must be left for others afterwards, who then need not wait. If
+            the bucket never holds as many, it has to be full. Whoever leaves a reserve and gets
+            no permit is told to wait until the bucket is full: the quota is used as well so, with
+            fewer waits.
     """
     same = {"$eq": ["$bucket.identity", upstream.identity]}
     known = {
@@ -92,7 +115,9 @@ def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
         ]
     }
     full = capacity(quota)
+    needed, refill = (min(1.0 + reserve, full), full) if reserve else (1, 1)
     most = int(max(quota.per_minute, quota.burst, 1))
+    allowed = _most_of(most, reserve)
     per_ms = {"$multiply": ["$bucket.rate_per_minute", PACE / 60_000]}
     refilled = {
         "$add": [
@@ -110,15 +135,15 @@ def take(store: Store, upstream: Upstream, quota: Quota) -> Permit:
     blocked_ms = {"$max": [0, {"$subtract": ["$bucket.blocked_until", "$$NOW"]}]}
     empty_ms = {
         "$cond": [
-            {"$gte": ["$bucket.tokens", 1]},
+            {"$gte": ["$bucket.tokens", needed]},
             0,
-            {"$divide": [{"$subtract": [1, "$bucket.tokens"]}, per_ms]},
+            {"$divide": [{"$subtract": [refill, "$bucket.tokens"]}, per_ms]},
         ]
     }
-    oldest = {"$arrayElemAt": ["$bucket.recent", -most]}
+    oldest = {"$arrayElemAt": ["$bucket.recent", -allowed]}
     full_ms: Expression = {
         "$cond": [
-            {"$gte": [{"$size": "$bucket.recent"}, most]},
+            {"$gte": [{"$size": "$bucket.recent"}, allowed]},
             {"$max": [0, {"$subtract": [oldest, since]}]},
             0,
         ]

@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from marketdata.documents.sources import BreakerState, Failures, Lease, Source, Watermark
 from marketdata.store.connection import Expression, Store, aggregate, store_errors
+from marketdata.store.leases import backfill_of
 from marketdata.store.sources.limiter import (
     MARGIN_SECONDS,
     MOST_COUNTED,
@@ -137,6 +138,8 @@ def overview(store: Store) -> list[SourceNow]:
         found: Iterator[Any] = aggregate(
             store.sources,
             [
+                # The lease of its past has a document of its own.
+                {"$match": {"_id": {"$not": {"$regex": f"^{backfill_of('')}"}}}},
                 {
                     "$project": {
                         "_id": 0,

@@ -9,9 +9,11 @@ from pydantic import ConfigDict, Field
 from marketdata.web import patterns
 from marketdata.web.models.common import RUN_ID, Answer, Cursored, Form, Time
 
-RunStatus = Literal["running", "success", "partial_success", "failed"]
-Trigger = Literal["schedule", "refresh", "upload", "replay"]
-InputStatus = Literal["running", "success", "partial_success", "failed", "skipped", "throttled"]
+RunStatus = Literal["running", "success", "partial_success", "failed", "cancelled"]
+Trigger = Literal["schedule", "refresh", "upload", "replay", "backfill"]
+InputStatus = Literal[
+    "running", "success", "partial_success", "failed", "skipped", "throttled", "cancelled"
+]
 BatchState = Literal["pending", "loading", "loaded", "failed"]
 
 
@@ -97,7 +99,7 @@ class SourceResult(ResolvedCounts):
     status: InputStatus = Field(
         description="`skipped`: nothing had changed; or, with an `error`, the source is left "
         "alone for a while because it failed too often. `throttled`: its quota was "
-        "used up for longer than a run waits."
+        "used up for longer than a run waits. `cancelled`: somebody ended the backfill."
     )
     reason: str | None = Field(
         default=None, description="Why it was skipped, when nothing is wrong."
@@ -233,6 +235,32 @@ class RunSummary(Form):
     error: Cause | None = Field(description="What failed outside the sources.")
 
 
+class BackfillProgress(Form):
+    """What a backfill asks for, and how far it is."""
+
+    source: str = Field(examples=["coingecko"])
+    interval: Literal["5m", "1h", "1d"] = Field(description="How far apart the points are.")
+    start: Time = Field(description="The first time that is asked for.")
+    end: Time = Field(description="The first time that is not asked for any more.")
+    gaps: bool = Field(description="Whether only holes are asked for.")
+    assets: int = Field(ge=0, description="How many assets it is about.")
+    assets_done: int = Field(ge=0, description="Assets of which nothing is left to ask for.")
+    requests: int = Field(ge=0, description="How many requests it makes in all.")
+    requests_done: int = Field(ge=0, description="How many of these are done.")
+    requests_refused: int = Field(
+        ge=0,
+        description="Of these, the ones that brought nothing, as they failed for good: `warnings` "
+        "says why.",
+    )
+    rows: int = Field(ge=0, description="Rows received so far.")
+    percent: float = Field(ge=0, le=100, description="Requests done, of all.", examples=[62.5])
+    estimated_end: Time | None = Field(
+        description="When it will be done at this quota, and at the pace so far; null before the "
+        "first request and after the end."
+    )
+    cancelled_at: Time | None = Field(description="When it was cancelled; null if it was not.")
+
+
 class Run(Answer):
     """All about a run."""
 
@@ -272,6 +300,7 @@ class Run(Answer):
         description="Sources that other runs had locked when this run was created, and that it "
         "left to them."
     )
+    backfill: BackfillProgress | None = Field(description="Only of backfills; null for others.")
     error: Cause | None = Field(description="What failed outside the sources.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Request
@@ -16,6 +17,7 @@ from marketdata.documents.runs import Result, StoredInput, Totals
 from marketdata.documents.runs import Run as StoredRun
 from marketdata.documents.runs import RunStatus as StoredStatus
 from marketdata.errors import NotFound
+from marketdata.runs import backfills
 from marketdata.runs.summary import summarise_inputs, total
 from marketdata.store import run_queries
 from marketdata.store.batches import reports
@@ -136,12 +138,32 @@ def get_run(
             **mappings,
             "resume_from": run.get("resume_from"),
             "pre_run_counts": run.get("pre_run_counts"),
+            "backfill": _backfill(run, inputs),
             "under_way": [
                 {"source": source, "run_id": other}
                 for source, other in run.get("under_way", {}).items()
             ],
         }
     )
+
+
+def _backfill(run: StoredRun, inputs: list[Result]) -> Part | None:
+    """What a backfill asks for, and how far it is; None of other runs."""
+    if "backfill" not in run:
+        return None
+    stored = run["backfill"]
+    far = backfills.progress(run, inputs, clock.now())
+    cancelled = stored.get("cancelled_at")
+    return {
+        "source": inputs[0]["source"],
+        "interval": stored["interval"],
+        "start": clock.iso(stored["start"]),
+        "end": clock.iso(stored["end"]),
+        "gaps": stored["gaps"],
+        **asdict(far),
+        "estimated_end": clock.iso(far.estimated_end) if far.estimated_end else None,
+        "cancelled_at": clock.iso(cancelled) if cancelled else None,
+    }
 
 
 def _failed(store: Store, run: StoredRun, states: Mapping[str, int]) -> tuple[list[Part], int]:
