@@ -14,6 +14,15 @@ KILLS ?= 3000
 SEED ?=
 UPGRADE ?=
 FN ?=
+SOURCE ?= coingecko
+ASSETS ?=
+TOP ?=
+DAYS ?=
+START ?=
+END ?=
+INTERVAL ?=
+GAPS ?=
+RUN ?=
 EVENT ?=
 
 .PHONY: help
@@ -22,7 +31,7 @@ help: ## List the targets
 
 # --- the local stack -------------------------------------------------------------------------
 
-.PHONY: run up down clean status refresh logs migrate rebuild build
+.PHONY: run up down clean status refresh backfill cancel logs migrate rebuild build
 run: ## Start the local stack, run the pipeline once, show what was loaded
 	@$(SETUP) && exec $(LOCAL) run
 
@@ -40,6 +49,12 @@ status: ## Show the state of each part, the last run, and how the database grows
 
 refresh: ## Run the pipeline on the stack that is up
 	@$(SETUP) dev && exec $(LOCAL) refresh
+
+backfill: ## Fetch the past: SOURCE=coingecko ASSETS=bitcoin (or TOP=50) DAYS=365 (or START=, END=)
+	@$(SETUP) dev && exec $(LOCAL) backfill --source "$(SOURCE)" --assets "$(ASSETS)" --top "$(TOP)" --days "$(DAYS)" --start "$(START)" --end "$(END)" --interval "$(INTERVAL)" --gaps "$(GAPS)"
+
+cancel: ## Cancel the backfill RUN=...
+	@$(SETUP) dev && exec $(LOCAL) cancel "$(RUN)"
 
 logs: ## Follow the functions' log; PART=localstack, mongod, replay, deploy, build for another
 	@$(SETUP) dev && exec $(LOCAL) logs $(PART)

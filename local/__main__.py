@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 from local import commands
+from local.backfill import Asked, backfill, cancel
 from local.cloud import deploy_to_aws
 from local.compose import compose_clean, compose_down, compose_up
 from local.console import Screen
@@ -43,12 +44,26 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--nested", action="store_true", help="also for folders in its state folder")
     logs = subparsers.add_parser("logs", help="Show a log and what is added to it.")
     logs.add_argument("part", nargs="?", default="lambda")
+    _add_backfill(subparsers.add_parser("backfill", help="Fetch the past from a source."))
+    cancel = subparsers.add_parser("cancel", help="Cancel a backfill.")
+    cancel.add_argument("run", help="the backfill's run")
     deploy = subparsers.add_parser("deploy", help="Deploy to AWS.")
     deploy.add_argument("environment")
     invoke = subparsers.add_parser("sam-invoke", help="Invoke a function by sam local.")
     invoke.add_argument("function", help="a folder of functions/")
     invoke.add_argument("event", help="a file with JSON, such as those in events/")
     return parser
+
+
+def _add_backfill(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--assets", default="", help="ids or tickers, separated by commas")
+    parser.add_argument("--top", default="", help="in place of them, so many by market cap")
+    parser.add_argument("--days", default="", help="so many days up to the end")
+    parser.add_argument("--start", default="", help="in place of them, a date or a time")
+    parser.add_argument("--end", default="", help="by default now")
+    parser.add_argument("--interval", default="", help="5m, 1h or 1d; by default by the range")
+    parser.add_argument("--gaps", default="", help="anything for only what is missing")
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
@@ -67,6 +82,10 @@ def main() -> int:
         settings = Settings.load(dotenv=no_file)
         if arguments.command == "logs":
             commands.logs(settings, screen, arguments.part)
+        elif arguments.command == "backfill":
+            backfill(settings, screen, Asked.read(vars(arguments)))
+        elif arguments.command == "cancel":
+            cancel(settings, screen, arguments.run)
         elif arguments.command == "down":
             commands.down(settings, screen, nested=arguments.nested)
         elif arguments.command == "deploy":

@@ -47,11 +47,23 @@ class Client:
         Raises:
             ApiError: it was refused.
         """
-        answer = self._ask("POST", "/refresh", {"Authorization": f"Bearer {self._token}"})
+        answer = self.post("/refresh")
         run_id = answer.get("run_id")
         if not isinstance(run_id, str):
             raise ApiError(f"POST /refresh answered without a run_id: {answer}")
         return run_id
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask for a change.
+
+        Raises:
+            ApiError: it was refused, or the answer is no JSON object.
+        """
+        headers = {"Authorization": f"Bearer {self._token}"}
+        if body is None:
+            return self._ask("POST", path, headers)
+        headers["Content-Type"] = "application/json"
+        return self._ask("POST", path, headers, json.dumps(body).encode())
 
     def wait_for(
         self, run_id: str, *, seconds: float, look: Callable[[dict[str, Any]], None]
@@ -84,10 +96,15 @@ class Client:
             time.sleep(POLL_SECONDS)
 
     def _ask(
-        self, method: str, path: str, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - the stack's own address
             self.api_url + path,
+            data=body,
             method=method,
             headers={"Accept": "application/json", **(headers or {})},
         )
