@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 
 from local.replay.samples import TAKEN_AT, Row, coingecko_markets, coinpaprika_tickers
 
@@ -44,21 +44,26 @@ class Coin:
 
     def price_at(self, time: datetime) -> float:
         """Return the price in USD."""
-        return self.price * math.exp(self._walk(time) - self._walk(TAKEN_AT))
+        return self.price * math.exp(self._walk(time) - self._present)
 
-    def market_cap_at(self, time: datetime) -> float:
-        """Return the market cap in USD: the supply stays what it is."""
-        return self.market_cap * self.price_at(time) / self.price
+    def market_cap_at(self, price: float) -> float:
+        """Return the market cap in USD at a price: the supply stays what it is."""
+        return self.market_cap * price / self.price
 
     def volume_at(self, time: datetime) -> float:
         """Return the turnover of the 24 hours before."""
-        return self.volume * math.exp(0.5 * _noise(self.seed ^ 1, time, 7 * 60))
+        return self.volume * math.exp(0.5 * _noise(self.seed ^ 1, time.timestamp(), 7 * 60))
+
+    @cached_property
+    def _present(self) -> float:
+        return self._walk(TAKEN_AT)
 
     def _walk(self, time: datetime) -> float:
         pegged = abs(self.price - 1) < 0.02  # noqa: PLR2004
         daily = _PEGGED if pegged else _DAILY
+        seconds = time.timestamp()
         return daily * sum(
-            math.sqrt(minutes / 1_440) * _noise(self.seed + minutes, time, minutes)
+            math.sqrt(minutes / 1_440) * _noise(self.seed + minutes, seconds, minutes)
             for minutes in _PERIODS_MINUTES
         )
 
@@ -91,9 +96,9 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-def _noise(seed: int, time: datetime, minutes: int) -> float:
+def _noise(seed: int, seconds: float, minutes: int) -> float:
     """Return smooth noise from -1 to 1 that turns every so many minutes."""
-    at = time.timestamp() / (60 * minutes)
+    at = seconds / (60 * minutes)
     first = math.floor(at)
     low, high = (_mixed(seed * 31 + first + n) / 2**63 - 1 for n in (0, 1))
     share = (1 - math.cos(math.pi * (at - first))) / 2
@@ -177,9 +182,10 @@ def market_chart(coin_id: str, start: datetime, end: datetime, now: datetime) ->
 
 def _add(lists: Row, coin: Coin, time: datetime, *, cap: bool, volume: bool) -> None:
     milliseconds = int(time.timestamp()) * 1000 + time.microsecond // 1000
-    lists["prices"].append([milliseconds, coin.price_at(time)])
+    price = coin.price_at(time)
+    lists["prices"].append([milliseconds, price])
     if cap:
-        lists["market_caps"].append([milliseconds, coin.market_cap_at(time)])
+        lists["market_caps"].append([milliseconds, coin.market_cap_at(price)])
     if volume:
         lists["total_volumes"].append([milliseconds, coin.volume_at(time)])
 
@@ -206,12 +212,13 @@ def ticks(
     for at in coin.points(start, end, step, now):
         if len(found) == limit:
             break
+        price = coin.price_at(at)
         found.append(
             {
                 "timestamp": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "price": float(f"{coin.price_at(at):.14g}"),
+                "price": float(f"{price:.14g}"),
                 "volume_24h": round(coin.volume_at(at)),
-                "market_cap": round(coin.market_cap_at(at)),
+                "market_cap": round(coin.market_cap_at(price)),
             }
         )
     return found
