@@ -27,5 +27,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         OBJECTS,
         settings=SETTINGS,
         remaining_seconds=lambda: context.get_remaining_time_in_millis() / 1000,
+        current=OBJECTS.current,
     )
     return asdict(extracted)

@@ -86,6 +86,7 @@ def extract(
         objects or S3Objects(),
         settings=settings,
         remaining_seconds=remaining,
+        current=S3Objects().current if objects is None else None,
     )
 
 

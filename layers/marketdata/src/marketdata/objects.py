@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -96,6 +96,11 @@ class ObjectReader(Protocol):
 
     def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
         """The bytes from `start` up to `end`, which is not included."""
+
+
+type CurrentVersion = Callable[[ObjectVersion], str | None]
+"""S3's id of the version that the key of a version has now; None if the key was deleted. Raises as
+`ObjectReader` does."""
 
 
 class UploadsBucket(Protocol):

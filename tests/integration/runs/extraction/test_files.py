@@ -34,6 +34,7 @@ from marketdata.store import run_inputs
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
+from marketdata.store.sources import overview
 from tests.support.documents import Document
 from tests.support.events import hourly_event
 from tests.support.recorded import FOLDER
@@ -45,6 +46,7 @@ from tests.support.uploads import (
     carry_out,
     cut_some,
     extract,
+    finish,
     keys,
     open_with_bucket,
     records,
@@ -201,7 +203,7 @@ def test_the_source_column_goes_before_the_metadata(store: Store, bucket: Bucket
 
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_versions_of_a_key_give_one_winner_whatever_the_order_of_loading(
-    store: Store, bucket: Bucket, *, newest_first: bool
+    store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, newest_first: bool
 ) -> None:
     """Both are mostly of one second here, and then the version id decides."""
     prices = {}
@@ -209,6 +211,8 @@ def test_versions_of_a_key_give_one_winner_whatever_the_order_of_loading(
         event = bucket.put("incoming/a.csv", HEADER + rows(3, price=price))
         prices[event["detail"]["object"]["version-id"]] = (price, event)
     newest = max(S3Objects(BUCKET).versions(), key=lambda v: (v.last_modified, v.version_id))
+    # Each is taken while it is the newest; what loads it may come late.
+    monkeypatch.setattr(S3Objects, "current", lambda _, version: version.version_id)
     expected, last = prices[newest.version_id]
     first = next(event for _, event in prices.values() if event is not last)
 
@@ -272,7 +276,6 @@ def test_a_file_with_known_content_is_skipped_and_says_so(store: Store, bucket: 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "is empty"),
         (b"symbol,price,time\nA,1,2025-05-09\n", "no usable price_usd"),
         (b"1672531200000,16541.77,16545.70\n1672534800000,1,2\n", "no usable symbol"),
         (b"open;high;low\n1;2;3\n", "separated by ';'"),
@@ -296,6 +299,96 @@ def test_a_file_that_is_not_understood_is_refused_whole(
     assert store.market_data.count_documents({}) == store.batches.count_documents({}) == 0
     # It is taken all the same: the next run does not try it again.
     assert keys(store, open_with_bucket(store, hourly_event(), "coingecko")) == set()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xef\xbb\xbf", b"\n\n\r\n", gzip.compress(b"", mtime=0)],
+    ids=["no byte", "a byte order mark", "blank lines", "packed"],
+)
+def test_an_empty_file_is_skipped_and_nobody_is_alarmed(
+    store: Store, bucket: Bucket, body: bytes
+) -> None:
+    for _ in range(4):
+        run = carry_out(store, bucket.put("incoming/placeholder.csv", body))
+        (result,) = run["results"]
+        assert (run["status"], result["status"], result["error"]) == ("success", "skipped", None)
+        (note,) = run["inputs"].values()
+        assert "is empty" in note["reason"]
+        assert "s3://uploads/incoming/placeholder.csv" in note["reason"]
+    failures = overview.get(store, "csv")["failures"]
+    assert failures["consecutive"] == 0
+    assert keys(store, open_with_bucket(store, hourly_event(), "coingecko")) == set()
+    # The real file follows.
+    run = carry_out(store, bucket.put("incoming/placeholder.csv", HEADER + rows(3)))
+    assert totals(run) == {"inserted": 3}
+
+
+def test_a_version_that_a_newer_one_has_followed_is_skipped(store: Store, bucket: Bucket) -> None:
+    old = bucket.put("incoming/a.csv", "no CSV of ours\n")
+    new = bucket.put("incoming/a.csv", HEADER + rows(3))
+    newest = new["detail"]["object"]["version-id"]
+
+    run = carry_out(store, old)
+
+    (result,) = run["results"]
+    assert (run["status"], result["status"], result["error"]) == ("success", "skipped", None)
+    (note,) = run["inputs"].values()
+    assert f"a newer version of it is there: {newest}" in note["reason"]
+    assert totals(carry_out(store, new)) == {"inserted": 3}
+
+
+def test_a_version_that_is_begun_goes_on_when_a_newer_one_comes(
+    store: Store, bucket: Bucket
+) -> None:
+    opened = open_with_bucket(store, bucket.put("incoming/a.csv", HEADER + rows(9)))
+    (item,) = opened["inputs"]
+    cut_some(store, item)
+    bucket.put("incoming/a.csv", HEADER + rows(1))
+    finish(store, opened)
+    assert store.market_data.count_documents({}) == 9
+
+
+def test_a_version_that_a_delete_marker_hides_is_loaded(store: Store, bucket: Bucket) -> None:
+    event = bucket.put("incoming/a.csv", HEADER + rows(3))
+    bucket.client.delete_object(Bucket=BUCKET, Key="incoming/a.csv")
+    assert totals(carry_out(store, event)) == {"inserted": 3}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("=?UTF-8?B?QsO2cnNlIDc=?=", "Börse 7"),
+        ("=?UTF-8?Q?B=C3=B6rse_7?=", "Börse 7"),
+        ("=?no-such-charset?B?QQ==?=", "=?no-such-charset?B?QQ==?="),
+        ("desk 7", "desk 7"),
+    ],
+)
+def test_the_metadata_is_read_as_it_was_given(
+    store: Store, bucket: Bucket, given: str, read: str
+) -> None:
+    carry_out(store, bucket.put("incoming/a.csv", HEADER + rows(1), dataset=given))
+    assert store.market_data.distinct("dataset") == [read]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("x" * 257, "has 257 characters, and 256 is the most"),
+        ("=?UTF-8?B?YQBi?=", "has characters that nobody sees"),
+        ("=?UTF-8?B?YeKAi2I=?=", "has characters that nobody sees"),
+        ("=?UTF-8?B?YQpi?=", "has characters that nobody sees"),
+    ],
+)
+def test_a_name_of_a_data_set_that_is_none_is_refused_for_the_file(
+    store: Store, bucket: Bucket, name: str, says: str
+) -> None:
+    run = carry_out(store, bucket.put("incoming/a.csv", HEADER + rows(1), dataset=name))
+    (result,) = run["results"]
+    assert (result["status"], result["error"]["code"]) == ("failed", "file_refused")
+    assert "metadata `dataset`" in result["error"]["message"]
+    assert says in result["error"]["message"]
+    assert store.market_data.count_documents({}) == 0
 
 
 def test_a_bad_file_does_not_stop_a_good_one(store: Store, bucket: Bucket) -> None:

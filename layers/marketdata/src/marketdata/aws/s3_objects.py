@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, unquote_plus
@@ -129,7 +131,7 @@ class S3Objects:
                     etag=answer["ETag"].strip('"'),
                     last_modified=_whole_seconds(answer["LastModified"]),
                 ),
-                answer.get("Metadata", {}),
+                {name: _decoded(value) for name, value in answer.get("Metadata", {}).items()},
                 _chunks(body, version.place),
             )
         finally:
@@ -143,6 +145,16 @@ class S3Objects:
         finally:
             body.close()
 
+    def current(self, version: ObjectVersion) -> str | None:
+        """See `objects.CurrentVersion`."""
+        try:
+            head = self._client.head_object(Bucket=version.bucket, Key=version.key)
+        except (BotoCoreError, ClientError) as error:
+            if refusals.code_of(error) in _UNTOLD:
+                return None
+            raise _named(error, version.place) from error
+        return head.get("VersionId", NO_VERSION)
+
     def _get(self, version: ObjectVersion, range_: str | None) -> Any:
         where: Any = {
             "Bucket": version.bucket,
@@ -155,6 +167,18 @@ class S3Objects:
             return self._client.get_object(**where)
         except (BotoCoreError, ClientError) as error:
             raise _named(error, version.place) from error
+
+
+def _decoded(value: str) -> str:
+    """A value of an object's metadata as it was given.
+
+    S3 returns what is not ASCII encoded (RFC 2047; Amazon S3 User Guide, "Working with object
+    metadata"). What is no such encoding, or a broken one, stays as it is.
+    """
+    try:
+        return str(make_header(decode_header(value)))
+    except (HeaderParseError, LookupError, ValueError):
+        return value
 
 
 def _chunks(body: Any, place: str) -> Iterator[bytes]:

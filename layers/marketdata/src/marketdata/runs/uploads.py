@@ -10,7 +10,9 @@
 5. **Claim.** The run claims it (`store.objects`) unless another run has. A claim lasts: later runs
    only *reclaim* what an ended run did not bring to its end.
 6. **Lease.** Its run gets the lease, and reclaims what earlier runs have left (`resuming.acquire`).
-7. **Cut.** `extract_csv` reads it once, and writes batches by the protocol of extraction
+7. **Skip.** An empty object is skipped, and one whose key has a newer version by now: that one is
+   loaded. Neither is a failure.
+8. **Cut.** `extract_csv` reads it once, and writes batches by the protocol of extraction
    (`extraction.protocol`). They are loaded only when all of the file was seen.
 
 A crash between 4 and 5 leaves a version that is locked and not claimed. The end of its run unlocks
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from heapq import nsmallest
 from itertools import batched
 
@@ -34,7 +37,14 @@ from marketdata.errors import (
     TerminalError,
     TransientError,
 )
-from marketdata.objects import CSV, ObjectReader, ObjectVersion, UploadsBucket, is_upload
+from marketdata.objects import (
+    CSV,
+    CurrentVersion,
+    ObjectReader,
+    ObjectVersion,
+    UploadsBucket,
+    is_upload,
+)
 from marketdata.runs import starting
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.runs.extraction.protocol import Extraction, Overtaken
@@ -218,6 +228,7 @@ def extract_csv(
     *,
     settings: CsvSettings,
     remaining_seconds: Callable[[], float],
+    current: CurrentVersion | None = None,
 ) -> Extracted:
     """Cut an object version into batches, from where an earlier call had got to.
 
@@ -235,13 +246,14 @@ def extract_csv(
         reader: reads it.
         settings: how large batches are, and how large a packed file may be.
         remaining_seconds: what is left of this call's time.
+        current: looks up the version that a key has now; without it, none counts as superseded.
 
     Raises:
         StateConflict: the run has ended, or has lost the object to another one.
         TransientError: S3 or the database is out of reach; the state machine retries.
     """
     # `open_run` knows this module, and must not load what matches columns.
-    from marketdata.runs.extraction.files import FileExtraction  # noqa: PLC0415
+    from marketdata.runs.extraction.files import FileExtraction, NothingToLoad  # noqa: PLC0415
 
     require_running(store, run_id, input_id)
     state = InputState.of(runs.get(store, run_id)["inputs"][input_id])
@@ -253,12 +265,15 @@ def extract_csv(
         extraction.begin(server.now())
     file = FileExtraction(extraction, state, settings)
     try:
+        _require_newest(state, current)
         if not file.cut(reader, remaining_seconds):
             return Extracted(ExtractionState.AGAIN, [])
         file.end(server.now())
     except Overtaken:
         require_running(store, run_id, input_id)
         return Extracted(ExtractionState.AGAIN, [])
+    except NothingToLoad as reason:
+        return _skip(extraction, server.now(), str(reason))
     except StateConflict:
         raise
     except (StoreRefused, TransientError) as error:
@@ -266,11 +281,42 @@ def extract_csv(
         extraction.note(error=batch.describe(error))
         raise
     except TerminalError as error:
-        if extraction.refuse(batch.describe(error)):
-            return Extracted(ExtractionState.FAILED, [])
-        # Another call has ended it before, which the next one tells.
-        return Extracted(ExtractionState.AGAIN, [])
+        return _refuse(extraction, error)
     return Extracted(ExtractionState.EXTRACTED, file.numbers())
+
+
+def _require_newest(state: InputState, current: CurrentVersion | None) -> None:
+    """Load no version whose key has a newer one, unless something of it was cut already.
+
+    Raises:
+        NothingToLoad: names the newer one.
+    """
+    from marketdata.runs.extraction.files import NothingToLoad  # noqa: PLC0415 - as above
+
+    if current is None or state.object is None or state.layout is not None:
+        return
+    version = ObjectVersion.of(state.object)
+    newest = current(version)
+    if newest not in (None, version.version_id):
+        raise NothingToLoad(
+            f"{version.place} was not loaded, as a newer version of it is there: {newest}. If both "
+            "are wanted, copy this one to a key of its own."
+        )
+
+
+def _skip(extraction: Extraction, at: datetime, reason: str) -> Extracted:
+    """End the extraction of an object version that has nothing to load."""
+    if extraction.note(status=InputStatus.SKIPPED, reason=reason, error=None, extracted_at=at):
+        return Extracted(ExtractionState.SKIPPED, [])
+    # Another call has ended it before, which the next one tells.
+    return Extracted(ExtractionState.AGAIN, [])
+
+
+def _refuse(extraction: Extraction, error: TerminalError) -> Extracted:
+    if extraction.refuse(batch.describe(error)):
+        return Extracted(ExtractionState.FAILED, [])
+    # As above.
+    return Extracted(ExtractionState.AGAIN, [])
 
 
 def _ended(extraction: Extraction, state: InputState) -> Extracted:

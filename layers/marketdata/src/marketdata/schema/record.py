@@ -32,7 +32,9 @@ Symbol = Annotated[
 Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Change = Annotated[float, _Finite]
-Dataset = Annotated[str, StringConstraints(max_length=256)]
+LONGEST_DATASET = 256
+"""Characters of a data set's name."""
+Dataset = Annotated[str, StringConstraints(max_length=LONGEST_DATASET)]
 
 
 class Record(TypedDict):

@@ -6,7 +6,7 @@ A packed file can't be entered in the middle, so its raw batches are kept right 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -32,6 +32,8 @@ from marketdata.logs import make_logger
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
 from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
 from marketdata.schema.mapping import ColumnMapping, map_columns
+from marketdata.schema.record import LONGEST_DATASET
+from marketdata.schema.texts import visible
 from marketdata.settings import CsvSettings
 from marketdata.store import run_inputs
 from marketdata.store.connection import Filter
@@ -61,6 +63,10 @@ class _Dialect:
     dataset: str
 
 
+class NothingToLoad(Exception):
+    """The file is skipped, and nothing is wrong with that; the message says why."""
+
+
 class FileExtraction:
     """The extraction of one object version, with its progress."""
 
@@ -88,6 +94,7 @@ class FileExtraction:
         """Cut the rest of the file; False if the time was up before its end.
 
         Raises:
+            NothingToLoad: it is empty.
             Overtaken: another call has got further.
             StateConflict: the run has ended, or has lost the object to another one.
             TransientError: S3 or the database is out of reach.
@@ -134,10 +141,7 @@ class FileExtraction:
                 break
         head = head or cutting.head(data, complete=True, what=place)
         if head is None:
-            raise FileRefused(
-                f"{place} is empty: it has no header. A CSV of market data begins with the names "
-                "of its columns, such as symbol,price_usd,timestamp."
-            )
+            raise NothingToLoad(f"{place} is empty: there was nothing to load.")
         header = parsing.header_cells(head.header)
         if len(header) > MAX_COLUMNS:
             raise FileRefused(
@@ -147,7 +151,7 @@ class FileExtraction:
         mapping = map_columns(header)
         self._note_mapping(mapping)
         mapping.require_usable(place)
-        dataset = opened.metadata.get("dataset", "").strip() or DEFAULT_DATASET
+        dataset = _dataset(opened.metadata, place)
         self._dialect = _Dialect(header, dict(mapping.columns), dataset)
         self._position = head.end
         self._extraction.advance(self._known(), self._changes())
@@ -292,6 +296,30 @@ class FileExtraction:
                 "dataset": self._dialect.dataset,
             }
         return changes
+
+
+def _dataset(metadata: Mapping[str, str], place: str) -> str:
+    """The data set that an object's metadata names, or the usual one.
+
+    Raises:
+        FileRefused: the name is none that can be asked for.
+    """
+    name = metadata.get("dataset", "").strip()
+    if not name:
+        return DEFAULT_DATASET
+    too_long = len(name) > LONGEST_DATASET
+    if too_long or visible(name) != name or not name.isprintable():
+        why = (
+            f"has {len(name)} characters, and {LONGEST_DATASET} is the most"
+            if too_long
+            else "has characters that nobody sees"
+        )
+        raise FileRefused(
+            f"The metadata `dataset` (x-amz-meta-dataset) of {place} is no name of a data set: "
+            f"{name[:80]!r} {why}. Nothing of the file was loaded. Upload it again with another "
+            "name, or without one."
+        )
+    return name
 
 
 def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
