@@ -11,6 +11,7 @@ from marketdata.store import asked_ranges
 from marketdata.store.connection import Store, connect
 from tests.support.documents import assert_declared
 from tests.support.pipeline import coin, put_rows
+from tests.support.records import make_run
 
 BEGIN = datetime(2025, 5, 1, tzinfo=UTC)
 
@@ -78,3 +79,13 @@ def test_a_run_that_is_still_loading_has_not_said_what_the_source_lacks(store: S
     assert of(store) == [asked(0, 2, "done")]
     load_batch(store, key)
     assert of(store) == [asked(0, 2, "done"), asked(2, 4, "loading")]
+
+
+def test_a_run_that_is_under_way_has_not_said_either(store: Store) -> None:
+    """It notes a range before it writes the batches."""
+    run = make_run(1, status="running")
+    store.runs.insert_one(run)
+    note(store, 0, 2, run=run["_id"])
+    assert of(store) == []
+    store.runs.update_one({"_id": run["_id"]}, {"$set": {"status": "success"}})
+    assert of(store) == [asked(0, 2, run["_id"])]

@@ -12,6 +12,7 @@ from marketdata.sources.history import Interval, Window
 from marketdata.store import asked_ranges, retention
 from marketdata.store.connection import Store
 from marketdata.store.gaps import Gaps, Hole, Series, find_gaps, find_series
+from marketdata.store.migrations import migrate
 from marketdata.store.retention import RetentionSettings
 from tests.support.profiling import profiled
 from tests.support.records import NOW, make_record, put_records
@@ -113,8 +114,10 @@ def test_what_the_source_was_asked_for_is_told_apart(store: Store) -> None:
     assert asked["run_id"] == "run"
 
 
-def test_what_has_expired_is_no_hole_of_the_source(store: Store) -> None:
+def test_what_has_expired_is_no_hole_of_the_source(empty_store: Store) -> None:
     """With a retention, what was asked for long ago is gone here, whatever the source has."""
+    store = empty_store
+    migrate(store)
     note(store, 0, 4, clock.now() - timedelta(days=8))
     note(store, 5, 6, clock.now() - timedelta(days=1))
     assert told(gaps(store, 10))[0] == (0, 4, 4, True)

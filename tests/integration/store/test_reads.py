@@ -113,9 +113,10 @@ READS: dict[str, tuple[Callable[[Store], object], list[str]]] = {
     "an asset by its id or ticker": (
         lambda s: gaps.find_series(s, "coingecko", "nobody", Interval.HOUR),
         [
-            "IDHACK",
-            "IXSCAN { source: 1, asset_id: 1, interval: 1, _id: 1 }",
+            "IXSCAN { _id: 1 }",
             "IXSCAN { symbol: 1, _id: 1 }",
+            "IXSCAN { source: 1, asset_id: 1, interval: 1, _id: 1 }",
+            "IDHACK",
         ],
     ),
     "the points of a history": (

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pymongo.errors import DuplicateKeyError
 
 from marketdata.documents.asked_ranges import AskedRange
+from marketdata.documents.runs import RunStatus
 from marketdata.store.batches.batch import UNFINISHED
 from marketdata.store.connection import Store, store_errors
 from marketdata.store.reading import MAX_TIME_MS, reading
@@ -62,8 +63,8 @@ def note(store: Store, source: str, asset_id: str, interval: str, asked: AskedRa
 def of(store: Store, source: str, asset_id: str, interval: str) -> list[AskedRange]:
     """The ranges of a series for which its source has answered, in the order of time.
 
-    A run that still has rows of the source to load has not said yet what the source lacks: its
-    ranges are left out.
+    A run that is under way, or has left rows of the source to be loaded, has not said yet what the
+    source lacks: its ranges are left out.
     """
     with reading(f"what {source} was asked of {asset_id}"):
         found = store.asked_ranges.find_one(
@@ -77,7 +78,12 @@ def of(store: Store, source: str, asset_id: str, interval: str) -> list[AskedRan
             {"state": {"$in": list(UNFINISHED)}, "source": source},
             maxTimeMS=MAX_TIME_MS,
         )
-    unsettled = runs.intersection(loading)
+        under_way = store.runs.find(
+            {"_id": {"$in": list(runs)}, "status": RunStatus.RUNNING},
+            {"_id": 1},
+            max_time_ms=MAX_TIME_MS,
+        )
+        unsettled = runs.intersection([*loading, *(run["_id"] for run in under_way)])
     return [asked for asked in found["ranges"] if asked["run_id"] not in unsettled]
 
 

@@ -15,9 +15,9 @@ from bson import Binary
 
 from marketdata import clock
 from marketdata.documents.asked_ranges import AskedRange
-from marketdata.schema.identity import first_id, ms_of, record_id
+from marketdata.schema.identity import first_id, ms_of
 from marketdata.sources.history import Interval, Window
-from marketdata.store import asked_ranges, retention
+from marketdata.store import asked_ranges, latest_prices, retention
 from marketdata.store.connection import Filter, Store
 from marketdata.store.reading import MAX_TIME_MS, reading
 from marketdata.store.server_time import server_clock
@@ -71,27 +71,19 @@ class Gaps:
 
 def find_series(store: Store, source: str, asset: str, interval: Interval | None) -> list[Series]:
     """The series that an asset's id or ticker means; several if several assets have the ticker."""
+    known = latest_prices.find_assets(store, source, [asset])[asset]
+    if known or interval is None:
+        return [Series(source, one.asset_id, one.symbol, interval) for one in known]
+    # One of which there is no present price any more, or of which the source had nothing.
+    query = {"source": source, "asset_id": asset, "interval": interval.value}
     with reading(f"the asset {asset} of {source}"):
-        key = record_id(source, "", asset, "", clock.EPOCH)[8:]
-        latest = store.latest_prices.find_one({"_id": Binary(key)}, max_time_ms=MAX_TIME_MS)
-        if latest is not None:
-            return [Series(source, asset, latest["symbol"], interval)]
-        if interval is not None:
-            query = {"source": source, "asset_id": asset, "interval": interval.value}
-            point = store.market_data.find_one(
-                query, {"symbol": 1}, hint="series", max_time_ms=MAX_TIME_MS
-            )
-            if point is not None:
-                return [Series(source, asset, point["symbol"], interval)]
-            if asked_ranges.of(store, source, asset, interval):
-                return [Series(source, asset, None, interval)]
-        found = store.latest_prices.find(
-            {"symbol": asset.upper(), "source": source},
-            {"asset_id": 1, "symbol": 1},
-            hint="symbol_id",
-            max_time_ms=MAX_TIME_MS,
+        point = store.market_data.find_one(
+            query, {"symbol": 1}, hint="series", max_time_ms=MAX_TIME_MS
         )
-        return [Series(source, one["asset_id"], one["symbol"], interval) for one in found]
+    if point is not None:
+        return [Series(source, asset, point["symbol"], interval)]
+    asked = asked_ranges.of(store, source, asset, interval)
+    return [Series(source, asset, None, interval)] if asked else []
 
 
 def find_gaps(store: Store, series: Series, window: Window, step: timedelta) -> Gaps:
