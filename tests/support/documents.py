@@ -16,7 +16,7 @@ from marketdata.documents.asked_ranges import AskedRanges
 from marketdata.documents.batches import Batch
 from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.migrations import AppliedMigration
-from marketdata.documents.objects import UploadedObject
+from marketdata.documents.objects import IgnoredObject, UploadedObject
 from marketdata.documents.quarantine import QuarantinedRow
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.documents.rebuilds import Rebuild
@@ -39,6 +39,7 @@ FORMS: Mapping[str, Any] = {
     "objects": UploadedObject,
     "alerts": Alert,
     "asked_ranges": AskedRanges,
+    "ignored_objects": IgnoredObject,
     "rebuilds": Rebuild,
     "schedule": KnownRule,
     "migrations": AppliedMigration,

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import boto3
 
+from marketdata.documents.sources import ListingMarker
 from marketdata.load.loader import load_batch
-from marketdata.objects import ObjectVersion, OpenObject
+from marketdata.objects import Ignored, Listed, ObjectVersion, OpenObject
 from marketdata.runs import opening
 from marketdata.runs.uploads import extract_csv
 from marketdata.settings import CsvSettings, read_settings
@@ -60,8 +61,12 @@ class Stream:
             last_modified=_FIRST + timedelta(days=365, hours=version),
         )
 
-    def versions(self) -> Iterator[ObjectVersion]:
-        yield self.version
+    def listed(self, marker: ListingMarker | None = None) -> Listed:
+        assert marker is None
+        return Listed([self.version], [], None)
+
+    def elsewhere(self) -> list[Ignored]:
+        return []
 
     def locate(self, _version: ObjectVersion) -> ObjectVersion:
         return self.version

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
 
+from marketdata import clock
 from marketdata.aws.s3_objects import S3Objects
-from marketdata.objects import ObjectVersion
+from marketdata.documents.sources import ListingMarker
+from marketdata.objects import Ignored, Listed, ObjectVersion
 from marketdata.runs import closing, opening, uploads
 from marketdata.store import objects, runs
 from marketdata.store.batches.batch import COUNTS
@@ -200,10 +202,10 @@ def test_a_run_that_ends_while_it_lists_the_bucket_claims_nothing(
     bucket.put("incoming/a.csv", HEADER + rows(2))
 
     class Ending(S3Objects):
-        def versions(self) -> Iterator[ObjectVersion]:
+        def listed(self, marker: ListingMarker | None = None) -> Listed:
             for run in store.runs.find({"status": "running"}):
                 closing.close(store, run["_id"])
-            yield from super().versions()
+            return super().listed(marker)
 
     opened = opening.open_run(store, hourly_event(), "stopped", ["coingecko"], Ending(BUCKET))
     assert not opened["proceed"]
@@ -217,7 +219,7 @@ def test_an_upload_is_loaded_though_a_run_claimed_it_after_its_end(
 ) -> None:
     """As version 0.1 could leave it: that run does not have it as an input."""
     bucket.put("incoming/a.csv", HEADER + rows(2))
-    (version,) = S3Objects(BUCKET).versions()
+    (version,) = S3Objects(BUCKET).listed().versions
     ended = open_run(store, None, "coingecko")["run_id"]
     closing.close(store, ended)
     assert objects.claim(store, version, ended) == Claimed()
@@ -226,3 +228,139 @@ def test_an_upload_is_loaded_though_a_run_claimed_it_after_its_end(
 
     assert totals(run) == {"inserted": 2}
     assert objects.owner(store, version.id) == run["_id"]
+
+
+# --- a bucket that is looked through ------------------------------------------------------
+
+
+class Large(S3Objects):
+    """A bucket of so many keys, with one upload each, as S3 lists them."""
+
+    def __init__(self, keys: int) -> None:
+        super().__init__(BUCKET)
+        self.keys = keys
+        self.calls = 0
+
+    def listed(self, marker: ListingMarker | None = None) -> Listed:
+        self.calls += 1
+        first = int(marker["key"][-10:-4]) + 1 if marker else 0
+        versions = [
+            ObjectVersion(BUCKET, f"incoming/{n:06}.csv", "v1", 1, "etag", clock.EPOCH)
+            for n in range(first, min(first + 1_000, self.keys))
+        ]
+        at_end = first + 1_000 >= self.keys
+        last = versions[-1]
+        after: ListingMarker = {"key": last.key, "version_id": last.version_id}
+        return Listed(versions, [], None if at_end else after)
+
+    def elsewhere(self) -> list[Ignored]:
+        return []
+
+    def settle(self, store: Store, numbers: range) -> None:
+        """Have these uploads loaded by an earlier run."""
+        store.database["objects"].insert_many(
+            [
+                {
+                    "_id": version.id,
+                    **version.document(),
+                    "run_id": "earlier",
+                    "state": "done",
+                    "resumptions": 0,
+                    "taken_at": clock.EPOCH,
+                }
+                for version in (
+                    ObjectVersion(BUCKET, f"incoming/{n:06}.csv", "v1") for n in numbers
+                )
+            ]
+        )
+
+
+def opened_keys(store: Store, bucket: Large) -> set[str]:
+    """The uploads that an hourly run takes, which ends then."""
+    event = hourly_event()
+    opened = opening.open_run(store, event, f"execution of {event['id']}", ["coingecko"], bucket)
+    found = keys(store, dict(opened))
+    closing.close(store, opened["run_id"])
+    store.objects.update_many({"state": "taken"}, {"$set": {"state": "done"}})
+    return found
+
+
+def test_a_bucket_of_100_000_versions_is_looked_through_by_several_openings(store: Store) -> None:
+    bucket = Large(100_000)
+    new = {0, 24_999, 25_000, 60_000, 99_999}
+    for first in range(0, 100_000, 10_000):
+        bucket.settle(store, range(first, first + 10_000))
+    store.objects.delete_many({"key": {"$in": [f"incoming/{n:06}.csv" for n in new]}})
+    found: list[set[str]] = []
+    for _ in range(4):
+        bucket.calls = 0
+        found.append(opened_keys(store, bucket))
+        assert bucket.calls <= uploads.MOST_PAGES
+    assert [{int(key[-10:-4]) for key in some} for some in found] == [
+        {0, 24_999},
+        {25_000},
+        {60_000},
+        {99_999},
+    ]
+    # And round again: what has come meanwhile is found wherever it is.
+    store.objects.delete_one({"key": "incoming/000007.csv"})
+    assert "incoming/000007.csv" in set().union(*(opened_keys(store, bucket) for _ in range(4)))
+
+
+def test_a_bucket_that_is_not_so_large_is_looked_through_each_time(store: Store) -> None:
+    bucket = Large(3_500)
+    bucket.settle(store, range(3_500))
+    for number in (3_499, 0, 1_000):
+        store.objects.delete_one({"key": f"incoming/{number:06}.csv"})
+        assert opened_keys(store, bucket) == {f"incoming/{number:06}.csv"}
+
+
+def test_one_look_after_a_large_one_sees_all_once(store: Store) -> None:
+    """The bucket has shrunk since: behind the marker comes its end, and then its beginning."""
+    bucket = Large(30_000)
+    bucket.settle(store, range(30_000))
+    assert opened_keys(store, bucket) == set()
+    bucket.keys, bucket.calls = 26_000, 0
+    store.objects.delete_many({"key": {"$in": ["incoming/000005.csv", "incoming/025999.csv"]}})
+    assert opened_keys(store, bucket) == {"incoming/000005.csv", "incoming/025999.csv"}
+    assert bucket.calls <= uploads.MOST_PAGES
+
+
+def test_of_a_key_only_the_newest_version_is_taken(store: Store, bucket: Bucket) -> None:
+    bucket.put("incoming/a.csv", HEADER + rows(1))
+    newest = bucket.put("incoming/a.csv", HEADER + rows(2))
+    opened = open_with_bucket(store, hourly_event(), "coingecko")
+    (version,) = store.objects.find({})
+    assert version["version_id"] == newest["detail"]["object"]["version-id"]
+    assert keys(store, opened) == {"incoming/a.csv"}
+
+
+# --- what no run takes --------------------------------------------------------------------
+
+
+def test_what_no_run_takes_is_noted_once_with_its_reason(store: Store, bucket: Bucket) -> None:
+    expected = {
+        "incoming/notes.txt": "end with .csv or .csv.gz",
+        "incoming/deep/prices.csv.zip": "end with .csv or .csv.gz",
+        "Incoming/": "and not Incoming/: the case counts",
+        "other/": "Put it there",
+        "loose.csv": "Put it there",
+    }
+    for key in ("incoming/notes.txt", "incoming/deep/prices.csv.zip", "other/x/y.csv", "loose.csv"):
+        bucket.put(key, HEADER)
+    bucket.put("Incoming/a.csv", HEADER)
+    bucket.put("incoming/", b"")
+    bucket.put("incoming/fine.csv", HEADER + rows(1))
+    for _ in range(2):
+        finish(store, open_with_bucket(store, hourly_event(), "coingecko"))
+    noted = {document["key"]: document for document in store.ignored_objects.find({})}
+    assert noted.keys() == expected.keys()
+    for key, says in expected.items():
+        assert says in noted[key]["reason"]
+    # An event of one that the rule lets through names the object itself.
+    noticed_at = noted["loose.csv"]["noticed_at"]
+    for key in ("Incoming/a.csv", "loose.csv"):
+        assert not open_with_bucket(store, bucket.put(key, HEADER))["proceed"]
+    noted = {document["key"]: document for document in store.ignored_objects.find({})}
+    assert noted.keys() == expected.keys() | {"Incoming/a.csv"}
+    assert noted["loose.csv"]["noticed_at"] == noticed_at

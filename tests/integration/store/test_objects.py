@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +9,9 @@ import pytest
 from marketdata import clock
 from marketdata.documents.batches import Counts
 from marketdata.documents.runs import FileProgress
+from marketdata.documents.sources import ListingMarker
 from marketdata.errors import StateConflict
-from marketdata.objects import ObjectVersion
+from marketdata.objects import Ignored, Listed, ObjectVersion
 from marketdata.runs import closing, opening
 from marketdata.runs.triggers import RunRequest
 from marketdata.store import leases, objects, run_inputs, runs
@@ -35,8 +35,12 @@ class Bucket:
 
     bucket = "uploads"
 
-    def versions(self) -> Iterator[ObjectVersion]:
-        yield VERSION
+    def listed(self, marker: ListingMarker | None = None) -> Listed:
+        assert marker is None
+        return Listed([VERSION], [], None)
+
+    def elsewhere(self) -> list[Ignored]:
+        return []
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:
         return version

@@ -12,7 +12,10 @@ import requests
 
 from marketdata import clock
 from marketdata.aws.s3 import Uploads
+from marketdata.objects import Ignored, ObjectVersion
+from marketdata.store import ignored_objects, objects
 from marketdata.store.connection import Store
+from marketdata.store.objects import Claimed
 from tests.support.gateway import Gateway, make_gateway, ok
 
 
@@ -84,3 +87,34 @@ def test_a_file_that_is_too_large_is_refused_before(store: Store, aws: None) -> 
     answer = upload_gateway(store).post("/uploads", {"filename": "a.csv", "size": 1_001})
     assert answer.status == 400
     assert answer.json()["error"]["message"].startswith("size: ")
+
+
+def test_uploads_are_listed_by_state_the_latest_first(store: Store) -> None:
+    gateway = make_gateway(lambda: store)
+    for number in range(5):
+        version = ObjectVersion("b", f"incoming/{number}.csv", f"v{number}", size=number)
+        assert objects.claim(store, version, f"run {number}") == Claimed()
+        if number < 4:
+            assert objects.settle(store, version.id, f"run {number}", refused=number == 0)
+    ignored_objects.note(store, [Ignored("b", "incoming/a.txt"), Ignored("b", "Incoming/")])
+
+    def listed(*asked: tuple[str, str]) -> list[str]:
+        found, cursor = list[str](), ""
+        while True:
+            goes_on = [("cursor", cursor)] if cursor else []
+            page = ok(gateway.get("/uploads", *asked, ("limit", "2"), *goes_on))
+            found += [one["key"] for one in page["data"]]
+            cursor = page["pagination"]["next_cursor"]
+            if cursor is None:
+                return found
+
+    assert listed() == listed(("state", "done")) == [f"incoming/{n}.csv" for n in (3, 2, 1)]
+    assert listed(("state", "taken")) == ["incoming/4.csv"]
+    assert listed(("state", "refused")) == ["incoming/0.csv"]
+    assert sorted(listed(("state", "ignored"))) == ["Incoming/", "incoming/a.txt"]
+    (one,) = ok(gateway.get("/uploads", ("state", "refused")))["data"]
+    assert (one["version_id"], one["size"], one["run_id"]) == ("v0", 0, "run 0")
+    ignored = ok(gateway.get("/uploads", ("state", "ignored")))["data"]
+    assert all(one["reason"] and one["run_id"] is None for one in ignored)
+    assert gateway.get("/uploads", ("state", "lost")).status == 400
+    assert gateway.get("/uploads", ("cursor", "AAAAAAAAAA.00000000")).status == 404

@@ -114,7 +114,7 @@ def test_a_bucket_that_can_not_be_listed_is_told_apart_from_a_file_and_from_the_
     stubber.add_client_error("list_object_versions", code, http_status_code=status)
 
     with pytest.raises(error, match=says) as raised:
-        list(objects.versions())
+        objects.listed()
     assert type(raised.value) is error
     assert "s3://uploads/incoming/" in str(raised.value)
     assert "deleted, by hand" not in str(raised.value)

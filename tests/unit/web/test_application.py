@@ -68,7 +68,7 @@ def test_an_unknown_route_is_a_404(gateway: Gateway, path: str) -> None:
         ("OPTIONS", "/health", "GET, HEAD"),
         ("GET", "/refresh", "POST"),
         ("HEAD", "/refresh", "POST"),
-        ("PATCH", "/uploads", "POST"),
+        ("PATCH", "/uploads", "GET, POST, HEAD"),
     ],
 )
 def test_another_method_is_a_405_that_names_the_right_ones(

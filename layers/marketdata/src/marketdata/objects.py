@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Protocol, Self
 
 from marketdata.documents.objects import StoredVersion
+from marketdata.documents.sources import ListingMarker
 
 CSV = "csv"
 """The source of all uploads."""
@@ -68,8 +69,53 @@ class ObjectVersion:
 
 
 def is_upload(key: str) -> bool:
-    """Whether a key is one that runs take: a CSV under `incoming/`, whatever the case."""
+    """Whether a key is one that runs take: a CSV under `incoming/`, its ending in any case."""
     return key.startswith(INCOMING) and key.lower().endswith(_ENDINGS)
+
+
+def why_ignored(key: str) -> str | None:
+    """Why no run takes an object of this key, and what to do; None if one does.
+
+    What ends with a slash is a folder, and is taken for all that is beneath it.
+    """
+    if is_upload(key) or key == INCOMING:
+        return None
+    if key.startswith(INCOMING):
+        if key.endswith("/"):
+            return None
+        return (
+            f"Only names that end with {' or '.join(_ENDINGS)} are taken. Unpack or rename it, and "
+            "upload it again."
+        )
+    if key.lower().startswith(INCOMING):
+        written = key[: len(INCOMING)]
+        return f"Uploads are looked for under {INCOMING}, and not {written}: the case counts."
+    return f"Uploads are looked for under {INCOMING}. Put it there."
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An object, or a folder of them, that no run takes because of its key."""
+
+    bucket: str
+    key: str
+
+    @property
+    def id(self) -> str:
+        """Names it for ever."""
+        return sha256(f"{self.bucket}\0{self.key}".encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A part of the list of a bucket's versions, in S3's order: by key, the newest first."""
+
+    versions: list[ObjectVersion]
+    """The newest version of each upload. An older one is superseded, and loaded by nobody."""
+    ignored: list[Ignored]
+    """Objects beside them that no run takes."""
+    marker: ListingMarker | None
+    """Where the list goes on; None at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +154,20 @@ class UploadsBucket(Protocol):
 
     bucket: str
 
-    def versions(self) -> Iterator[ObjectVersion]:
-        """Every version of every upload; no delete markers, no folders.
+    def listed(self, marker: ListingMarker | None = None) -> Listed:
+        """A part of what is under `incoming/`: a thousand versions, behind a marker.
+
+        A delete marker hides no version.
 
         Raises:
             SettingsError: the bucket is not there, or may not be listed.
             TransientError: S3 did not answer.
+        """
+
+    def elsewhere(self) -> list[Ignored]:
+        """What is beside `incoming/`: objects, and folders with all that is beneath them.
+
+        A thousand at most. Raises as `listed` does.
         """
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:

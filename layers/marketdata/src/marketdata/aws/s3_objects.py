@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
 from marketdata.aws import refusals
+from marketdata.documents.sources import ListingMarker
 from marketdata.errors import (
     FileRefused,
     MarketDataError,
@@ -24,7 +25,16 @@ from marketdata.errors import (
     StoreRefused,
     TransientError,
 )
-from marketdata.objects import INCOMING, NO_VERSION, ObjectVersion, OpenObject, is_upload
+from marketdata.objects import (
+    INCOMING,
+    NO_VERSION,
+    Ignored,
+    Listed,
+    ObjectVersion,
+    OpenObject,
+    is_upload,
+    why_ignored,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -75,23 +85,53 @@ class S3Objects:
     def _client(self) -> S3Client:
         return boto3.client("s3", config=_CONFIG)
 
-    def versions(self) -> Iterator[ObjectVersion]:
+    def listed(self, marker: ListingMarker | None = None) -> Listed:
         """See `objects.UploadsBucket`."""
-        pages = self._client.get_paginator("list_object_versions")
+        after: Any = {}
+        if marker is not None:
+            after = {"KeyMarker": marker["key"], "VersionIdMarker": marker["version_id"]}
         try:
-            for page in pages.paginate(Bucket=self.bucket, Prefix=INCOMING):
-                for item in page.get("Versions", ()):
-                    if is_upload(item["Key"]):
-                        yield ObjectVersion(
-                            bucket=self.bucket,
-                            key=item["Key"],
-                            version_id=item.get("VersionId", NO_VERSION),
-                            size=item["Size"],
-                            etag=item["ETag"].strip('"'),
-                            last_modified=_whole_seconds(item["LastModified"]),
-                        )
+            page = self._client.list_object_versions(Bucket=self.bucket, Prefix=INCOMING, **after)
         except (BotoCoreError, ClientError) as error:
             raise _unlisted(error, self.bucket) from error
+        # Of each key the newest version comes first, which may have been at the end of a page.
+        seen = {marker["key"]} if marker else set[str]()
+        versions, ignored = [], []
+        for item in page.get("Versions", ()):
+            key = item["Key"]
+            if key in seen:
+                continue
+            seen.add(key)
+            if why_ignored(key):
+                ignored.append(Ignored(self.bucket, key))
+            elif is_upload(key):
+                versions.append(
+                    ObjectVersion(
+                        bucket=self.bucket,
+                        key=key,
+                        version_id=item.get("VersionId", NO_VERSION),
+                        size=item["Size"],
+                        etag=item["ETag"].strip('"'),
+                        last_modified=_whole_seconds(item["LastModified"]),
+                    )
+                )
+        following: ListingMarker | None = None
+        if page.get("IsTruncated"):
+            following = {
+                "key": page["NextKeyMarker"],
+                "version_id": page.get("NextVersionIdMarker", NO_VERSION),
+            }
+        return Listed(versions, ignored, following)
+
+    def elsewhere(self) -> list[Ignored]:
+        """See `objects.UploadsBucket`."""
+        try:
+            page = self._client.list_object_versions(Bucket=self.bucket, Delimiter="/", Prefix="")
+        except (BotoCoreError, ClientError) as error:
+            raise _unlisted(error, self.bucket) from error
+        found = [item["Key"] for item in page.get("Versions", ())]
+        found += [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
+        return [Ignored(self.bucket, key) for key in dict.fromkeys(found) if why_ignored(key)]
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:
         """See `objects.UploadsBucket`.

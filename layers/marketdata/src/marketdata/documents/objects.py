@@ -20,6 +20,21 @@ class ObjectState(StrEnum):
     """It is not understood as a whole, or every try at it failed."""
 
 
+class IgnoredObject(TypedDict):
+    """An object in the bucket for uploads that no run takes, because of its key."""
+
+    _id: str
+    """A hash of the bucket and the key: it is noted once, however many versions there are."""
+    bucket: str
+    """The bucket."""
+    key: str
+    """The object's key; one that ends with a slash stands for all that is beneath it."""
+    reason: str
+    """Why it is not taken, and what to do."""
+    noticed_at: datetime
+    """When it was noticed first, by the database's clock."""
+
+
 class StoredVersion(TypedDict):
     """Which version of which object; the stored form of `marketdata.objects.ObjectVersion`."""
 

@@ -20,6 +20,15 @@ class BreakerState(StrEnum):
     """One caller probes whether it answers again; the others don't ask."""
 
 
+class ListingMarker(TypedDict):
+    """Where a list of the bucket's versions goes on: behind this one."""
+
+    key: str
+    """Its key."""
+    version_id: str
+    """S3's id of it."""
+
+
 class Lease(TypedDict):
     """Which run has an input locked."""
 
@@ -203,5 +212,7 @@ class Source(TypedDict):
     """Which run has it locked, with the lease's fencing token."""
     failures: NotRequired[Failures]
     """How often it has failed in a row."""
+    listing: NotRequired[ListingMarker | None]
+    """Of uploads: where the next look through the bucket begins; None for at its beginning."""
     frozen: NotRequired[Frozen | None]
     """That its newest observation does not move; None or nothing while it does."""

@@ -5,7 +5,7 @@
    request for uploads, list the bucket instead, and find what no event has told of.
 2. **Version.** An event may write the key percent-encoded. S3 says which reading is the true one.
 3. **Ours?** It is if it is in the bucket for uploads, below `incoming/`, and ends with `.csv` or
-   `.csv.gz`. No other object starts anything.
+   `.csv.gz`. No other object starts anything; it is noted, with the reason (`ignored_objects`).
 4. **Lock.** It becomes an input of a run. No two running runs have the same one (`runs.holds`).
 5. **Claim.** The run claims it (`store.objects`) unless another run has. A claim lasts: later runs
    only *reclaim* what an ended run did not bring to its end.
@@ -22,14 +22,15 @@ it, and the next run that lists the bucket finds it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import nsmallest
-from itertools import batched
 
 from marketdata.documents.runs import InputChanges, InputState, InputStatus
 from marketdata.errors import (
     MarketDataError,
+    SettingsError,
     StateConflict,
     StoreFull,
     StoreRefused,
@@ -40,10 +41,12 @@ from marketdata.errors import (
 from marketdata.objects import (
     CSV,
     CurrentVersion,
+    Ignored,
     ObjectReader,
     ObjectVersion,
     UploadsBucket,
     is_upload,
+    why_ignored,
 )
 from marketdata.runs import starting
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
@@ -51,7 +54,7 @@ from marketdata.runs.extraction.protocol import Extraction, Overtaken
 from marketdata.runs.heartbeat import require_running
 from marketdata.runs.triggers import Trigger
 from marketdata.settings import CsvSettings
-from marketdata.store import objects, run_inputs, runs
+from marketdata.store import ignored_objects, objects, run_inputs, runs
 from marketdata.store.batches import batch
 from marketdata.store.connection import Store
 from marketdata.store.objects import Claimed, NotClaimed
@@ -61,7 +64,9 @@ from marketdata.store.server_time import server_clock
 MAX_UPLOADS = 200
 """Object versions that one run takes at most: its document and its execution have limits."""
 
-_LOOKED_UP_TOGETHER = 1_000
+MOST_PAGES = 25
+"""Parts of the bucket's list, of a thousand versions each, that one opening looks through. A larger
+bucket is looked through by several, one after the other; an event tells of each upload sooner."""
 
 
 # --- an event tells of an object version ----------------------------------------------------------
@@ -108,6 +113,7 @@ def take_uploaded(
     run_id = trigger.run_id
     version = _locate(told, bucket)
     if version is None:
+        _note_ignored(store, told, bucket)
         return NotTaken(run_id)
     owner = objects.owner(store, version.id)
     if owner is not None and owner != run_id:
@@ -132,6 +138,12 @@ def _locate(told: ObjectVersion, bucket: UploadsBucket | None) -> ObjectVersion 
         return None
     version = bucket.locate(told)
     return version if is_upload(version.key) else None
+
+
+def _note_ignored(store: Store, told: ObjectVersion, bucket: UploadsBucket | None) -> None:
+    """Leave a trace of an object that no run takes because of its key."""
+    if bucket is not None and told.bucket == bucket.bucket and why_ignored(told.key):
+        ignored_objects.note(store, [Ignored(told.bucket, told.key)])
 
 
 def _untouched(version: ObjectVersion, earlier: str | None = None) -> InputState:
@@ -177,9 +189,29 @@ def add_unloaded(store: Store, run_id: str, bucket: UploadsBucket) -> None:
 
 
 def _unclaimed(store: Store, bucket: UploadsBucket) -> Iterator[ObjectVersion]:
-    for some in batched(bucket.versions(), _LOOKED_UP_TOGETHER, strict=False):
-        claimed = objects.taken(store, [version.id for version in some])
-        yield from (version for version in some if version.id not in claimed)
+    """Uploads that no run has claimed, in a part of the bucket; the next call goes on behind it.
+
+    It goes round: behind the end of the list comes its beginning. What no run takes is noted.
+    """
+    begun = marker = ignored_objects.listing_marker(store)
+    with suppress(SettingsError):
+        # Without the permission, what is elsewhere stays unnoticed, and uploads are found.
+        ignored_objects.note(store, bucket.elsewhere())
+    passed_end = False
+    for _ in range(MOST_PAGES):
+        listed = bucket.listed(marker)
+        claimed = objects.taken(store, [version.id for version in listed.versions])
+        yield from (version for version in listed.versions if version.id not in claimed)
+        ignored_objects.note(store, listed.ignored)
+        marker = listed.marker
+        if marker is None:
+            if begun is None or passed_end:
+                break
+            passed_end = True
+        elif passed_end and begun is not None and marker["key"] >= begun["key"]:
+            # All of it was looked through, in two parts.
+            break
+    ignored_objects.set_listing_marker(store, marker)
 
 
 def _add(store: Store, run_id: str, version: ObjectVersion, earlier: str | None = None) -> None:

@@ -28,7 +28,7 @@ from marketdata.documents.asked_ranges import AskedRanges
 from marketdata.documents.batches import Batch
 from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.migrations import AppliedMigration
-from marketdata.documents.objects import UploadedObject
+from marketdata.documents.objects import IgnoredObject, UploadedObject
 from marketdata.documents.quarantine import QuarantinedRow
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.documents.rebuilds import Rebuild
@@ -119,6 +119,7 @@ class Store:
     quarantine: Collection[QuarantinedRow]
     sources: Collection[Source]
     objects: Collection[UploadedObject]
+    ignored_objects: Collection[IgnoredObject]
     alerts: Collection[Alert]
     asked_ranges: Collection[AskedRanges]
     schedule: Collection[KnownRule]
@@ -196,6 +197,7 @@ def connect(
         quarantine=db["quarantine"],
         sources=db["sources"],
         objects=db["objects"],
+        ignored_objects=db["ignored_objects"],
         alerts=db["alerts"],
         asked_ranges=db["asked_ranges"],
         schedule=db["schedule"],

@@ -330,6 +330,16 @@ def _series(store: Store) -> None:
     _collection(store, "asked_ranges")
 
 
+def _ignored(store: Store) -> None:
+    _collection(store, "ignored_objects")
+    store.ignored_objects.create_indexes(
+        [IndexModel([("noticed_at", DESCENDING), ("_id", DESCENDING)], name="noticed")]
+    )
+    # The API's list of uploads, the latest first.
+    latest_first = [("state", ASCENDING), ("taken_at", DESCENDING), ("_id", DESCENDING)]
+    store.objects.create_indexes([IndexModel(latest_first, name="state_latest")])
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
@@ -344,6 +354,7 @@ MIGRATIONS = (
     Migration(11, "revised records", _revised),
     Migration(12, "replay batches", _replays),
     Migration(13, "series of the past, and what sources were asked of it", _series),
+    Migration(14, "objects that no run takes, and lists of uploads", _ignored),
 )
 
 

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from marketdata.aws.s3 import Uploads
     from marketdata.runs.starting import WorkflowStarter
 
-ROUTERS = (refresh.router, backfills.router, upload_routes.router, quarantine.control_router)
+ROUTERS = (
+    refresh.router,
+    backfills.router,
+    upload_routes.control_router,
+    quarantine.control_router,
+)
 
 
 def make_control() -> Application:
