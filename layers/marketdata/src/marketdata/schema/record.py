@@ -23,6 +23,8 @@ MAX_AHEAD = timedelta(hours=24)
 """A price further in the future than this would stay "the latest" for ever."""
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_AFTER_EARLIEST = EARLIEST + timedelta(milliseconds=1)
+"""What is below is the same as `EARLIEST` once times are cut to milliseconds."""
 
 _Finite = Field(allow_inf_nan=False)
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
@@ -305,7 +307,7 @@ def _times(
                 f"{time.isoformat()} is more than 24 h after {clock.iso(now)}, when it was received"
             )
             faults.setdefault(row, Fault(row, "timestamp_in_future", "timestamp", message))
-        elif time == EARLIEST:
+        elif EARLIEST <= time < _AFTER_EARLIEST:
             message = "1970-01-01T00:00:00Z is how programs write a time that they do not know"
             faults.setdefault(row, Fault(row, "timestamp_unknown", "timestamp", message))
         elif time < EARLIEST:

@@ -36,6 +36,6 @@ def make_api() -> Application:
 
     return Application(
         make_resolver(ROUTERS),
-        Services(store=bootstrap.request_store, rule=rule),
+        Services(store=bootstrap.request_store, rule=rule, stack_id=settings.stack_id),
         allow_origin=settings.cors_allow_origin,
     )

@@ -71,7 +71,8 @@ class Application:
         """Answer one request; nothing is ever raised."""
         about = event.get("requestContext") or {}
         request_id = str(about.get("requestId") or getattr(context, "aws_request_id", ""))
-        call = Call(self._services, request_id, str(about.get("apiId") or ""))
+        names = [self._services.stack_id, str(about.get("apiId") or "")]
+        call = Call(self._services, request_id, " ".join(filter(None, names)))
         method = str(event.get("httpMethod") or "").upper()
         path = str(event.get("path") or "/")
         try:

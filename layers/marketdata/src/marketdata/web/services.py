@@ -34,6 +34,8 @@ class Services:
     engine: Callable[[], WorkflowStarter] = _not_composed
     uploads: Callable[[], Uploads] = _not_composed
     upload_max_bytes: int = 0
+    stack_id: str = ""
+    """Names the stack: one that is made anew has another id."""
     sources: Sequence[str] = ()
     """The API sources that a run takes."""
     environment: Callable[[], Mapping[str, str]] = dict
@@ -57,7 +59,8 @@ class Call:
     services: Services
     request_id: str
     deployment: str = ""
-    """The id of the API that the request came through; a stack made anew has another."""
+    """Names the stack, and the API in it that the request came through. A stack that is made anew
+    is another one."""
     started: float = field(default_factory=perf_counter)
     outcome: Outcome = field(default_factory=Outcome)
 

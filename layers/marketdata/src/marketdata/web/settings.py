@@ -19,6 +19,8 @@ class ApiSettings(WebSettings):
     """Settings of the function `api`."""
 
     schedule_rule_name: str = ""
+    stack_id: str = ""
+    """CloudFormation's id of the stack: a stack that is made anew has another one."""
 
 
 class ControlSettings(WebSettings, SourceSettings, ResumptionSettings):
