@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
@@ -17,6 +18,7 @@ from local.errors import CommandError, LocalError
 from local.processes import write_atomically
 from local.settings import ROOT, Settings
 from local.upstream import Choice, of_samples
+from local.vendoring import of_type, read_built_template
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -32,6 +34,12 @@ ARTIFACTS_PREFIX = "artifacts-"
 # SAM puts it behind the logical id of a layer.
 _LAYER_HASH = re.compile(r"[0-9a-f]{10}$")
 _COMPLETE = {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
+
+API = "AWS::Serverless::Api"
+
+# LocalStack takes the value of this tag as the id of what it creates.
+_ID_TAG = "_custom_id_"
+_ID_LENGTH = 10  # as AWS's own
 
 
 class Deployment:
@@ -121,6 +129,7 @@ class Deployment:
             CommandError: SAM could not deploy; the message has its output.
         """
         bucket = self._artifacts_bucket()
+        template = template_with_ids(build, self.settings.stack_name)
         command = [
             *sam(),
             "deploy",
@@ -129,7 +138,7 @@ class Deployment:
             "--config-env",
             "local",
             "--template-file",
-            str(build / "template.yaml"),
+            str(template),
             "--stack-name",
             self.settings.stack_name,
             "--region",
@@ -238,6 +247,29 @@ class Deployment:
                 f"stack {self.settings.stack_name} is not complete after its deployment"
             )
         return outputs
+
+
+def template_with_ids(build: Path, stack_name: str) -> Path:
+    """Write a build's template once more, with a fixed id for each API; returns the file.
+
+    LocalStack forgets a stack when it ends, and begins empty where settings have changed. With an
+    id of chance the API would have another address each time. This one follows from the stack's
+    name. The file is in the build's folder, since the template names others relative to it.
+    """
+    template = read_built_template(build)
+    for name, api in of_type(template, API).items():
+        properties = api["Properties"]
+        properties["Tags"] = {**properties.get("Tags", {}), _ID_TAG: api_id(stack_name, name)}
+        # Else SAM gives tags to the stage alone.
+        properties["PropagateTags"] = True
+    file = build / f"template-{stack_name}.yaml"
+    write_atomically(file, yaml.safe_dump(template, sort_keys=False))
+    return file
+
+
+def api_id(stack_name: str, logical_id: str) -> str:
+    """Return the id of an API in LocalStack, which is a part of its address."""
+    return hashlib.sha256(f"{stack_name}/{logical_id}".encode()).hexdigest()[:_ID_LENGTH]
 
 
 def _await_update(client: "LambdaClient", functions: Iterable[str]) -> None:

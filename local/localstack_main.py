@@ -1,4 +1,4 @@
-"""Start LocalStack, corrected where it has no setting; its own interpreter runs this.
+"""Start LocalStack with two corrections that it has no setting for; its own interpreter runs this.
 
 It listens on the loopback interface only. Its server takes the port from ``GATEWAY_LISTEN`` and
 ignores the address, and so would let everybody who reaches this machine run code on it.
@@ -6,14 +6,10 @@ ignores the address, and so would let everybody who reaches this machine run cod
 It knows which resource types it can make without asking its maker's server. Without that server's
 answer it takes every type for unsupported, and the only setting for this would have it report
 those that really are as created.
-
-It gives the API of a stack the same address each time; see ``localstack_address.py``.
 """
 
 import functools
 import importlib
-import runpy
-from pathlib import Path
 from typing import Any
 
 
@@ -48,7 +44,6 @@ def main() -> None:
     """Run LocalStack until it is terminated."""
     _listen_on_loopback_only()
     _know_the_resource_types()
-    runpy.run_path(str(Path(__file__).with_name("localstack_address.py")), run_name="__main__")
     importlib.import_module("localstack.runtime.main").main()
 
 

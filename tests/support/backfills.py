@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +20,7 @@ from marketdata.runs.extraction.policy import RetryPolicy
 from marketdata.runs.opening import OpenedRun
 from marketdata.settings import UpstreamSettings, read_settings
 from marketdata.sources.history import HistorySource
+from marketdata.sources.http import LIMITS
 from marketdata.store import backfills, runs
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
@@ -65,6 +66,10 @@ def know(store: Store, *coins: str, source: str = "coingecko") -> None:
     load_batch(store, put_rows(store, rows, run_id=f"run that told of {coins[-1]}", source=source))
 
 
+PROMPT = replace(QUICK, limits=LIMITS)
+"""Does not rest between two attempts; whoever makes up the past of a coin may take its time."""
+
+
 @dataclass
 class Backfills:
     """Requests backfills of a database, and carries them out as executions would."""
@@ -73,7 +78,7 @@ class Backfills:
     environment: Mapping[str, str]
     name: str = "coingecko"
     rows_per_batch: int = 5_000
-    retry_policy: RetryPolicy = QUICK
+    retry_policy: RetryPolicy = PROMPT
     seconds: float = 60
     engine: WorkflowStarter = field(default_factory=WorkflowStarter)
     pauses: list[int] = field(default_factory=list)
@@ -141,6 +146,13 @@ class Backfills:
         closed: Any = closing.close(self.store, run_id, errors)
         assert_declared(self.store)
         return closed
+
+    def go_on(self, run_id: str) -> Document:
+        """What the state machine does after a death: it makes the call again that died."""
+        run: Any = runs.get(self.store, run_id)
+        if run["status"] == "running":
+            return closing.close(self.store, run_id) if "closing" in run else self.execute(run_id)
+        return run
 
     def run(self, **asked: Any) -> Document:
         """Request a backfill, and carry it out in one execution."""

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -18,6 +18,7 @@ from marketdata.load.rebuild import rebuild
 from marketdata.runs.replaying import replay
 from marketdata.store.connection import Store, connect
 from marketdata.store.quarantine import Selection
+from tests.support.backfills import Backfills
 from tests.support.waiting import PATIENCE
 
 _LONGEST_LIFE = 60 * PATIENCE
@@ -35,6 +36,11 @@ def do_replay(store: Store) -> None:
 def do_rebuild(store: Store) -> None:
     """Rebuild the records; whoever comes after a death here does not wait for long."""
     rebuild(store, lease_seconds=0.3, loader_seconds=60)
+
+
+def do_backfill(environment: Mapping[str, str], run_id: str, store: Store) -> None:
+    """Carry out a backfill that was requested."""
+    Backfills(store, environment).execute(run_id)
 
 
 class _Watch(monitoring.CommandListener):

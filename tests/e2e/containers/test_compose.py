@@ -76,6 +76,14 @@ def test_the_same_stack_again_changes_nothing(stack: StackInContainers) -> None:
     assert stack.description == before
 
 
+@pytest.mark.changes_the_stack
+def test_the_address_stays_with_another_setting(stack: StackInContainers) -> None:
+    before = stack.api_url
+    stack.up(LOG_RETENTION_DAYS="7")
+    assert stack.api_url == before
+    assert stack.get("/health")["data"]["status"] == "ok"
+
+
 def test_a_file_sent_with_a_form_is_loaded(
     stack: StackInContainers, database: Database[Any]
 ) -> None:

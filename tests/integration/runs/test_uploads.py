@@ -335,6 +335,23 @@ def test_of_a_key_only_the_newest_version_is_taken(store: Store, bucket: Bucket)
     assert keys(store, opened) == {"incoming/a.csv"}
 
 
+def test_a_key_whose_versions_fill_two_pages_is_listed_with_its_newest(bucket: Bucket) -> None:
+    newest = {}
+    for key in ("incoming/a.csv", "incoming/b.csv", "incoming/c.csv"):
+        for _ in range(350):
+            told = bucket.put(key, b"")
+            newest[key] = told["detail"]["object"]["version-id"]
+
+    first = S3Objects(BUCKET).listed()
+    assert first.marker is not None
+    assert first.marker["key"] == "incoming/c.csv"
+    second = S3Objects(BUCKET).listed(first.marker)
+    assert second.marker is None
+
+    found = [*first.versions, *second.versions]
+    assert [(version.key, version.version_id) for version in found] == list(newest.items())
+
+
 # --- what no run takes --------------------------------------------------------------------
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pymongo import UpdateOne
+
 from marketdata.documents.sources import ListingMarker
 from marketdata.objects import CSV, Ignored, why_ignored
-from marketdata.store.connection import Store, store_errors
+from marketdata.store.connection import Store, Update, store_errors
 
 MOST = 10_000
 """Objects that are noted; beyond that the list says nothing new."""
@@ -26,14 +28,21 @@ def note(store: Store, ignored: Sequence[Ignored]) -> None:
         new = [one for one in ignored if one.id not in there]
         if not new or store.ignored_objects.estimated_document_count() >= MOST:
             return
-        for one in new:
-            made = {
-                "bucket": {"$literal": one.bucket},
-                "key": {"$literal": one.key},
-                "reason": {"$literal": why_ignored(one.key) or ""},
-                "noticed_at": {"$ifNull": ["$noticed_at", "$$NOW"]},
-            }
-            store.ignored_objects.update_one({"_id": one.id}, [{"$set": made}], upsert=True)
+        # At once: a folder of thousands must not take a scheduled run's time.
+        store.ignored_objects.bulk_write(
+            [UpdateOne({"_id": one.id}, [{"$set": _made(one)}], upsert=True) for one in new],
+            ordered=False,
+        )
+
+
+def _made(ignored: Ignored) -> Update:
+    """The document of an object, with the time of an earlier note of it."""
+    return {
+        "bucket": {"$literal": ignored.bucket},
+        "key": {"$literal": ignored.key},
+        "reason": {"$literal": why_ignored(ignored.key) or ""},
+        "noticed_at": {"$ifNull": ["$noticed_at", "$$NOW"]},
+    }
 
 
 def listing_marker(store: Store) -> ListingMarker | None:
