@@ -329,10 +329,6 @@ class _HistoryExtraction:
             "run_id": self._run_id,
             "asked_at": page.origin["fetched_at"],
         }
-        # Before the progress: a call that dies in between asks again, and notes it again.
-        asked_ranges.note(
-            self._store, self._source.name, planned.asset.id, self._plan.interval, asked
-        )
         after = replace(
             self._at,
             pages=planned.number,
@@ -354,6 +350,11 @@ class _HistoryExtraction:
         while not self._extraction.write(self._known_position(), cut):
             pass
         self._at = noted
+        # After its batches: what nobody will load must never count as a hole of the source. If the
+        # call dies in between, the range counts as never asked, and may be asked again.
+        asked_ranges.note(
+            self._store, self._source.name, planned.asset.id, self._plan.interval, asked
+        )
 
     def _packed(
         self, planned: PlannedRequest, window: Window, page: Page
