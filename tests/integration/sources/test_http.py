@@ -109,6 +109,17 @@ def test_a_source_that_asks_for_a_pause(
     assert "slow down" in str(caught.value.details["payload_head"])
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 418, 500, 503, 520])
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("2.5", 2.5)])
+def test_a_pause_is_kept_whatever_the_status(
+    server: Upstream, session: http.Session, status: int, header: str, seconds: float
+) -> None:
+    with pytest.raises(UpstreamUnavailable) as caught:
+        ask(server, session, Reply(status=status, headers={"Retry-After": header}))
+    assert caught.value.retry_after_seconds == seconds
+    assert str(status) in str(caught.value)
+
+
 def test_a_pause_until_a_date_is_by_the_clock_that_gave_it(
     server: Upstream, session: http.Session
 ) -> None:

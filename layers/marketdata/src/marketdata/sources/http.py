@@ -321,7 +321,8 @@ def get(
 
     Raises:
         Throttled: status 429 or 402, with the pause that the source asked for, if it did.
-        UpstreamUnavailable: no connection, silence, a cut transfer, a 5xx, 408 or 425.
+        UpstreamUnavailable: no connection, silence, a cut transfer, a 5xx, 408 or 425, or any other
+            status that comes with a pause to wait.
         UpstreamRefused: any other status than 200, or 304 where it was asked for.
             An error that is told by a body of status 200 counts as the status that it tells.
         UpstreamMalformed: a body larger than the limit, or of another type than JSON.
@@ -530,21 +531,17 @@ def _error(
         told: what that means, in whole sentences.
         now: when the answer came.
     """
-    match judged.action:
-        case Action.THROTTLED:
-            seconds = pause_of(response.headers, now=now)
-            asked = "names no pause" if seconds is None else f"asks for a pause of {seconds:.0f} s"
-            return Throttled(
-                f"{said} and {asked}. {told}", retry_after_seconds=seconds, status=status
-            )
-        case Action.TRANSIENT:
-            seconds = pause_of(response.headers, now=now)
-            asked = "" if seconds is None else f" and asks for a pause of {seconds:.0f} s"
-            return UpstreamUnavailable(
-                f"{said}{asked}. {told} {_AGAIN}", retry_after_seconds=seconds, status=status
-            )
-        case _:
-            return UpstreamRefused(f"{said}. {told} Asking again gives the same.", status=status)
+    seconds = pause_of(response.headers, now=now)
+    if judged.action is Action.THROTTLED:
+        asked = "names no pause" if seconds is None else f"asks for a pause of {seconds:.0f} s"
+        return Throttled(f"{said} and {asked}. {told}", retry_after_seconds=seconds, status=status)
+    # Who names a pause expects to be asked again, whatever the status.
+    if judged.action is Action.TRANSIENT or seconds is not None:
+        asked = "" if seconds is None else f" and asks for a pause of {seconds:.0f} s"
+        return UpstreamUnavailable(
+            f"{said}{asked}. {told} {_AGAIN}", retry_after_seconds=seconds, status=status
+        )
+    return UpstreamRefused(f"{said}. {told} Asking again gives the same.", status=status)
 
 
 def pause_of(headers: Mapping[str, str], *, now: datetime) -> float | None:
