@@ -92,7 +92,15 @@ FILE: StoredInput = {
     "skipped_mappings": MAPPINGS["skipped_mappings"],
 }
 SKIPPED: StoredInput = {"source": "coingecko", "status": "skipped", "reason": "Nothing changed."}
-STORED = (UNTOUCHED, LISTING, ACQUIRED, PAGED, RESUMED, NEW_FILE, FILE, SKIPPED)
+BACKFILL: StoredInput = {
+    **PAGED,
+    "status": "cancelled",
+    "refused_requests": 2,
+    "failures_in_a_row": 1,
+    "handed_out": 5,
+    "warnings": ["bitcoin was not received."],
+}
+STORED = (BACKFILL, UNTOUCHED, LISTING, ACQUIRED, PAGED, RESUMED, NEW_FILE, FILE, SKIPPED)
 
 
 @pytest.mark.parametrize("stored", STORED)

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from local.replay.samples import coinpaprika_tickers
+from local.replay.server import answer as replay_answer
+from marketdata.load.loader import load_batch
 from marketdata.runs import closing, going_on, opening
 from marketdata.runs.extraction import history
 from marketdata.store import asked_ranges, backfills, runs
@@ -27,7 +30,7 @@ from tests.support.backfills import (
 from tests.support.documents import Document
 from tests.support.events import hourly_event
 from tests.support.gateway import ok
-from tests.support.pipeline import Pipeline, coin, counts, let_pass, line
+from tests.support.pipeline import Pipeline, coin, counts, let_pass, line, put_rows
 from tests.support.upstream import Reply, Seen, Upstream
 
 
@@ -90,6 +93,30 @@ def test_the_past_is_fetched_and_loaded(world: Backfills, server: Upstream) -> N
         "estimated_end": None,
         "cancelled_at": None,
     }
+
+
+def test_coinpaprika_has_a_past_as_well(store: Store, server: Upstream) -> None:
+    coin_id = "btc-bitcoin"
+
+    def historical(seen: Seen) -> Reply:
+        found = replay_answer(seen.path, seen.query)
+        assert found is not None
+        return Reply(found.body)
+
+    server.replies[f"/v1/tickers/{coin_id}/historical"] = historical
+    row = next(row for row in coinpaprika_tickers() if row["id"] == coin_id)
+    now = {"last_updated": "2025-05-09T06:00:00Z"}
+    load_batch(store, put_rows(store, [{**row, **now}], source="coinpaprika"))
+    world = Backfills(
+        store, {"COINPAPRIKA_API_URL": f"{server.url}/v1/tickers"}, name="coinpaprika"
+    )
+    run = world.run(assets=["BTC"])
+    assert run["status"] == "success"
+    found = records_of_past(store)
+    assert {(one["source"], one["asset_id"], one["interval"]) for one in found} == {
+        ("coinpaprika", coin_id, "1d")
+    }
+    assert 18 <= len(found) <= 20
 
 
 def test_the_same_range_twice_inserts_nothing(world: Backfills) -> None:

@@ -74,8 +74,21 @@ def open_run(
         NotFound: there is no run on demand of that id.
         TransientError: MongoDB or, for an upload, S3 did not answer.
     """
+    opened = _open(store, given, execution, sources, bucket, most_resumptions)
     if starter is not None:
+        # After runs that died were dealt with: backfills among them wait for an execution now.
         going_on.start_waiting(store, starter)
+    return opened
+
+
+def _open(
+    store: Store,
+    given: Mapping[str, Any],
+    execution: str,
+    sources: Sequence[str],
+    bucket: UploadsBucket | None,
+    most_resumptions: int,
+) -> OpenedRun:
     requested = triggers.requested_run(given)
     if requested is not None:
         end_orphans(store, most_resumptions=most_resumptions)
