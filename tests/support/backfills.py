@@ -39,7 +39,7 @@ COINS = ("bitcoin", "ethereum", "tether", "solana")
 
 def chart(seen: Seen) -> Reply:
     """What CoinGecko would answer for a coin's past, with holes of its own."""
-    coin_id = unquote(seen.path.split("/")[2])
+    coin_id = unquote(seen.path.split("/")[-3])
     start, end = (datetime.fromtimestamp(int(seen.query[name]), UTC) for name in ("from", "to"))
     found = market_chart(coin_id, start, end, datetime.now(UTC))
     if found is None:
