@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +48,9 @@ def test_no_run_error_log_or_file_shows_the_key(
             assert KEY not in json_util.dumps(document), name
     kept = [path for path in stack.state.rglob("*") if path.is_file()]
     assert any(path.name == "stack.json" for path in kept)
-    assert any(path.suffix == ".log" for path in kept)
+    if Path(str(stack.description["logs"])).is_dir():
+        # In containers, Docker keeps the logs.
+        assert any(path.suffix == ".log" for path in kept)
     showing = [
         path
         for path in kept
