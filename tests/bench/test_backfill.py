@@ -17,7 +17,7 @@ from marketdata.store.connection import Store, connect
 from marketdata.store.migrations import migrate
 from tests.bench.conftest import Report
 from tests.bench.test_loading import check
-from tests.support.backfills import Backfills, know
+from tests.support.backfills import Backfills, days_ago, know
 from tests.support.chaos import assert_conserved, assert_same, assert_settled, state_of
 from tests.support.dying import do_backfill, live
 from tests.support.network import known_as, listen_on
@@ -29,8 +29,8 @@ INTERVALS = ("1d", "1h")
 DEATHS = 5
 DIES_BEFORE = 60
 """Of its commands to the database: each time it has made a few requests."""
-END = "2026-11-20"
-START = "2025-11-28"
+START, END = days_ago(364), days_ago(7)
+"""Within what the plan gives, however long it takes."""
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ TICKER: dict[str, Any] = {
 BROKEN: dict[str, Reply | list[Reply]] = {
     "500": Reply(b"Oops", status=500),
     "503_in_10_s": Reply(status=503, headers={"Retry-After": "10"}),
+    "429_without_a_pause": Reply(status=429),
     "429_in_10_s": [*[Reply(status=429, headers={"Retry-After": "10"})] * 2, Reply(ROWS)],
     "silence": Reply(hang=True),
     "reset": Reply(ROWS, declared_length=10_000_000),

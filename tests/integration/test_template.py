@@ -159,6 +159,28 @@ def test_functions_have_a_boundary_that_holds_what_they_are_given(resources: Res
     }
 
 
+def test_the_bucket_is_listed_no_further_than_it_takes(resources: Resources) -> None:
+    """Under the prefix in whatever case; and of all else, only what stands at the top."""
+    allowed = {}
+    for function in of_type(resources, "Lambda::Function").values():
+        role = of_type(resources, "IAM::Role")[function["Role"]["Fn::GetAtt"][0]]
+        conditions = [
+            statement["Condition"]
+            for policy in role.get("Policies", ())
+            for statement in policy["PolicyDocument"]["Statement"]
+            if "s3:ListBucketVersions" in listed(statement["Action"])
+        ]
+        if conditions:
+            allowed[function["FunctionName"]["Fn::Sub"].rpartition("-")[2]] = conditions
+    assert allowed == {
+        "open_run": [
+            {"StringEqualsIgnoreCase": {"s3:prefix": "incoming/"}},
+            {"StringEquals": {"s3:prefix": "", "s3:delimiter": "/"}},
+        ],
+        "extract_csv": [{"StringLike": {"s3:prefix": "incoming/*"}}],
+    }
+
+
 def test_what_a_rule_can_not_deliver_is_kept_and_alerts(resources: Resources) -> None:
     rules = of_type(resources, "Events::Rule")
     queue = {"Fn::GetAtt": ["DeadLetters", "Arn"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,10 +31,31 @@ from tests.support.pipeline import QUICK, coin, let_pass, put_rows
 from tests.support.upstream import Reply, Seen, Upstream
 
 MARKETS = "/coins/markets"
-START, END = "2026-08-01", "2026-08-20"
+COINS = ("bitcoin", "ethereum", "tether", "solana")
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def days_ago(days: int) -> str:
+    """A date that lies so far back: plans of sources reach back from now."""
+    return f"{TODAY - timedelta(days=days):%Y-%m-%d}"
+
+
+def _first_day() -> int:
+    """So many days ago a range begins in whose first ten days the first coin lacks a point."""
+    days = 60
+    while True:
+        start = TODAY - timedelta(days=days)
+        found = market_chart(COINS[0], start, start + timedelta(days=10, seconds=-1), TODAY)
+        assert found is not None
+        if len(found["prices"]) < 240:
+            return days
+        days += 1
+
+
+FIRST_DAY = _first_day()
+START, END = days_ago(FIRST_DAY), days_ago(FIRST_DAY - 19)
 """A range within the past year, of less than 90 days: 20 days by the hour are 480 points."""
 POINTS = 480
-COINS = ("bitcoin", "ethereum", "tether", "solana")
 
 
 def chart(seen: Seen) -> Reply:

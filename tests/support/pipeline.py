@@ -53,6 +53,7 @@ def let_pass(store: Store, name: str, seconds: float) -> None:
         for place in (
             "bucket.at",
             "bucket.blocked_until",
+            "bucket.asked_until",
             "breaker.next_probe_at",
             "breaker.probe.until",
             "watermarks.received_at",

@@ -182,7 +182,7 @@ class Bench:
         del self._inner(row, way)[last]
 
     def run(self, answer: Reply | Iterable[Row], *, others: bool = False) -> Document:
-        """A whole run with the source answering rows in its pages, or always the same reply.
+        """A whole run with the source answering rows in its pages, or a reply to the first.
 
         Args:
             answer: what it answers.
@@ -205,13 +205,14 @@ class Bench:
         return list(self.store.market_data.find({"source": self.name}).sort("asset_id"))
 
     def _serve(self, name: str, answer: Reply | Iterable[Row]) -> None:
-        if isinstance(answer, Reply):
-            self.server.replies[f"/{name}"] = answer
-            return
-        rows, page = list(answer), case_of(name).page
+        page = case_of(name).page
+        rows = [] if isinstance(answer, Reply) else list(answer)
 
         def reply(seen: Seen) -> Reply:
-            return Reply(rows[page(seen.query)])
+            asked = page(seen.query)
+            if isinstance(answer, Reply) and not asked.start:
+                return answer
+            return Reply(rows[asked])
 
         self.server.replies[f"/{name}"] = reply
 

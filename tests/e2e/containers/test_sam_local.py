@@ -12,7 +12,7 @@ from local.replay.csv_sample import SAMPLE_ROWS
 from local.settings import ROOT
 from tests.e2e.conftest import COINGECKO
 from tests.support.containers import ApiUnderSam
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Upstream
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("empty_bucket")]
@@ -36,7 +36,7 @@ def invoke(stack: ApiUnderSam, function: str, event: str) -> Any:
 def test_a_source_is_extracted_for_the_hourly_event(
     stack: ApiUnderSam, sources: Upstream, database: Database[Any]
 ) -> None:
-    sources.replies[COINGECKO] = Reply([COIN])
+    sources.pages(COINGECKO, [COIN])
     extracted = invoke(stack, "extract_coingecko", "hourly.json")
     assert (extracted["state"], extracted["numbers"]) == ("extracted", [0])
     (run,) = database["runs"].find()
@@ -57,7 +57,7 @@ def test_an_upload_is_cut_into_batches(stack: ApiUnderSam, database: Database[An
 def test_the_requests_of_the_api(
     stack: ApiUnderSam, sources: Upstream, database: Database[Any]
 ) -> None:
-    sources.replies[COINGECKO] = Reply([{**COIN, "symbol": "btc"}])
+    sources.pages(COINGECKO, [{**COIN, "symbol": "btc"}])
     answer = invoke(stack, "control", "api-post-refresh.json")
     assert answer["statusCode"] == 202
     run_id = json.loads(answer["body"])["run_id"]

@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from local.replay.samples import coingecko_markets
 from tests.e2e.conftest import COINGECKO
-from tests.support.backfills import chart
+from tests.support.backfills import chart, days_ago
 from tests.support.stack import Answer, StackUnderTest
 from tests.support.upstream import Upstream
 from tests.support.waiting import wait_for
@@ -43,7 +43,7 @@ def test_the_past_of_the_largest_coins(
     refresh = post(stack, "/refresh", {"sources": ["coingecko"]})
     assert ended(stack, refresh.body["run_id"])["status"] == "success"
 
-    asked = {"source": "coingecko", "top": len(COINS), "start": "2026-02-01", "end": "2026-10-31"}
+    asked = {"source": "coingecko", "top": len(COINS), "start": days_ago(299), "end": days_ago(27)}
     answer = post(stack, "/backfills", asked)
     assert answer.status == 202, answer.body
     document = ended(stack, answer.body["run_id"])

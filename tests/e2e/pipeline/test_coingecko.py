@@ -79,7 +79,7 @@ def test_a_row_that_is_no_record_is_set_aside_whole(
         "current_price": 1.5,
         "last_updated": "2025-01-01T00:00:00Z",
     }
-    sources.replies[COINGECKO] = Reply([good, {**good, "id": "b", "current_price": -1}])
+    sources.pages(COINGECKO, [good, {**good, "id": "b", "current_price": -1}])
     line = coingecko(run(stack))
     assert (line["inserted"], line["quarantined"]) == (1, 1)
     aside = database["quarantine"].find_one({})

@@ -72,7 +72,7 @@ def test_a_run_whose_execution_is_aborted(
     mailbox: tuple[Any, str],
 ) -> None:
     # CoinGecko answers, and what it said can't be loaded yet; CoinPaprika is silent.
-    sources.replies[COINGECKO] = Reply([ROW])
+    sources.pages(COINGECKO, [ROW])
     sources.replies[COINPAPRIKA] = Reply(hang=True)
     started = post(stack, "/refresh")
     assert started.status == 202, started.body
@@ -122,8 +122,9 @@ def test_a_run_whose_execution_is_aborted(
 def test_a_run_finishes_first_what_an_earlier_one_left(
     stack: StackUnderTest, sources: Upstream, database: Database[Any]
 ) -> None:
-    def answer(_seen: Seen) -> Reply:
-        return Reply([ROW | {"current_price": len(sources.seen)}])
+    def answer(seen: Seen) -> Reply:
+        row = ROW | {"current_price": len(sources.seen)}
+        return Reply([row] if seen.query["page"] == "1" else [])
 
     sources.replies[COINGECKO] = answer
     first = post(stack, "/refresh", sources=["coingecko"]).body["run_id"]

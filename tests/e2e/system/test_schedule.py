@@ -8,7 +8,7 @@ import pytest
 from pymongo.database import Database
 
 from tests.support.stack import StackUnderTest
-from tests.support.upstream import Reply, Upstream
+from tests.support.upstream import Upstream
 from tests.support.waiting import wait_for
 
 ROW = {
@@ -25,7 +25,7 @@ ROW = {
 def test_the_rule_lowered_to_a_minute_starts_a_run(
     stack: StackUnderTest, sources: Upstream, database: Database[Any]
 ) -> None:
-    sources.replies["/elsewhere"] = Reply([ROW])
+    sources.pages("/elsewhere", [ROW])
     stack.up(SCHEDULE="rate(1 minute)", COINGECKO_API_URL=sources.url + "/elsewhere")
     wanted = {"trigger": "schedule", "status": {"$ne": "running"}}
     # The first one may come while functions are still being deployed; the next is a minute off.

@@ -25,7 +25,9 @@ from marketdata.store.connection import Store
 from marketdata.store.runs import Created
 from tests.support.documents import Document
 from tests.support.events import hourly_event
+from tests.support.gateway import make_gateway, ok
 from tests.support.pipeline import coin, put_rows
+from tests.support.uploads import HEADER, Bucket, carry_out, rows
 
 FAILED = {"status": "failed", "error": {"code": "upstream_refused", "message": "401"}}
 FINE: Document = {"status": "extracted", "error": None}
@@ -143,6 +145,62 @@ def test_what_is_no_failure_and_what_is_one(store: Store) -> None:
     ):
         run_with(store, note)
         assert failures(store)["consecutive"] == consecutive, note
+
+
+def state_of_service(store: Store) -> Document:
+    """What `/health` says of the service, without what differs with each request."""
+    body = ok(make_gateway(lambda: store).get("/health"))
+    return {name: body[name] for name in ("status", "data", "last_run", "run_id")}
+
+
+def test_files_without_content_are_neither_failures_nor_successes(
+    store: Store, mail: Mail, bucket: Bucket
+) -> None:
+    before = state_of_service(store)
+    paths = [f"incoming/{number}.csv" for number in range(4)]
+    for path in paths:
+        run = carry_out(store, bucket.put(path, b""))
+        assert [result["status"] for result in run["results"]] == ["skipped"]
+        tell(store, mail)
+        assert state_of_service(store) == before
+    for path in paths:
+        late = bucket.put(path, HEADER + rows(1))
+        newest = bucket.put(path, HEADER + rows(2))
+        # One that was superseded says no more than an empty one.
+        told = state_of_service(store)
+        assert carry_out(store, late)["results"][0]["status"] == "skipped"
+        assert state_of_service(store) == told
+        assert carry_out(store, newest)["status"] == "success"
+        tell(store, mail)
+    after = state_of_service(store)
+    assert after["status"] == "ok"
+    assert after["last_run"]["status"] == "success"
+    assert failures(store)["consecutive"] == 0
+    assert mail.sent == []
+
+
+def test_files_that_fail_go_on_failing_when_an_empty_one_follows(
+    store: Store, mail: Mail, bucket: Bucket
+) -> None:
+    for number in range(3):
+        run = carry_out(store, bucket.put(f"incoming/bad{number}.csv", "no,columns\n1,2\n"))
+        assert run["status"] == "failed"
+        tell(store, mail)
+    failing = state_of_service(store)
+    assert failing["status"] == "degraded"
+    assert failing["data"]["failing_sources"] == [{"source": "csv", "failures": 3, "alerted": True}]
+
+    carry_out(store, bucket.put("incoming/empty.csv", b""))
+    tell(store, mail)
+
+    assert state_of_service(store) == failing
+    assert [kind for kind, _ in mail.sent] == ["source_failing"]
+    # One whose content is known was loaded, and that is a success.
+    carry_out(store, bucket.put("incoming/good.csv", HEADER + rows(1)))
+    carry_out(store, bucket.put("incoming/again.csv", HEADER + rows(1)))
+    tell(store, mail)
+    assert state_of_service(store)["status"] == "ok"
+    assert [kind for kind, _ in mail.sent] == ["source_failing", "source_recovered"]
 
 
 def test_the_end_of_a_run_is_counted_once_even_late(store: Store) -> None:

@@ -24,6 +24,8 @@ from tests.support.gateway import WorkflowStarter, make_gateway
 from tests.support.machine import FunctionFailed
 from tests.support.pipeline import let_pass, without_quota
 from tests.support.simulator import Simulator, running_simulator
+from tests.support.upstream import Reply, upstream
+from tests.support.waiting import wait_for
 
 COINS, EXTRACT = "/coins", "extract_coingecko"
 
@@ -153,6 +155,57 @@ def test_the_machine_waits_ever_longer_for_a_source_that_keeps_refusing(
     assert [a["wait_seconds"] for a in answers] == [1, 2, 4, 0]
     told = only_run(world)["inputs"]["coingecko"]["throttling"]
     assert (told["events"], told["refusals"], told["waited_seconds"]) == (3, 3, 7)
+
+
+class Meanwhile(Pauses):
+    """What an execution waits by: time passes once the other source's rows are there."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._store = store
+        self.found: list[int] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        of_others = {"source": "coinpaprika"}
+        self.found.append(
+            wait_for(
+                lambda: self._store.market_data.count_documents(of_others),
+                what="the other source is loaded while this one is waited for",
+            )
+        )
+        since = "inputs.coingecko.attempts.since"
+        self._store.runs.update_many(
+            {since: {"$exists": True}},
+            [{"$set": {since: {"$subtract": [f"${since}", int(timeout * 1000)]}}}],
+        )
+        return super().wait(timeout)
+
+
+def test_a_source_that_refuses_for_good_ends_soon_and_the_others_are_there_meanwhile(
+    environment: dict[str, str], simulator: Simulator, mongodb_uri: str, tmp_path: Path
+) -> None:
+    """At the quotas that users have. No pause is named, and no run waits for two minutes."""
+    simulator.set("/tickers", kind="coinpaprika", coins=300)
+    with upstream() as server:
+        server.replies[COINS] = Reply({"error": "too many requests"}, status=429)
+        both = {
+            "SOURCES": "coingecko,coinpaprika",
+            "COINGECKO_API_URL": server.url + COINS,
+            "COINPAPRIKA_API_URL": simulator.url + "/tickers",
+        }
+        with new_world(mongodb_uri, environment | both, tmp_path / "functions.log") as world:
+            pauses = Meanwhile(world.store)
+            assert world.run(aborted=pauses)["status"] == "partial_success"
+            assert pauses.seconds == [60]
+            assert all(pauses.found)
+            told = {result["source"]: result for result in only_run(world)["results"]}
+            assert told["coinpaprika"]["status"] == "success"
+            assert told["coingecko"]["status"] == "throttled"
+            assert told["coingecko"]["error"]["code"] == "throttled"
+            assert [seen.query["page"] for seen in server.seen] == ["1", "1"]
+            assert_settled(world.store)
+            assert_conserved(world.store)
 
 
 # --- a pause that is too long -------------------------------------------------------------

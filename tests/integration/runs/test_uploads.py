@@ -10,6 +10,7 @@ import pytest
 from marketdata import clock
 from marketdata.aws.s3_objects import S3Objects
 from marketdata.documents.sources import ListingMarker
+from marketdata.errors import SettingsError
 from marketdata.objects import Ignored, Listed, ObjectVersion
 from marketdata.runs import closing, opening, uploads
 from marketdata.store import objects, runs
@@ -335,6 +336,59 @@ def test_of_a_key_only_the_newest_version_is_taken(store: Store, bucket: Bucket)
     assert keys(store, opened) == {"incoming/a.csv"}
 
 
+def test_an_empty_version_supersedes_nothing(store: Store, bucket: Bucket) -> None:
+    for body in (HEADER + rows(1), HEADER + rows(3), b"", b""):
+        bucket.put("incoming/a.csv", body)
+    run = carry_out(store, hourly_event())
+    assert totals(run) == {"inserted": 3}
+    # The newest one, and the newest with content.
+    assert sorted(result["status"] for result in run["results"]) == ["skipped", "success"]
+    assert run["status"] == "success"
+
+
+def test_a_version_that_an_empty_one_has_followed_since_is_loaded(
+    store: Store, bucket: Bucket
+) -> None:
+    old = bucket.put("incoming/a.csv", HEADER + rows(1))
+    full = bucket.put("incoming/a.csv", HEADER + rows(3))
+    empty = [bucket.put("incoming/a.csv", b"") for _ in range(2)]
+    bucket.put("incoming/a.csv.gz", HEADER + rows(1))
+    assert carry_out(store, old)["results"][0]["reason"].startswith("s3://uploads/incoming/a.csv")
+    assert totals(carry_out(store, full)) == {"inserted": 3}
+    for event in empty:
+        (result,) = carry_out(store, event)["results"]
+        assert result["status"] == "skipped"
+        assert result["error"] is None
+
+
+def test_the_version_that_counts_is_found_across_pages(bucket: Bucket) -> None:
+    """Of a key whose newest versions are empty, or deleted, and fill the page's end."""
+    full = bucket.put("incoming/a.csv", HEADER)["detail"]["object"]["version-id"]
+    for _ in range(1_000):
+        empty = bucket.put("incoming/a.csv", b"")["detail"]["object"]["version-id"]
+    first = S3Objects(BUCKET).listed()
+    assert [version.version_id for version in first.versions] == [empty]
+    assert first.marker is not None
+    assert first.marker["seen"] == "empty"
+    second = S3Objects(BUCKET).listed(first.marker)
+    assert [version.version_id for version in second.versions] == [full]
+    assert second.marker is None
+
+
+def test_a_bucket_whose_top_may_not_be_listed_is_looked_through(
+    store: Store, bucket: Bucket
+) -> None:
+    bucket.put("incoming/a.csv", HEADER + rows(2))
+
+    class Denied(S3Objects):
+        def elsewhere(self) -> list[Ignored]:
+            raise SettingsError("denied")
+
+    event = hourly_event()
+    opened = opening.open_run(store, event, event["id"], ["coingecko"], Denied(BUCKET))
+    assert keys(store, dict(opened)) == {"incoming/a.csv"}
+
+
 def test_a_key_whose_versions_fill_two_pages_is_listed_with_its_newest(bucket: Bucket) -> None:
     newest = {}
     for key in ("incoming/a.csv", "incoming/b.csv", "incoming/c.csv"):
@@ -359,13 +413,15 @@ def test_what_no_run_takes_is_noted_once_with_its_reason(store: Store, bucket: B
     expected = {
         "incoming/notes.txt": "end with .csv or .csv.gz",
         "incoming/deep/prices.csv.zip": "end with .csv or .csv.gz",
-        "Incoming/": "and not Incoming/: the case counts",
+        "Incoming/a.csv": "and not Incoming/: the case counts",
+        "INCOMING/deep/b.csv": "and not INCOMING/: the case counts",
         "other/": "Put it there",
         "loose.csv": "Put it there",
     }
     for key in ("incoming/notes.txt", "incoming/deep/prices.csv.zip", "other/x/y.csv", "loose.csv"):
         bucket.put(key, HEADER)
     bucket.put("Incoming/a.csv", HEADER)
+    bucket.put("INCOMING/deep/b.csv", HEADER)
     bucket.put("incoming/", b"")
     bucket.put("incoming/fine.csv", HEADER + rows(1))
     for _ in range(2):
@@ -376,8 +432,8 @@ def test_what_no_run_takes_is_noted_once_with_its_reason(store: Store, bucket: B
         assert says in noted[key]["reason"]
     # An event of one that the rule lets through names the object itself.
     noticed_at = noted["loose.csv"]["noticed_at"]
-    for key in ("Incoming/a.csv", "loose.csv"):
+    for key in ("Incoming/late.csv", "loose.csv"):
         assert not open_with_bucket(store, bucket.put(key, HEADER))["proceed"]
     noted = {document["key"]: document for document in store.ignored_objects.find({})}
-    assert noted.keys() == expected.keys() | {"Incoming/a.csv"}
+    assert noted.keys() == expected.keys() | {"Incoming/late.csv"}
     assert noted["loose.csv"]["noticed_at"] == noticed_at

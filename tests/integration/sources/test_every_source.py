@@ -176,6 +176,57 @@ def test_a_row_that_is_nested_too_deeply_is_set_aside_alone(bench: Bench) -> Non
     assert (aside["row_number"], aside["reason"], aside["row"]) == (3, "malformed_row", deep)
 
 
+ODD_BUT_GOOD: list[tuple[str, object, object]] = [
+    ("symbol", "b\u200bt\ufeffc", "BTC"),
+    ("symbol", "\0\0eth\0", "ETH"),
+    ("name", "\u202eBit\u00adcoin\u2069", "Bitcoin"),
+    ("name", "Bit\ncoin", "Bit coin"),
+    ("name", "\u200b", None),
+    ("asset_id", "odd\u2060-id", "odd-id"),
+    ("volume_24h", float("nan"), None),
+    ("percent_change_24h", float("nan"), None),
+    ("market_cap", "", None),
+]
+"""What is sent of a field, and what is loaded of it."""
+ODD: list[tuple[str, object, str]] = [
+    ("symbol", "b\u0007tc", "control_character"),
+    ("asset_id", "a\u0000b", "control_character"),
+    ("asset_id", "\ud800", "string_unicode"),
+    ("symbol", "\ud83d", "string_unicode"),
+    ("name", "half \udfff of a pair", "string_unicode"),
+    ("symbol", "\u200b\ufeff", "string_too_short"),
+    ("price_usd", float("nan"), "finite_number"),
+    ("price_usd", float("inf"), "finite_number"),
+    ("volume_24h", float("-inf"), "finite_number"),
+    ("timestamp", "1970-01-01T00:00:00Z", "timestamp_unknown"),
+    ("timestamp", "1970-01-01T01:00:00+01:00", "timestamp_unknown"),
+    ("timestamp", 0, "timestamp_unknown"),
+]
+"""What is sent of a field, and why its row is set aside."""
+
+
+def test_odd_values_are_read_or_cost_their_row_alone(bench: Bench) -> None:
+    """As they come over HTTP: escapes, `NaN` and `Infinity` are in the bytes of the answer."""
+    rows = bench.rows(len(ODD_BUT_GOOD) + len(ODD) + 1)
+    for row, (field, sent, _) in zip(rows, [*ODD_BUT_GOOD, *ODD], strict=False):
+        bench.put(row, field, sent)
+    run = bench.run(Reply(json.dumps(rows).encode()))
+    assert run["status"] == "success"
+    assert counts(line(run, bench.name)) == {
+        "inserted": len(ODD_BUT_GOOD) + 1,
+        "quarantined": len(ODD),
+    }
+    loaded = {record["row"]: record for record in bench.records()}
+    for number, (field, _, expected) in enumerate(ODD_BUT_GOOD):
+        assert loaded[number][field] == expected, (number, field)
+        assert loaded[number]["price_usd"] == _at(rows[number], bench, "price_usd")
+    aside = list(bench.store.quarantine.find({}).sort("row_number"))
+    assert [(one["field"], one["reason"]) for one in aside] == [(f, why) for f, _, why in ODD]
+    # Each as it was sent.
+    sent = rows[len(ODD_BUT_GOOD) : -1]
+    assert [json.dumps(json.loads(one["row"])) for one in aside] == [json.dumps(r) for r in sent]
+
+
 def test_an_empty_answer_is_a_run_without_rows(bench: Bench) -> None:
     run = bench.run([])
     result = line(run, bench.name)

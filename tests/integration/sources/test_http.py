@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 import threading
 import time
@@ -12,12 +13,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from html import escape
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from marketdata import clock
 from marketdata.errors import (
+    MarketDataError,
     SettingsError,
     Throttled,
     UpstreamMalformed,
@@ -153,9 +157,12 @@ NOW = datetime(2025, 5, 9, 6, 0, tzinfo=UTC)
         ("Fri, 09 May 2025 05:00:00 GMT", 1),
         ("-5", None),
         ("1.5", 1.5),
-        ("0.25", 1),
+        ("0.25", 0.25),
+        ("0", 1),
+        ("0.0", 1),
         ("90.", 90),
-        (".5", None),
+        (".5", 0.5),
+        (".", None),
         ("1e3", None),
         ("٣", None),
         ("Fri, 99 May 2025 06:02:00 GMT", None),
@@ -201,11 +208,42 @@ def test_a_redirect_is_told_and_not_followed(
     server: Upstream, session: http.Session, status: int
 ) -> None:
     before = len(server.seen)
-    location = "http://user:secret@other.example/path?token=secret#secret"
-    with pytest.raises(UpstreamRefused, match=r"http://other\.example/path\.") as caught:
+    location = "http://user:secret@other.example/secret/v2/coins?token=secret#secret"
+    with pytest.raises(UpstreamRefused, match=r"http://other\.example/…/v2/coins\.") as caught:
         ask(server, session, Reply(status=status, headers={"Location": location}))
     assert "secret" not in str(caught.value)
     assert len(server.seen) == before + 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307])
+def test_a_redirect_that_asks_for_a_pause_keeps_it(
+    server: Upstream, session: http.Session, status: int
+) -> None:
+    headers = {"Location": f"http://other.example/coins?key={KEY}", "Retry-After": "90"}
+    with pytest.raises(UpstreamUnavailable, match=r"redirects to http://other\.example/coins") as e:
+        ask(server, session, Reply(status=status, headers=headers))
+    assert e.value.retry_after_seconds == 90
+    assert "asks for a pause of 90 s" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(b"<h1>Maintenance", content_type="text/html", headers={"Retry-After": "0.5"}),
+        Reply({"error": "we are moving"}, headers={"Retry-After": ".5"}),
+    ],
+    ids=["for people", "an error in the body"],
+)
+def test_a_status_200_without_rows_keeps_its_pause(
+    server: Upstream, session: http.Session, reply: Reply
+) -> None:
+    server.replies["/coins"] = reply
+    with (
+        pytest.raises(UpstreamUnavailable, match=r"asks for a pause of 0\.5 s") as caught,
+        http.get(session, PageRequest(1, server.url + "/coins"), limits=QUICK) as answer,
+    ):
+        list(elements(answer.chunks, what="it"))
+    assert caught.value.retry_after_seconds == 0.5
 
 
 @pytest.mark.parametrize("location", ["/login?x=1", "http://[bad", "http://h:99999/", ""])
@@ -347,6 +385,77 @@ def test_the_beginning_of_a_payload_is_kept_without_the_key(
     assert head.startswith("You sent …. xxx")
     assert 1900 < len(head) <= 2048
     assert KEY not in str(caught.value)
+
+
+ODD_KEY = "pass/wörd 'n\\\"+%41&<x>"
+LONG = "0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d"
+
+
+def echoes(key: str) -> dict[str, Reply]:
+    """Answers that repeat a key, each another way."""
+    cut = f'{{"error": "{"x" * (199 - len('{"error": "') - len(key) // 2)}{key}"}}'
+    return {
+        "an error's body": Reply(f"invalid key {key}".encode(), status=401),
+        "JSON": Reply({"error": f"invalid key {key}"}, status=403),
+        "a server error": Reply({"error": f"no shard for {key}"}, status=500),
+        "429": Reply({"error": f"{key} is over its quota"}, status=429),
+        "status 200": Reply({"error": f"invalid key {key}"}),
+        "status 200 that tells a status": Reply({"error": 429, "message": f"{key} asks too often"}),
+        "an unknown object": Reply({"hello": {"key": key}}),
+        "a long one, cut within the key": Reply(cut.encode()),
+        "a head that is cut within the key": Reply(
+            ("x" * (2048 - len(key) // 2) + key).encode(), status=400
+        ),
+        "encoded": Reply(quote(key, safe="").encode(), status=400),
+        "encoded for a form": Reply(
+            re.sub("%..", lambda code: code[0].lower(), quote_plus(key)).encode(), status=400
+        ),
+        "HTML": Reply(f"<p>{escape(key)}</p>".encode(), content_type="text/html"),
+        "broken JSON": Reply(f"[{{}} {json.dumps(key)}]".encode()),
+        "broken off": Reply(f"[{json.dumps(key)}, ".encode(), declared_length=9_999),
+        "a type": Reply(b"", content_type=f"text/{key.encode().hex()}"),
+        "a redirect": Reply(status=302, headers={"Location": f"/{quote(key)}/{quote(key)}?k=1"}),
+    }
+
+
+@pytest.mark.parametrize("how", echoes(LONG))
+@pytest.mark.parametrize("place", ["header", "bearer", "parameter", "path", "password"])
+@pytest.mark.parametrize("key", [LONG, ODD_KEY, "Sesame!"], ids=["long", "odd", "short"])
+def test_a_key_that_an_answer_repeats_is_in_no_error(
+    server: Upstream, session: http.Session, how: str, place: str, key: str
+) -> None:
+    reply = echoes(key)[how]
+    quoted = quote(key, safe="")
+    path = f"/{quoted}/coins" if place == "path" else "/coins"
+    server.replies[path] = reply
+    url = f"{server.url}{path}"
+    headers = {}
+    match place:
+        case "header":
+            headers = {"x-key": key.encode("utf-8").decode("latin-1")}
+            key = headers["x-key"]
+            server.replies[path] = echoes(key)[how]
+        case "bearer":
+            key = key.replace(" ", "").encode("utf-8").decode("latin-1")
+            headers = {"Authorization": f"Bearer {key}"}
+            server.replies[path] = echoes(key)[how]
+        case "parameter":
+            url += f"?api_key={quoted}"
+        case "password":
+            url = url.replace("http://", f"http://somebody:{quoted}@")
+    with (
+        pytest.raises(MarketDataError) as caught,
+        http.get(session, PageRequest(1, url, {}, headers), limits=QUICK) as answer,
+    ):
+        list(elements(answer.chunks, what="it"))
+    error: BaseException | None = caught.value
+    while error is not None:
+        said = f"{error} {error!r} {vars(error).get('details')}"
+        for form in (key, quoted, repr(key)[1:-1], json.dumps(key)[1:-1], escape(key)):
+            assert form not in said
+            for part in (form[: len(form) // 2], form[-(len(form) // 2) :]):
+                assert len(part) < 4 or part not in said
+        error = error.__cause__
 
 
 def test_what_was_read_before_an_error_is_kept(server: Upstream, session: http.Session) -> None:

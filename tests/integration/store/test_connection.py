@@ -12,7 +12,7 @@ from marketdata.store import runs
 from marketdata.store.batches import queue
 from marketdata.store.connection import Store, connect, store_errors
 from tests.support.pipeline import Pipeline, coin
-from tests.support.upstream import Reply, upstream
+from tests.support.upstream import upstream
 
 
 def test_a_wrong_password_is_named(mongodb_uri: str) -> None:
@@ -35,7 +35,7 @@ def test_it_is_not_taken_for_a_fault_of_the_source(
         raise StoreRefused("MongoDB does not allow this.")
 
     with upstream() as server:
-        server.replies["/coins"] = Reply([coin()])
+        server.pages("/coins", [coin()])
         environment = {"COINGECKO_API_URL": server.url + "/coins", "COINGECKO_PAGES": "1"}
         pipeline = Pipeline(store, environment, ["coingecko"])
         run_id = pipeline.open()["run_id"]

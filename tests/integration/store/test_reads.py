@@ -51,6 +51,10 @@ READS: dict[str, tuple[Callable[[Store], object], list[str]]] = {
         ["IXSCAN { started_at: -1, _id: -1 }"],
     ),
     "the last run": (run_queries.last_run, ["IXSCAN { started_at: -1, _id: -1 }"]),
+    "the last telling run": (
+        lambda s: run_queries.last_telling_run(s, ended=True),
+        ["IXSCAN { started_at: -1, _id: -1 }"],
+    ),
     "the last successful run": (
         lambda s: run_queries.last_run(s, status="success"),
         ["IXSCAN { status: 1, started_at: -1, _id: -1 }"],

@@ -13,7 +13,6 @@ from tests.support.records import (
     make_batch,
     make_run,
 )
-from tests.support.upstream import Reply
 from tests.support.upstream import Upstream as Server
 
 # --- runs ---------------------------------------------------------------------------------
@@ -65,7 +64,7 @@ def test_what_was_new_updated_and_unchanged_in_each_run(
 
     def told(*rows: dict[str, Any]) -> dict[str, Any]:
         """A run of these rows, as the API tells of it by itself and in the list."""
-        server.replies["/coins"] = Reply(list(rows))
+        server.pages("/coins", list(rows))
         run = ok(gateway.get(f"/runs/{pipeline.run()['_id']}"))
         listed = ok(gateway.get("/runs"))["data"]
         (again,) = [one for one in listed if one["run_id"] == run["run_id"]]

@@ -56,6 +56,7 @@ PAGED: StoredInput = {
     "rows": 512,
     "short_pages": [{"page": 1, "rows": 249}],
     "extent": {"digest": "0a", "ids": ["btc"], "lowest_rank": 501, "highest_rank": 512},
+    "page_digests": ["0c", "", "0a"],
     "throttling": THROTTLING,
     "extracted_at": NOW,
 }
@@ -126,6 +127,7 @@ def test_progress_of_pages_is_read_under_the_names_of_the_glossary() -> None:
         rows=512,
         short=({"page": 1, "rows": 249},),
         extent={"digest": "0a", "ids": ["btc"], "lowest_rank": 501, "highest_rank": 512},
+        digests=("0c", "", "0a"),
     )
     assert state.status is InputStatus.EXTRACTED
     assert state.reclaimed_loaded

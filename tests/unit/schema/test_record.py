@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from marketdata.schema.record import MAX_AHEAD, Fault, Record, table_of
 from marketdata.schema.record import validate as validate_table
+from marketdata.schema.texts import all_visible
 from tests.support.tables import records_of
 
 NOW = datetime(2025, 5, 9, 6, 5, tzinfo=UTC)
@@ -214,6 +215,42 @@ def test_a_word_for_nothing_may_be_a_name(name: str) -> None:
 )
 def test_what_nobody_sees_is_no_part_of_a_text(field: str, came: str) -> None:
     assert record(**{field: came})[field] == "TEXT"  # type: ignore[literal-required]
+
+
+IGNORABLE = (
+    *(0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFEFF, 0xFFA0),
+    *range(0x180B, 0x1810),
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xFE00, 0xFE10),
+    *range(0xFFF0, 0xFFF9),
+    *range(0x1BCA0, 0x1BCA4),
+    *range(0x1D173, 0x1D17B),
+    *range(0xE0000, 0xE1000),
+)
+"""Default_Ignorable_Code_Point of Unicode, as DerivedCoreProperties.txt lists it."""
+
+
+def test_no_code_point_that_leaves_no_trace_is_a_part_of_a_text() -> None:
+    assert len(IGNORABLE) == 4174
+    blanks = [chr(code) for code in (*IGNORABLE, 0x2800)]
+    came = [candidate(asset_id=f"a{c}b", symbol=f"{c}T{c}X", name=c) for c in blanks]
+    good, faults = validate(came, now=NOW)
+    assert faults == []
+    assert len(good) == len(blanks)
+    for _, found in good:
+        assert (found["asset_id"], found["symbol"], found["name"]) == ("ab", "TX", None)
+    # Alone they are no text, and one row is enough for them to be seen.
+    for c in blanks:
+        assert not all_visible(["TEXT", c])
+        _, (found_fault,) = validate([candidate(symbol=c)], now=NOW)
+        assert (found_fault.field, found_fault.code) == ("symbol", "string_too_short")
+
+
+@pytest.mark.parametrize("name", ["\u20bf", "\u30d3\u30c3\u30c8", "\uac00", "\u2801", "e\u0301"])
+def test_what_is_seen_stays(name: str) -> None:
+    assert record(name=name)["name"] == name
 
 
 def test_a_line_break_within_a_name_is_a_space() -> None:

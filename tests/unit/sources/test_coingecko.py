@@ -51,6 +51,8 @@ def test_the_first_page_is_asked_for_by_market_cap_in_dollars() -> None:
 def test_each_page_is_asked_for_by_its_number() -> None:
     coins = source(COINGECKO_PAGES="3")
     assert (coins.pages, coins.page_size) == (3, 250)
+    # One more shows that the list ends with a page that is not full.
+    assert coins.most_requests == 4
     for number in (1, 3, 4):
         request = coins.page(number)
         assert (request.page, request.params["page"]) == (number, str(number))

@@ -79,9 +79,12 @@ def test_what_can_be_asked_are_the_points_of_the_range_that_the_plan_gives(
     over = [t for t in grid(Window(start, end), interval) if t + interval.step <= NOW]
     given_by_plan = [t for t in over if t >= reach] if asked.history_days()[interval] else []
     assert (grid(limited.window, interval) if limited.window else []) == given_by_plan
-    assert (len(given_by_plan) < len(over)) == (asked.name in limited.cut_off)
-    if len(given_by_plan) < len(over):
-        assert f"({len(over) - len(given_by_plan)} point" in limited.cut_off
+    lost = [t for t in over if t not in given_by_plan]
+    # The interval in which the plan's reach ends is left without a word, if others can be asked.
+    border = bool(lost and given_by_plan) and lost[0] + interval.step > reach - MARGIN
+    assert (bool(lost) and not border) == (asked.name in limited.cut_off)
+    if lost and not border:
+        assert f"({len(lost)} point" in limited.cut_off
 
 
 def test_what_a_plan_cuts_off_is_told_with_its_setting() -> None:
@@ -105,11 +108,41 @@ def test_an_interval_that_the_plan_lacks_is_told() -> None:
     )
 
 
+@pytest.mark.parametrize("interval", Interval)
+def test_all_of_the_plan_up_to_today_is_asked_for_without_a_word(interval: Interval) -> None:
+    asked = source("coinpaprika", COINPAPRIKA_HISTORY_FIVE_MINUTE_DAYS="30")
+    days = asked.history_days()[interval]
+    today = Interval.DAY.floor(NOW)
+    # As somebody gives it who counts days: from the one in which the reach ends to today.
+    border = interval.floor(NOW - days * DAY)
+    limited = asked.limited(border, today + DAY, interval, now=NOW)
+    assert limited.window is not None
+    assert limited.window.end == interval.floor(NOW)
+    assert limited.window.start == asked.earliest(interval, NOW)
+    assert limited.cut_off == ""
+    # With one interval more, all that can't be asked for is told.
+    points = Window(border - interval.step, limited.window.start).points(interval)
+    limited = asked.limited(border - interval.step, today + DAY, interval, now=NOW)
+    assert f"({points} points) can't be asked for" in limited.cut_off
+
+
+def test_a_range_that_is_the_border_alone_is_told() -> None:
+    start = Interval.DAY.floor(NOW - 365 * DAY)
+    limited = source().limited(start, start + DAY, Interval.DAY, now=NOW)
+    assert limited.window is None
+    assert "(1 point) can't be asked for" in limited.cut_off
+
+
 def test_the_future_is_cut_off() -> None:
     limited = source().limited(NOW - DAY, NOW + DAY, Interval.HOUR, now=NOW)
     assert limited.window is not None
     assert limited.window.end == datetime(2025, 6, 2, 9, tzinfo=UTC)
-    assert "has not happened yet" in limited.cut_off
+    end = Interval.HOUR.ceil(NOW + DAY)
+    assert limited.cut_off == (
+        f"What is after {clock.iso(NOW)} has not happened yet: 2025-06-02T09:00:00.000Z to "
+        f"{clock.iso(end)} ({(end - limited.window.end) // timedelta(hours=1)} points) can't be "
+        "asked for."
+    )
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ class Listed:
     """A part of the list of a bucket's versions, in S3's order: by key, the newest first."""
 
     versions: list[ObjectVersion]
-    """The newest version of each upload. An older one is superseded, and loaded by nobody."""
+    """Of each upload the newest version and, if that is empty, the newest one with content. Others
+    are superseded, and loaded by nobody."""
     ignored: list[Ignored]
     """Objects beside them that no run takes."""
     marker: ListingMarker | None
@@ -145,7 +146,8 @@ class ObjectReader(Protocol):
 
 
 type CurrentVersion = Callable[[ObjectVersion], str | None]
-"""S3's id of the version that the key of a version has now; None if the key was deleted. Raises as
+"""S3's id of the version that counts for the key of a version now: the newest one with content or,
+for a version that is the newest and empty, itself. None if the key was deleted. Raises as
 `ObjectReader` does."""
 
 
@@ -167,7 +169,8 @@ class UploadsBucket(Protocol):
     def elsewhere(self) -> list[Ignored]:
         """What is beside `incoming/`: objects, and folders with all that is beneath them.
 
-        A thousand at most. Raises as `listed` does.
+        Of a folder whose name differs from `incoming/` in case only, each object is named: whoever
+        put it there meant it as an upload. A thousand of each at most. Raises as `listed` does.
         """
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:

@@ -14,9 +14,12 @@ import pytest
 
 from marketdata.runs.extraction.outcome import ExtractionState
 from marketdata.runs.extraction.policy import RETRY_POLICY
+from marketdata.store import runs
 from marketdata.store.connection import Store
+from marketdata.store.sources import overview
+from tests.support.documents import Document
 from tests.support.pages import coins, note
-from tests.support.pipeline import QUICK, Pipeline, coin, counts, line
+from tests.support.pipeline import QUICK, Pipeline, coin, counts, let_pass, line
 from tests.support.upstream import Reply, Seen, Upstream
 
 COINS, TICKERS = "/coins", "/tickers"
@@ -172,7 +175,7 @@ def test_a_pause_that_the_source_asks_for_is_kept_and_added_to_the_time(
     server: Upstream, both: Pipeline
 ) -> None:
     down: Any = Reply(status=503, headers={"Retry-After": "150.5"})
-    server.replies[COINS] = [down, down, Reply(coins(3))]
+    server.replies[COINS] = [down, down, Reply(coins(250)), Reply([])]
     run = both.run()
     assert run["status"] == "success"
     assert sum(both.pauses) >= 2 * 150
@@ -189,3 +192,140 @@ def test_a_source_that_asks_for_pauses_for_ever_fails_by_its_attempts(
     failed = line(run, "coingecko")
     assert (failed["status"], failed["error"]["code"]) == ("failed", "upstream_unavailable")
     assert "pause of 30 s" in failed["error"]["message"]
+
+
+# --- a source that refuses ------------------------------------------------------------------
+
+REFUSING = {
+    "429": Reply(status=429),
+    "402": Reply(status=402),
+    "429 in the body": Reply({"error": 429}),
+    "words": Reply({"errors": ["Too many requests"]}),
+    "a pause that can't be read": Reply(status=429, headers={"Retry-After": "soon"}),
+}
+TWO_MINUTES = 120
+
+
+def assert_throttled(pipeline: Pipeline, run: Document, pages: int) -> str:
+    """The input has ended as throttled, and the circuit breaker knows nothing of it."""
+    result = line(run, "coingecko")
+    assert (run["status"], result["status"], result["pages"]) == (
+        "partial_success",
+        "throttled",
+        pages,
+    )
+    assert result["error"]["code"] == "throttled"
+    found = overview.get(pipeline.store, "coingecko")
+    assert found.get("breaker", {}).get("failures", 0) == 0
+    kept: Document = runs.get(pipeline.store, run["_id"])["inputs"]["coingecko"]
+    assert kept["throttling"]["since"] is None
+    message: str = result["error"]["message"]
+    return message
+
+
+@pytest.mark.parametrize("page", [1, 3, 5])
+@pytest.mark.parametrize("reply", REFUSING.values(), ids=REFUSING)
+def test_a_source_that_refuses_for_good_ends_within_two_minutes(
+    server: Upstream, both: Pipeline, reply: Reply, page: int
+) -> None:
+    """At the quota that users have. Page 5 waits some seconds for its permit."""
+
+    def answer(seen: Seen) -> Reply:
+        number = int(seen.query["page"])
+        return reply if number >= page else Reply([coin(f"{number} {n}") for n in range(250)])
+
+    server.replies[COINS] = answer
+    run = both.run()
+    assert 60 <= sum(both.pauses) < TWO_MINUTES
+    assert pages_asked_of(server)[page - 1 :] == [str(page)] * 2
+    message = assert_throttled(both, run, page - 1)
+    assert f"POST /refresh with this run as `resume` goes on at page {page}" in message
+    assert counts(line(run, "coinpaprika")) == {"inserted": 1}
+    assert counts(line(run, "coingecko")) == ({"inserted": 250 * (page - 1)} if page > 1 else {})
+
+
+@pytest.mark.parametrize("later", [0, 30, 90, 3600])
+def test_the_runs_after_one_that_was_refused_end_as_soon(
+    server: Upstream, both: Pipeline, later: int
+) -> None:
+    """A cooldown of our own that another run has begun is waited for no longer than one's own."""
+    server.replies[COINS] = Reply(status=429)
+    for _ in range(4):
+        before = sum(both.pauses)
+        run = both.run()
+        assert sum(both.pauses) - before < TWO_MINUTES
+        assert_throttled(both, run, 0)
+        let_pass(both.store, "coingecko", later)
+    server.replies[COINS] = Reply([coin(f"c{n}") for n in range(250)])
+    both.environment = {**both.environment, "COINGECKO_PAGES": "1"}
+    let_pass(both.store, "coingecko", 3600)
+    assert both.run()["status"] == "success"
+
+
+def test_a_source_that_refuses_once_is_waited_for(server: Upstream, both: Pipeline) -> None:
+    both.environment = {**both.environment, "COINGECKO_PAGES": "1"}
+    server.replies[COINS] = [Reply(status=429), Reply(coins(250))]
+    run = both.run()
+    assert (run["status"], both.pauses) == ("success", [60])
+    assert asked(server) == 2
+
+
+def test_refusals_cost_no_attempts_and_take_of_the_page_s_time(
+    server: Upstream, both: Pipeline
+) -> None:
+    both.environment = {**both.environment, "COINGECKO_PAGES": "1"}
+    server.replies[COINS] = [Reply(status=500), Reply(status=429), Reply(coins(250))]
+    run = both.run()
+    assert (run["status"], both.pauses) == ("success", [60])
+    (attempts,) = [note["attempts"] for note in run["inputs"].values() if "attempts" in note]
+    assert (attempts["failures"], attempts["error"]["code"]) == (1, "throttled")
+
+
+def test_a_pause_that_the_source_names_is_waited_for_beyond_two_minutes(
+    server: Upstream, both: Pipeline
+) -> None:
+    both.environment = {**both.environment, "COINGECKO_PAGES": "1"}
+    slow = Reply(status=429, headers={"Retry-After": "300"})
+    server.replies[COINS] = [slow, slow, slow, Reply(coins(250))]
+    run = both.run()
+    assert (run["status"], both.pauses) == ("success", [300, 300, 300])
+
+
+def test_a_pause_that_the_source_named_to_another_run_is_waited_for(
+    server: Upstream, both: Pipeline
+) -> None:
+    both.environment = {**both.environment, "COINGECKO_PAGES": "1", "MAX_WAIT_MINUTES": "5"}
+    server.replies[COINS] = Reply(status=429, headers={"Retry-After": "400"})
+    assert_throttled(both, both.run(), 0)
+    assert both.pauses == []
+    server.replies[COINS] = Reply(coins(250))
+    both.environment = {**both.environment, "MAX_WAIT_MINUTES": "30"}
+    assert both.run()["status"] == "success"
+    (pause,) = both.pauses
+    assert 390 < pause <= 400
+
+
+def test_what_we_add_to_the_pauses_of_a_source_takes_of_the_page_s_time(
+    server: Upstream, both: Pipeline
+) -> None:
+    server.replies[COINS] = Reply(status=429, headers={"Retry-After": "5"})
+    assert_throttled(both, both.run(), 0)
+    named = 5 * asked(server)
+    assert sum(both.pauses) - named <= RETRY_POLICY.page_seconds
+
+
+def test_a_page_beyond_the_last_that_is_refused_costs_nothing(
+    server: Upstream, both: Pipeline
+) -> None:
+    both.environment = {**both.environment, "COINGECKO_PAGES": "1"}
+
+    def answer(seen: Seen) -> Reply:
+        return Reply(status=429) if seen.query["page"] == "2" else Reply(coins(3))
+
+    server.replies[COINS] = answer
+    run = both.run()
+    assert sum(both.pauses) < TWO_MINUTES
+    result = line(run, "coingecko")
+    assert (result["status"], result["error"]["code"]) == ("partial_success", "incomplete")
+    assert "whether more follow is not known" in result["error"]["message"]
+    assert counts(result) == {"inserted": 3}

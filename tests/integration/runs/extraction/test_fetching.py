@@ -171,3 +171,43 @@ def test_a_silent_source_is_waited_for_no_longer_than_its_share(
     assert result["status"] == "failed"
     assert "within 0.3 s" in result["error"]["message"]
     assert len(server.seen) == 3
+
+
+KEY = "CG-0a1b2c3d4e5f6g7h8i9j"
+STORED = ("runs", "sources", "raw_batches", "batches", "quarantine", "alerts")
+ECHOES = {
+    "a refusal": Reply({"error": f"invalid key {KEY}"}, status=401),
+    "an error with status 200": Reply({"error": f"invalid key {KEY}"}),
+    "too many requests": Reply({"error": f"{KEY} is over its limit"}, status=429),
+    "a server error": Reply(f"<h1>no shard for {KEY}</h1>".encode(), status=500),
+    "another object": Reply({"key": {"x" * 180: KEY}}),
+    "a redirect": Reply(status=301, headers={"Location": f"/{KEY}/coins?key={KEY}"}),
+}
+
+
+@pytest.mark.parametrize("page", [1, 2], ids=["the first page", "a page beyond"])
+@pytest.mark.parametrize("address", [f"{COINS}?x_cg_demo_api_key={KEY}", f"/{KEY}{COINS}"])
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+def test_a_key_that_the_source_repeats_is_nowhere(
+    store: Store,
+    server: Upstream,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    echo: Reply,
+    address: str,
+    page: int,
+) -> None:
+    def answer(seen: Seen) -> Reply:
+        return echo if int(seen.query["page"]) == page else Reply(coins(3))
+
+    server.replies[address.partition("?")[0]] = answer
+    pipeline = Pipeline(store, {"COINGECKO_API_URL": server.url + address}, ["coingecko"])
+    run = pipeline.run()
+    assert run["status"] == ("failed" if page == 1 else "partial_success")
+    told = note(pipeline, run["_id"])
+    said = str(told["error"] if page == 1 else told["warnings"])
+    assert f"{server.url}" in said
+    stored = [str(list(getattr(store, name).find({}))) for name in STORED]
+    for text in (said, *stored, caplog.text, *capsys.readouterr()):
+        # Not even a part of it, where a message shows the beginning of what came.
+        assert KEY[:12] not in text

@@ -30,11 +30,10 @@ from marketdata.objects import ObjectVersion, OpenObject
 from marketdata.runs import closing, failures
 from marketdata.runs.extraction import files
 from marketdata.settings import CsvSettings
-from marketdata.store import run_inputs
+from marketdata.store import alerts, run_inputs
 from marketdata.store.batches import queue
 from marketdata.store.batches.batch import BatchKey
 from marketdata.store.connection import Store
-from marketdata.store.sources import overview
 from tests.support.documents import Document
 from tests.support.events import hourly_event
 from tests.support.recorded import FOLDER
@@ -317,8 +316,7 @@ def test_an_empty_file_is_skipped_and_nobody_is_alarmed(
         (note,) = run["inputs"].values()
         assert "is empty" in note["reason"]
         assert "s3://uploads/incoming/placeholder.csv" in note["reason"]
-    failures = overview.get(store, "csv")["failures"]
-    assert failures["consecutive"] == 0
+    assert alerts.failures(store) == []
     assert keys(store, open_with_bucket(store, hourly_event(), "coingecko")) == set()
     # The real file follows.
     run = carry_out(store, bucket.put("incoming/placeholder.csv", HEADER + rows(3)))
@@ -361,8 +359,24 @@ def test_a_version_that_a_delete_marker_hides_is_loaded(store: Store, bucket: Bu
     [
         ("=?UTF-8?B?QsO2cnNlIDc=?=", "Börse 7"),
         ("=?UTF-8?Q?B=C3=B6rse_7?=", "Börse 7"),
-        ("=?no-such-charset?B?QQ==?=", "=?no-such-charset?B?QQ==?="),
         ("desk 7", "desk 7"),
+        # What is broken is kept: all of it, and as it is.
+        *(
+            (broken, broken)
+            for broken in (
+                "=?no-such-charset?B?QQ==?=",
+                "=?rot13?Q?abc?=",
+                "=?unknown-8bit?Q?=E4?=",
+                "=?utf-8?Q?=ZZ?=",
+                "=?utf-8?Q?a=5?=",
+                "=?utf-8?Q?=C3?=",
+                "=?utf-8?Q??=",
+                "=?utf-8?B?!!!?=",
+                "=?utf-8?B?w/8=?=",
+                "=?utf-8?B??=",
+                "=?utf-8?Q?fine?= =?utf-8?Q?=ZZ?=",
+            )
+        ),
     ],
 )
 def test_the_metadata_is_read_as_it_was_given(
@@ -378,6 +392,7 @@ def test_the_metadata_is_read_as_it_was_given(
         ("x" * 257, "has 257 characters, and 256 is the most"),
         ("=?UTF-8?B?YQBi?=", "has characters that nobody sees"),
         ("=?UTF-8?B?YeKAi2I=?=", "has characters that nobody sees"),
+        ("=?UTF-8?B?YeOFpGI=?=", "has characters that nobody sees"),
         ("=?UTF-8?B?YQpi?=", "has characters that nobody sees"),
     ],
 )
@@ -390,6 +405,15 @@ def test_a_name_of_a_data_set_that_is_none_is_refused_for_the_file(
     assert "metadata `dataset`" in result["error"]["message"]
     assert says in result["error"]["message"]
     assert store.market_data.count_documents({}) == 0
+
+
+def test_symbols_that_look_alike_are_one_asset(store: Store, bucket: Bucket) -> None:
+    blanks = ("", "\u3164", "\ufe0f", "\u2800", "\U000e0041", "\u034f")
+    body = HEADER + "".join(f"BT{c}C,{c},1.5,,,,2025-05-09T06:00:00Z\n" for c in blanks)
+    run = carry_out(store, bucket.put("incoming/a.csv", body), WHOLE)
+    assert totals(run) == {"inserted": 1, "duplicate": len(blanks) - 1}
+    (found,) = records(store)
+    assert (found["symbol"], found["name"]) == ("BTC", None)
 
 
 def test_a_bad_file_does_not_stop_a_good_one(store: Store, bucket: Bucket) -> None:

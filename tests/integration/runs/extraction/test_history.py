@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,10 +18,14 @@ from marketdata.store.sources import overview
 from tests.support.backfills import (
     COINS,
     END,
+    FIRST_DAY,
     MARKETS,
     POINTS,
     START,
+    TODAY,
     Backfills,
+    chart,
+    days_ago,
     know,
     path_of,
     records_of_past,
@@ -58,8 +62,8 @@ def test_the_past_is_fetched_and_loaded(world: Backfills, server: Upstream) -> N
     answer = world.request(assets=["bitcoin", "ETH"])
     assert (answer["assets"], answer["requests"], answer["interval"]) == (2, 2, "1h")
     assert (answer["start"], answer["end"]) == (
-        "2026-08-01T00:00:00.000Z",
-        "2026-08-21T00:00:00.000Z",
+        f"{START}T00:00:00.000Z",
+        f"{days_ago(FIRST_DAY - 20)}T00:00:00.000Z",
     )
     run = world.execute(answer["run_id"])
     assert run["status"] == "success"
@@ -80,8 +84,8 @@ def test_the_past_is_fetched_and_loaded(world: Backfills, server: Upstream) -> N
     assert told["backfill"] == {
         "source": "coingecko",
         "interval": "1h",
-        "start": "2026-08-01T00:00:00.000Z",
-        "end": "2026-08-21T00:00:00.000Z",
+        "start": f"{START}T00:00:00.000Z",
+        "end": f"{days_ago(FIRST_DAY - 20)}T00:00:00.000Z",
         "gaps": False,
         "assets": 2,
         "assets_done": 2,
@@ -137,7 +141,7 @@ def test_the_largest_ones_are_taken_by_market_cap(world: Backfills, server: Upst
 def test_only_holes_are_asked_for_and_those_of_the_source_once(
     world: Backfills, server: Upstream
 ) -> None:
-    world.run(assets=["bitcoin"], end="2026-08-10")
+    world.run(assets=["bitcoin"], end=days_ago(FIRST_DAY - 9))
     server.seen.clear()
     answer = world.request(assets=["bitcoin", "ethereum"], gaps=True)
     run = world.execute(answer["run_id"])
@@ -145,7 +149,8 @@ def test_only_holes_are_asked_for_and_those_of_the_source_once(
     # Of bitcoin only what lies behind the first range, as what is missing within it was asked for.
     first, second = server.seen
     assert first.path == path_of("bitcoin")
-    assert int(first.query["from"]) == 1_786_406_400  # 2026-08-11
+    behind = TODAY - timedelta(days=FIRST_DAY - 10)
+    assert int(first.query["from"]) == int(behind.timestamp())
     assert second.path == path_of("ethereum")
     query = {"source": "coingecko", "asset": "bitcoin", "interval": "1h", "start": START}
     gaps = ok(world.gateway.get("/gaps", **query, end=END))
@@ -190,7 +195,7 @@ def test_the_present_is_as_it_was(world: Backfills) -> None:
         ({"assets": None}, "Give either `assets` or `top`."),
         ({"top": 3}, "Give either `assets` or `top`."),
         ({"assets": ["bitcoin", "dogecoin"]}, "has no asset 'dogecoin' that this database knows"),
-        ({"start": "2026-09-01"}, "is not before the end"),
+        ({"start": days_ago(FIRST_DAY - 30)}, "is not before the end"),
         ({"start": "yesterday"}, "is no time"),
         ({"start": "2020-01-01", "end": "2020-02-01"}, "COINGECKO_HISTORY_DAYS=365"),
         ({"interval": "5m", "source": "coinpaprika"}, "COINPAPRIKA_HISTORY_FIVE_MINUTE_DAYS"),
@@ -236,6 +241,24 @@ def test_what_the_plan_does_not_give_is_told(world: Backfills) -> None:
     assert run["status"] == "partial_success"
 
 
+def test_the_past_year_up_to_today_is_all_that_is_asked_for(world: Backfills) -> None:
+    """The day in which the plan's reach ends, and the rest of today, are nobody's loss."""
+    answer = world.request(assets=["bitcoin"], start=days_ago(365), end=days_ago(0))
+    assert answer["warnings"] == []
+    assert answer["interval"] == "1d"
+    run = world.execute(answer["run_id"])
+    assert run["status"] == "success"
+    assert of_run(run)["error"] is None
+    assert world.told(run["_id"])["sources"][0]["warnings"] == []
+
+
+def test_what_lies_ahead_is_told_with_figures(world: Backfills) -> None:
+    answer = world.request(assets=["bitcoin"], start=days_ago(20), end=days_ago(-2), interval="1d")
+    (warning,) = answer["warnings"]
+    assert "has not happened yet" in warning
+    assert "(3 points) can't be asked for" in warning
+
+
 # --- requests that fail -------------------------------------------------------------------
 
 
@@ -247,7 +270,7 @@ def test_a_coin_that_the_source_does_not_know_ends_no_other(
     assert run["status"] == "partial_success"
     (told,) = world.told(run["_id"])["sources"]
     (warning,) = told["warnings"]
-    assert warning.startswith("bitcoin from 2026-08-01T00:00:00.000Z was not received: ")
+    assert warning.startswith(f"bitcoin from {START}T00:00:00.000Z was not received: ")
     assert "404" in warning
     assert {one["asset_id"] for one in records_of_past(world.store)} == {"ethereum"}
     assert world.told(run["_id"])["backfill"]["requests_refused"] == 1
@@ -302,26 +325,62 @@ def hourly(world: Backfills, server: Upstream, pages: int) -> Pipeline:
     return Pipeline(world.store, environment, ["coingecko"])
 
 
+def requests_done(world: Backfills, run_id: str) -> int:
+    return int(runs.get(world.store, run_id)["inputs"][world.input].get("pages", 0))
+
+
 def test_hourly_runs_wait_no_longer_beside_a_backfill(world: Backfills, server: Upstream) -> None:
     """By the real limiter, at the quota that users have: 3 a minute, 5 at once."""
     pipeline = hourly(world, server, 2)
     assert pipeline.run()["status"] == "success"
-    run_id = world.request(top=4, interval="1h", start="2026-01-01")["run_id"]
+    run_id = world.request(top=4, interval="1h", start=days_ago(330))["run_id"]
     assert world.open(run_id)["proceed"]
     received = 0
     for _ in range(3):
         # After what the run has taken, the backfill waits until the bucket is full again.
-        waits = world.extract(run_id)
-        assert waits.state == "throttled"
-        assert waits.wait_seconds > 30
-        let_pass(world.store, "coingecko", waits.wait_seconds)
-        assert world.extract(run_id).state == "throttled"
-        pages = runs.get(world.store, run_id)["inputs"][world.input]["pages"]
-        assert pages > received
+        waited = 0
+        while (pages := requests_done(world, run_id)) == received:
+            waits = world.extract(run_id)
+            assert waits.state == "throttled"
+            if requests_done(world, run_id) == received:
+                let_pass(world.store, "coingecko", waits.wait_seconds)
+                waited += waits.wait_seconds
+        assert 30 < waited < 180
         received = pages
         # It has taken what it may. A run of two pages that begins right now waits for nothing.
         assert pipeline.run()["status"] == "success"
         assert pipeline.pauses == []
+
+
+@pytest.mark.parametrize("last", ["none", "one that got a page", "one of fewer pages"])
+def test_a_run_finds_the_permits_that_its_settings_need(
+    world: Backfills, server: Upstream, last: str
+) -> None:
+    """Two pages, and one request more as the second is not full: whatever the last run had."""
+    pipeline = hourly(world, server, 1)
+    if last != "none":
+        pipeline.run()
+        let_pass(world.store, "coingecko", 3600)
+    if last == "one that got a page":
+        pipeline.environment = {**pipeline.environment, "COINGECKO_PAGES": "2"}
+        pages: Any = server.replies[MARKETS]
+        server.replies[MARKETS] = lambda seen: (
+            pages(seen) if seen.query["page"] == "1" else Reply(status=401)
+        )
+        assert pipeline.run()["status"] == "partial_success"
+        let_pass(world.store, "coingecko", 3600)
+    server.pages(MARKETS, [coin(f"coin{n}") for n in range(300)])
+    two = {"COINGECKO_PAGES": "2"}
+    world.environment = {**world.environment, **two}
+    pipeline.environment = {**pipeline.environment, **two}
+    run_id = world.request(top=4, interval="1h", start="2026-01-01")["run_id"]
+    assert world.open(run_id)["proceed"]
+    assert world.extract(run_id).state == "throttled"
+    assert runs.get(world.store, run_id)["inputs"][world.input]["pages"] > 0
+    server.seen.clear()
+    assert pipeline.run()["status"] == "success"
+    assert [seen.query["page"] for seen in server.seen] == ["1", "2", "3"]
+    assert pipeline.pauses == []
 
 
 def test_a_backfill_steps_aside_while_a_run_is_under_way(
@@ -342,14 +401,45 @@ def test_a_backfill_steps_aside_while_a_run_is_under_way(
 def test_no_wait_is_too_long(world: Backfills) -> None:
     """MAX_WAIT_MINUTES is for the hourly runs."""
     world.environment = {**world.environment, "MAX_WAIT_MINUTES": "1"}
-    run = world.run(top=4, interval="1h", start="2026-01-01", end="2026-08-01")
+    run = world.run(top=4, interval="1h", start=days_ago(330), end=days_ago(118))
     assert run["status"] == "success"
     assert sum(world.pauses) > 60
     assert of_run(run)["pages"] == 4 * 3
 
 
+def test_a_source_that_refuses_is_waited_for_as_long_as_it_takes(
+    world: Backfills, server: Upstream
+) -> None:
+    """A scheduled run would leave it after two minutes."""
+    answers = [Reply(status=429)] * 4
+
+    def in_turn(seen: Seen) -> Reply:
+        return answers.pop() if answers else chart(seen)
+
+    server.replies[path_of("bitcoin")] = in_turn
+    assert world.run(assets=["bitcoin"])["status"] == "success"
+    # After each cooldown the bucket fills up again.
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_it_never_waits_for_more_than_a_minute_at_a_time(
+    world: Backfills, server: Upstream, status: int
+) -> None:
+    """However long the source asks it to, so that it is cancelled promptly."""
+    server.replies[path_of("bitcoin")] = Reply(status=status, headers={"Retry-After": "900"})
+    run_id = world.request(assets=["bitcoin"])["run_id"]
+    world.open(run_id)
+    for _ in range(3):
+        waits = world.extract(run_id)
+        assert (waits.state, waits.wait_seconds) == ("throttled", 60)
+    # It is asked for nothing before its pause is over.
+    assert len(server.seen) == 1
+    assert world.gateway.post(f"/runs/{run_id}/cancel").status == 202
+    assert world.extract(run_id).state == "cancelled"
+
+
 def test_the_end_is_estimated_by_the_quota(world: Backfills) -> None:
-    run_id = world.request(top=4, interval="1h", start="2026-01-01", end="2026-08-01")["run_id"]
+    run_id = world.request(top=4, interval="1h", start=days_ago(330), end=days_ago(118))["run_id"]
     assert world.told(run_id)["backfill"]["estimated_end"] is None
     world.open(run_id)
     assert world.extract(run_id).state == "throttled"

@@ -6,13 +6,18 @@ from functools import partial
 
 from marketdata.store import runs
 from marketdata.store.connection import Store
-from tests.support.backfills import COINS, MARKETS, Backfills, know, serve_charts
+from tests.support.backfills import COINS, MARKETS, Backfills, days_ago, know, serve_charts
 from tests.support.chaos import assert_conserved, assert_same, assert_settled, state_of
 from tests.support.dying import do_backfill, live
 from tests.support.upstream import Upstream
 
 DEATHS = 20
-ASKED = {"assets": list(COINS), "interval": "1d", "start": "2026-05-01", "end": "2026-08-20"}
+ASKED = {
+    "assets": list(COINS),
+    "interval": "1d",
+    "start": days_ago(120),
+    "end": days_ago(9),
+}
 REQUESTS = len(COINS)
 
 

@@ -128,7 +128,7 @@ def test_a_run_that_could_load_not_one_row_is_a_failure(
     renamed = [{**coin(f"c{n}"), "price": 1.5} for n in range(3)]
     for row in renamed:
         del row["current_price"]
-    server.replies[COINS] = Reply(renamed)
+    server.pages(COINS, renamed)
     run = coingecko.run()
     result = line(run, "coingecko")
     assert (run["status"], result["status"]) == ("failed", "failed")
@@ -142,7 +142,7 @@ def test_a_run_that_could_load_not_one_row_is_a_failure(
     assert coingecko.run()["status"] == "failed"
     assert overview.get(coingecko.store, "coingecko")["failures"]["consecutive"] == 2
 
-    server.replies[COINS] = Reply([*renamed, coin("c4")])
+    server.pages(COINS, [*renamed, coin("c4")])
     run = coingecko.run()
     assert (run["status"], line(run, "coingecko")["error"]) == ("success", None)
     assert counts(line(run, "coingecko")) == {"inserted": 1, "quarantined": 3}

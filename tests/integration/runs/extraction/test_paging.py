@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -109,14 +110,82 @@ def test_a_list_that_ends_early_is_no_fault(
     assert counts(line(run, "coingecko")) == {"inserted": rows}
 
 
-def test_a_source_without_pages_that_has_a_short_list_is_no_fault(
+@pytest.mark.parametrize("pages", [1, 2, 3])
+@pytest.mark.parametrize("etag", [{}, {"ETag": '"same"'}], ids=["whole", "conditional"])
+def test_a_source_that_caps_its_rows_and_ignores_pages_is_told(
+    store: Store, server: Upstream, pages: int, etag: dict[str, str]
+) -> None:
+    """Its list may have 100 rows, or it gives no more whatever it is asked: nobody can tell."""
+
+    def answer(seen: Seen) -> Reply:
+        known = "If-None-Match" in seen.headers
+        return Reply(status=304) if known else Reply(ranked(*range(1, 101)), headers=etag)
+
+    server.replies[COINS] = answer
+    pipeline = pipeline_of(store, server, pages)
+    run = pipeline.run()
+    assert pages_asked(server) == ["1", "2"]
+    (warning,) = told(pipeline, run)
+    assert "Page 2 is the same as page 1, which had 100 of 250 rows" in warning
+    assert f"100 rows came, of {250 * pages}" in warning
+    result = line(run, "coingecko")
+    assert (result["pages"], counts(result)) == (1, {"inserted": 100})
+    # Once more, when nothing has changed: it is still told.
+    let_pass(store, "coingecko", HOUR)
+    assert told(pipeline, pipeline.run()) == [warning]
+
+
+def test_a_page_that_repeats_an_earlier_one_is_told_and_its_neighbours_are_not(
     server: Upstream, coingecko: Pipeline
 ) -> None:
-    server.replies[COINS] = Reply(ranked(*range(1, 101)))
+    """Page 3 of four is page 1 once more, as a cache may answer."""
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "4"}
+    first, second = ranked(*range(1, 251)), ranked(*range(251, 501))
+    serve(server, first, second, first, ranked(*range(751, 1001)))
     run = coingecko.run()
-    assert pages_asked(server) == ["1", "2"]
-    result = line(run, "coingecko")
-    assert (run["status"], result["pages"], counts(result)) == ("success", 1, {"inserted": 100})
+    (warning,) = told(coingecko, run)
+    assert warning.startswith("Page 3 is the same as page 1. The source repeats pages:")
+    assert pages_asked(server) == ["1", "2", "3", "4"]
+    assert counts(line(run, "coingecko")) == {"inserted": 750, "unchanged": 250}
+
+
+def test_pages_that_go_round_are_told(server: Upstream, coingecko: Pipeline) -> None:
+    """A short list is repeated from its beginning, and page 3 shows that page 2 was its end."""
+    pages = [ranked(*range(1, 251)), ranked(*range(251, 300))]
+
+    def answer(seen: Seen) -> Reply:
+        return Reply(pages[(int(seen.query["page"]) - 1) % 2])
+
+    server.replies[COINS] = answer
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "4"}
+    run = coingecko.run()
+    fifth, others = told(coingecko, run)
+    assert "Page 3 is the same as page 1, page 4 is the same as page 2." in others
+    # As page 4 is not full, page 5 was asked for.
+    assert "Page 5 is the same as page 3." in fifth
+    assert counts(line(run, "coingecko")) == {"inserted": 299, "unchanged": 299}
+
+
+def test_a_page_beyond_the_last_that_repeats_an_earlier_one_is_told(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    first = ranked(*range(1, 251))
+    serve(server, first, ranked(*range(251, 501)), ranked(*range(501, 510)), first)
+    run = coingecko.run()
+    (warning,) = told(coingecko, run)
+    assert "Page 4 is the same as page 1" in warning
+    assert counts(line(run, "coingecko")) == {"inserted": 509}
+
+
+def test_a_page_is_compared_with_those_of_earlier_calls(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    """Each call fetches one page, and finds in the run what the pages before had."""
+    coingecko.seconds = 10.2
+    first = ranked(*range(1, 251))
+    serve(server, first, ranked(*range(251, 501)), first)
+    (warning,) = told(coingecko, coingecko.run())
+    assert "Page 3 is the same as page 1" in warning
 
 
 def test_a_source_that_answers_each_page_alike_is_told(
@@ -261,6 +330,34 @@ def test_rows_without_rank_or_id_are_no_fault(server: Upstream, coingecko: Pipel
     run = coingecko.run()
     assert note(coingecko, run["_id"])["warnings"] == []
     assert counts(line(run, "coingecko")) == {"inserted": 490, "quarantined": 2}
+
+
+@pytest.mark.parametrize("rank", ["1e400", "true", '"5"', "-3", "0", "4.5", "9" * 30, "9" * 5000])
+def test_what_is_no_rank_is_ignored(server: Upstream, coingecko: Pipeline, rank: str) -> None:
+    """As it is sent: Python would not write all of these as JSON."""
+    odd = json.dumps([*ranked(*range(1, 250)), coin("odd", market_cap_rank="RANK")])
+    first = Reply(odd.replace('"RANK"', rank).encode())
+    serve(server, first, ranked(*range(250, 260)))
+    run = coingecko.run()
+    assert (run["status"], note(coingecko, run["_id"])["warnings"]) == ("success", [])
+    assert counts(line(run, "coingecko")) == {"inserted": 260}
+
+
+def test_an_id_that_can_not_be_stored_costs_its_row_alone(
+    server: Upstream, coingecko: Pipeline
+) -> None:
+    """A lone surrogate is no character, though JSON can write it."""
+    first = [*ranked(*range(1, 250)), coin("\ud800", market_cap_rank=250)]
+    second = [coin("\ud800", market_cap_rank=251), *ranked(*range(252, 260))]
+    serve(server, first, second)
+    assert b"\\ud800" in Reply(first).content()
+    run = coingecko.run()
+    # The row is on both pages, which is seen by its id; the page before has nothing further.
+    assert pages_asked(server) == ["1", "2", "1", "3"]
+    assert (run["status"], note(coingecko, run["_id"])["warnings"]) == ("success", [])
+    assert counts(line(run, "coingecko")) == {"inserted": 257, "quarantined": 2}
+    aside: list[Document] = list(coingecko.store.quarantine.find({}))
+    assert [json.loads(row["row"])["id"] for row in aside] == ["\ud800"] * 2
 
 
 # --- no rows at all -----------------------------------------------------------------------

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from marketdata import clock
 from marketdata.documents.runs import StoredThrottling
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
 from marketdata.runs.extraction.throttling import Throttling
 from marketdata.store import run_inputs, runs
 from marketdata.store.connection import Store
+from marketdata.store.sources import overview
 from tests.support.documents import Document
 from tests.support.pipeline import QUICK, Pipeline, coin, let_pass, line
 from tests.support.upstream import Reply, Seen
@@ -168,3 +170,83 @@ def test_what_was_throttled_is_gone_on_with_at_its_page(
     let_pass(coingecko.store, "coingecko", told.wait_seconds)
     coingecko.extract(opened["run_id"], "coingecko")
     assert [seen.query["page"] for seen in server.seen[before:]] == ["2", "3"]
+
+
+# --- a pause that a failure asks for --------------------------------------------------------
+
+
+def blocked_seconds(pipeline: Pipeline) -> float:
+    """For how long nobody asks the source."""
+    until = overview.get(pipeline.store, "coingecko")["bucket"].get("blocked_until")
+    return (until - clock.now()).total_seconds() if until else 0
+
+
+DOWN = {
+    "503": Reply(status=503, headers={"Retry-After": "400"}),
+    "a redirect": Reply(status=302, headers={"Retry-After": "400", "Location": "/moved"}),
+    "an error with status 200": Reply({"error": "we move"}, headers={"Retry-After": "400"}),
+}
+
+
+@pytest.mark.parametrize("reply", DOWN.values(), ids=DOWN)
+def test_the_pause_of_a_page_s_last_failure_is_kept(
+    server: Server, coingecko: Pipeline, reply: Reply
+) -> None:
+    coingecko.retry_policy = replace(QUICK, attempts=1)
+    server.replies[COINS] = reply
+    run = coingecko.run()
+    assert line(run, "coingecko")["error"]["code"] == "upstream_unavailable"
+    assert 390 < blocked_seconds(coingecko) <= 400
+    assert throttling(coingecko, run)["since"] is None
+    # So the next run asks nothing before.
+    server.replies[COINS] = Reply([coin()])
+    asked = len(server.seen)
+    told = coingecko.extract(coingecko.open()["run_id"], "coingecko")
+    assert (told.state, len(server.seen)) == ("throttled", asked)
+    assert 390 < told.wait_seconds <= 400
+
+
+def test_the_pause_that_a_probe_is_told_is_kept(server: Server, coingecko: Pipeline) -> None:
+    coingecko.environment = {**coingecko.environment, "CIRCUIT_BREAKER_FAILURES": "1"}
+    server.replies[COINS] = Reply(status=500)
+    coingecko.run()
+    let_pass(coingecko.store, "coingecko", 3600)
+    server.replies[COINS] = DOWN["503"]
+    asked = len(server.seen)
+    run = coingecko.run()
+    assert len(server.seen) == asked + 1
+    assert line(run, "coingecko")["status"] == "failed"
+    assert 390 < blocked_seconds(coingecko) <= 400
+
+
+@pytest.mark.parametrize("reply", DOWN.values(), ids=DOWN)
+def test_the_pause_of_a_page_that_is_asked_again_is_kept(
+    server: Server, coingecko: Pipeline, reply: Reply
+) -> None:
+    """Page 1 is asked again, as ranks are missing; page 3 waits for the pause."""
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "3"}
+    pages = [
+        [coin(f"c{rank}", market_cap_rank=rank) for rank in range(first, first + 250)]
+        for first in (1, 260, 510)
+    ]
+
+    def answer(seen: Seen) -> Reply:
+        page = int(seen.query["page"])
+        if page == 1 and len(server.seen) > 1:
+            return reply
+        return Reply(pages[page - 1])
+
+    server.replies[COINS] = answer
+    run = coingecko.run()
+    assert [seen.query["page"] for seen in server.seen] == ["1", "2", "1", "3"]
+    (pause,) = coingecko.pauses
+    assert 390 < pause <= 400
+    assert line(run, "coingecko")["inserted"] == 750
+
+
+def test_half_a_second_is_a_pause(server: Server, coingecko: Pipeline) -> None:
+    coingecko.environment = {**coingecko.environment, "COINGECKO_PAGES": "1"}
+    down = Reply(status=503, headers={"Retry-After": ".5"})
+    server.replies[COINS] = [down, Reply([coin(f"c{n}") for n in range(250)])]
+    run = coingecko.run()
+    assert (run["status"], coingecko.pauses) == ("success", [1])

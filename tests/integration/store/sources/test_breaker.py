@@ -107,7 +107,7 @@ def test_an_answer_in_between_begins_the_count_anew(server: Server, coingecko: P
         server.replies[COINS] = DOWN
         coingecko.run()
         coingecko.run()
-        server.replies[COINS] = Reply([coin("a")])
+        server.pages(COINS, [coin("a")])
         assert line(coingecko.run(), "coingecko")["error"] is None
         assert stored(coingecko)["failures"] == 0
 
@@ -118,9 +118,10 @@ def second_page(server: Server, reply: Reply | None) -> None:
     short = Reply([coin("short")])
 
     def answer(seen: Seen) -> Reply:
-        if seen.query.get("page") == "1":
+        page = seen.query.get("page")
+        if page == "1":
             return short if reply is None else full
-        return Reply([]) if reply is None else reply
+        return Reply([]) if reply is None or page == "3" else reply
 
     server.replies[COINS] = answer
 
@@ -200,7 +201,7 @@ def test_a_probe_that_runs_out_of_time_is_given_back(server: Server, coingecko: 
 def test_a_probe_that_succeeds_closes_it(server: Server, coingecko: Pipeline) -> None:
     break_it(server, coingecko)
     let_pass(coingecko.store, "coingecko", REST)
-    server.replies[COINS] = Reply([coin("a")])
+    server.pages(COINS, [coin("a")])
     assert line(coingecko.run(), "coingecko")["inserted"] == 1
     assert stored(coingecko)["state"] == "closed"
     assert "reason" not in stored(coingecko)
@@ -234,6 +235,7 @@ def test_a_probe_that_is_throttled_is_given_back(server: Server, coingecko: Pipe
     server.replies[COINS] = [
         Reply(status=429, headers={"Retry-After": "9"}),
         Reply([coin("a")]),
+        Reply([]),
     ]
     assert line(coingecko.run(), "coingecko")["status"] == "success"
     assert coingecko.pauses == [9]

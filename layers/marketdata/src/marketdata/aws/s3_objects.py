@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,7 +45,14 @@ _CONFIG = Config(
     connect_timeout=2, read_timeout=7, retries={"mode": "standard", "total_max_attempts": 2}
 )
 """A silence is given up within the time that a function keeps back for its end."""
+_ENCODED_WORD = re.compile(r"=\?([^?]*?)\?([qQbB])\?(.*?)\?=")
+"""A part of a header that says its charset, its encoding and its text, as `email` finds it."""
+_QUOTED = re.compile(r"(?:[^=]|=[0-9A-Fa-f]{2})+")
+_NO_CHARSETS = frozenset({"", "unknown-8bit"})
+"""Names that `email` takes for a charset, and replaces what it can't know."""
 _CHUNK = 1024 * 1024
+_MOST_MEANT = 10
+"""Folders whose name differs from `incoming/` in case only that are looked into."""
 _GONE = frozenset(
     {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "MethodNotAllowed", "405", "400"}
 )
@@ -94,17 +103,18 @@ class S3Objects:
             page = self._client.list_object_versions(Bucket=self.bucket, Prefix=INCOMING, **after)
         except (BotoCoreError, ClientError) as error:
             raise _unlisted(error, self.bucket) from error
-        # Of each key the newest version comes first, which may have been at the end of a page.
-        seen = {marker["key"]} if marker else set[str]()
         versions, ignored = [], []
+        # Of each key the newest version comes first, which may have been at the end of a page.
+        last = marker["key"] if marker and marker.get("seen") != "nothing" else None
+        wanted = marker is not None and marker.get("seen") == "empty"
         for item in page.get("Versions", ()):
             key = item["Key"]
-            if key in seen:
+            newest = key != last
+            if not newest and not (wanted and item["Size"]):
                 continue
-            seen.add(key)
-            if why_ignored(key):
-                ignored.append(Ignored(self.bucket, key))
-            elif is_upload(key):
+            # An empty version supersedes nothing: the newest one with content counts as well.
+            last, wanted = key, not item["Size"]
+            if is_upload(key):
                 versions.append(
                     ObjectVersion(
                         bucket=self.bucket,
@@ -115,12 +125,18 @@ class S3Objects:
                         last_modified=_whole_seconds(item["LastModified"]),
                     )
                 )
+            elif newest and why_ignored(key):
+                ignored.append(Ignored(self.bucket, key))
         following: ListingMarker | None = None
         if page.get("IsTruncated"):
             following = {
                 "key": page["NextKeyMarker"],
                 "version_id": page.get("NextVersionIdMarker", NO_VERSION),
             }
+            if following["key"] != last:
+                following["seen"] = "nothing"
+            elif wanted:
+                following["seen"] = "empty"
         return Listed(versions, ignored, following)
 
     def elsewhere(self) -> list[Ignored]:
@@ -130,8 +146,22 @@ class S3Objects:
         except (BotoCoreError, ClientError) as error:
             raise _unlisted(error, self.bucket) from error
         found = [item["Key"] for item in page.get("Versions", ())]
-        found += [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
+        folders = [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
+        meant = [name for name in folders if name.lower() == INCOMING and name != INCOMING]
+        for name in meant[:_MOST_MEANT]:
+            found += self._beneath(name)
+        found += [name for name in folders if name not in meant[:_MOST_MEANT]]
         return [Ignored(self.bucket, key) for key in dict.fromkeys(found) if why_ignored(key)]
+
+    def _beneath(self, folder: str) -> list[str]:
+        """The keys in a folder that is meant to be `incoming/`; the folder for more than fit."""
+        try:
+            page = self._client.list_object_versions(Bucket=self.bucket, Prefix=folder)
+        except (BotoCoreError, ClientError):
+            # The folder's name says as much of them as can be known.
+            return [folder]
+        found = [item["Key"] for item in page.get("Versions", ())]
+        return [*found, folder] if page.get("IsTruncated") or not found else found
 
     def locate(self, version: ObjectVersion) -> ObjectVersion:
         """See `objects.UploadsBucket`.
@@ -193,7 +223,25 @@ class S3Objects:
             if refusals.code_of(error) in _UNTOLD:
                 return None
             raise _named(error, version.place) from error
-        return head.get("VersionId", NO_VERSION)
+        newest = head.get("VersionId", NO_VERSION)
+        if head["ContentLength"] or newest == version.version_id:
+            return newest
+        return self._newest_with_content(version) or newest
+
+    def _newest_with_content(self, version: ObjectVersion) -> str | None:
+        """The newest version of a key that has content; None if all of them are empty."""
+        paginator = self._client.get_paginator("list_object_versions")
+        try:
+            for page in paginator.paginate(Bucket=version.bucket, Prefix=version.key):
+                for item in page.get("Versions", ()):
+                    if item["Key"] != version.key:
+                        # Keys that begin with this one follow it.
+                        return None
+                    if item["Size"]:
+                        return item.get("VersionId", NO_VERSION)
+        except (BotoCoreError, ClientError) as error:
+            raise _named(error, version.place) from error
+        return None
 
     def _get(self, version: ObjectVersion, range_: str | None) -> Any:
         where: Any = {
@@ -213,12 +261,26 @@ def _decoded(value: str) -> str:
     """A value of an object's metadata as it was given.
 
     S3 returns what is not ASCII encoded (RFC 2047; Amazon S3 User Guide, "Working with object
-    metadata"). What is no such encoding, or a broken one, stays as it is.
+    metadata"). What is no such encoding, or a broken one, stays as it is: all of it.
     """
+    if not all(_is_well_formed(*word) for word in _ENCODED_WORD.findall(value)):
+        return value
     try:
         return str(make_header(decode_header(value)))
     except (HeaderParseError, LookupError, ValueError):
         return value
+
+
+def _is_well_formed(charset: str, encoding: str, text: str) -> bool:
+    """Whether an encoded word says something; `email` passes over much of what does not."""
+    if not text or charset.lower() in _NO_CHARSETS:
+        return False
+    if encoding in "qQ":
+        return _QUOTED.fullmatch(text) is not None
+    try:
+        return bool(b64decode(text + "=" * (-len(text) % 4), validate=True))
+    except ValueError:
+        return False
 
 
 def _chunks(body: Any, place: str) -> Iterator[bytes]:

@@ -36,13 +36,66 @@ class RangeOrigin(StoredVersion):
     """Offsets of the first byte and after the last one, of the unpacked file."""
 
 
+class StoredDialect(TypedDict):
+    """How the bytes of a CSV are lines and cells: a stored `csv_files.dialect.Dialect`."""
+
+    encoding: str
+    """`utf-8` or `cp1252`: that of the bytes that are kept. (UTF-16 is kept as UTF-8.)"""
+    delimiter: str
+    """The character between cells: a comma, a semicolon, a tab or a pipe."""
+    quote: str
+    """The character around cells that hold anything: `"` or `'`."""
+    escape: str
+    """The character before a quote within quotes; empty where such a quote is doubled."""
+    trim: bool
+    """Blanks around cells, also before a quote, are no part of them."""
+    extra: int
+    """Empty cells that rows may have behind the last column of the header."""
+    comment: str
+    """What a line that is a comment begins with; empty if there are none."""
+    not_rows: list[str]
+    """Lines, without their ends, that are no rows wherever they stand: headers that are repeated,
+    footers."""
+
+
+class StoredNumbers(TypedDict):
+    """How the numbers of a column are written."""
+
+    decimal: str
+    """The decimal sign: a point or a comma."""
+    grouping: str
+    """Characters that part thousands, each of which may; often none."""
+
+
+class StoredTimes(TypedDict):
+    """How the times of a file are written."""
+
+    order: str
+    """`day_first`, `month_first`, or empty where no date needs it."""
+    serial: bool
+    """Plain numbers are a spreadsheet's days."""
+    time_column: NotRequired[int]
+    """The index of the column with the time of day that belongs to the date."""
+
+
 class StoredLayout(TypedDict):
-    """The part of a file's dialect that is kept: what reading its rows takes beside the header."""
+    """How a file's rows are read, beside the header; found once, and kept with each batch."""
 
     columns: dict[str, int]
     """Of each canonical field that the file has, the index of its column."""
     dataset: str
     """The dataset of rows that name none."""
+    dialect: NotRequired[StoredDialect]
+    """How its bytes are lines and cells; RFC 4180 in UTF-8 where it is absent."""
+    numbers: NotRequired[dict[str, StoredNumbers]]
+    """Of canonical fields whose numbers are not as a program writes them: how they are."""
+    times: NotRequired[StoredTimes]
+    """How times are written, where they are not as a program writes them."""
+    constants: NotRequired[dict[str, str]]
+    """Values of fields that no column has and that are the same in all rows: the symbol of a file
+    about one asset, the interval of its candles, its currency."""
+    currency_column: NotRequired[int]
+    """The index of the column that says the currency of a row's prices."""
 
 
 class FileLayout(StoredLayout):

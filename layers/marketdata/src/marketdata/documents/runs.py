@@ -234,9 +234,9 @@ class StoredAttempts(TypedDict):
     page: int
     """The page."""
     failures: int
-    """Attempts that failed."""
+    """Attempts that failed; those that were refused for the quota don't count."""
     since: datetime
-    """By the database's clock: the beginning of the first one that failed."""
+    """By the database's clock: the beginning of the first one that failed or was refused."""
     paused_seconds: float
     """Seconds that the source asked for in these answers."""
     error: StoredError
@@ -287,7 +287,10 @@ class PageProgress:
     short: tuple[ShortPage, ...] = ()
     """Pages with fewer rows than were asked for, though more rows followed."""
     extent: StoredExtent | None = None
-    """Which rows the last page has; None of a source that has one page."""
+    """Which rows the last page has; None of a source that has one page, and of a page that repeats
+    an earlier one."""
+    digests: tuple[str, ...] = ()
+    """By page, from the first: a hash of which rows it has; empty where that is not known."""
 
     @classmethod
     def of(cls, document: StoredInput) -> Self:
@@ -301,6 +304,7 @@ class PageProgress:
             rows=document.get("rows", 0),
             short=tuple(document.get("short_pages", [])),
             extent=document.get("extent"),
+            digests=tuple(document.get("page_digests", [])),
         )
 
     def document(self) -> InputChanges:
@@ -314,6 +318,7 @@ class PageProgress:
             "rows": self.rows,
             "short_pages": list(self.short),
             "extent": self.extent,
+            "page_digests": list(self.digests),
         }
 
 
@@ -395,6 +400,8 @@ class _InputNotes(TypedDict, total=False):
     """Of a source: pages with fewer rows than were asked for, though more rows followed."""
     extent: StoredExtent | None
     """Of a source: which rows the last page has."""
+    page_digests: list[str]
+    """Of a source: by page, a hash of which rows it has."""
     throttling: StoredThrottling | None
     """Of a source: how much its limits have held the run back."""
     attempts: StoredAttempts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from marketdata.documents.errors import FailedInput, StoredError
 
@@ -27,6 +27,9 @@ class ListingMarker(TypedDict):
     """Its key."""
     version_id: str
     """S3's id of it."""
+    seen: NotRequired[Literal["nothing", "empty"]]
+    """What is known of its key so far: none of its versions, or empty ones. Without it, the version
+    of the key that counts was there."""
 
 
 class Lease(TypedDict):
@@ -64,6 +67,10 @@ class Bucket(TypedDict):
     """Whether the source's own refusal was being waited out at the last change: the cooldown."""
     blocked_until: NotRequired[datetime | None]
     """Until when nobody asks: the end of the cooldown."""
+    asked_until: NotRequired[datetime | None]
+    """Until when the source itself asked for a pause; what is beyond it is our own caution."""
+    asked_ms: NotRequired[float]
+    """Milliseconds until then, at the last change."""
     wait_ms: float
     """Milliseconds until there was a permit, at the last change; 0 or less if it was granted."""
     strikes: int
@@ -118,7 +125,7 @@ class StoredExtent(TypedDict):
     digest: str
     """Hash of the rows' ids in their order."""
     ids: NotRequired[list[str]]
-    """The rows' ids."""
+    """Hashes of the rows' ids."""
     lowest_rank: int | None
     """The lowest rank of its rows."""
     highest_rank: int | None

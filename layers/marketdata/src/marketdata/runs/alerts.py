@@ -16,7 +16,7 @@ from marketdata.documents.sources import Failures, Frozen, Source
 from marketdata.errors import TerminalError, TransientError
 from marketdata.logs import make_logger
 from marketdata.settings import Settings
-from marketdata.store import alerts
+from marketdata.store import alerts, leases
 from marketdata.store.batches import reclaiming
 from marketdata.store.batches.reclaiming import DeadLettered
 from marketdata.store.connection import Store
@@ -73,10 +73,13 @@ class Notifier(Protocol):
 def count_outcomes(store: Store, run_id: str, results: Sequence[Result]) -> None:
     """Count for each source of a run that ends whether it failed, once.
 
-    One that brought everything, or had nothing new, has not failed; anything else has.
+    One that brought everything, or had nothing new, has not failed; anything else has. A source of
+    which nothing but files without content came stays as it was.
     """
     by_source: dict[str, FailedInput | None] = {}
     for result in results:
+        if says_nothing(result):
+            continue
         error: FailedInput | None = None
         if not succeeded(result):
             status = result["status"]
@@ -91,6 +94,19 @@ def succeeded(result: Result) -> bool:
     """Whether an input came to its good end; it may have been skipped as it was unchanged."""
     return result["status"] == ResultStatus.SUCCESS or (
         result["status"] == ResultStatus.SKIPPED and result["error"] is None
+    )
+
+
+def says_nothing(result: Result) -> bool:
+    """Whether an input is a file that there was nothing to load of: empty, or superseded.
+
+    That says neither that files can be loaded, nor that they can't.
+    """
+    return (
+        leases.is_object(result["input"])
+        and result["status"] == ResultStatus.SKIPPED
+        and result["error"] is None
+        and result["batches"] == 0
     )
 
 

@@ -10,8 +10,8 @@
 5. **Claim.** The run claims it (`store.objects`) unless another run has. A claim lasts: later runs
    only *reclaim* what an ended run did not bring to its end.
 6. **Lease.** Its run gets the lease, and reclaims what earlier runs have left (`resuming.acquire`).
-7. **Skip.** An empty object is skipped, and one whose key has a newer version by now: that one is
-   loaded. Neither is a failure.
+7. **Skip.** An empty object is skipped, and one whose key has a newer version with content by now:
+   that one is loaded. Neither is a failure, nor a success.
 8. **Cut.** `extract_csv` reads it once, and writes batches by the protocol of extraction
    (`extraction.protocol`). They are loaded only when all of the file was seen.
 
@@ -22,7 +22,6 @@ it, and the next run that lists the bucket finds it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import nsmallest
@@ -194,9 +193,7 @@ def _unclaimed(store: Store, bucket: UploadsBucket) -> Iterator[ObjectVersion]:
     It goes round: behind the end of the list comes its beginning. What no run takes is noted.
     """
     begun = marker = ignored_objects.listing_marker(store)
-    with suppress(SettingsError):
-        # Without the permission, what is elsewhere stays unnoticed, and uploads are found.
-        ignored_objects.note(store, bucket.elsewhere())
+    ignored_objects.note(store, _elsewhere(bucket))
     passed_end = False
     for _ in range(MOST_PAGES):
         listed = bucket.listed(marker)
@@ -212,6 +209,17 @@ def _unclaimed(store: Store, bucket: UploadsBucket) -> Iterator[ObjectVersion]:
             # All of it was looked through, in two parts.
             break
     ignored_objects.set_listing_marker(store, marker)
+
+
+def _elsewhere(bucket: UploadsBucket) -> list[Ignored]:
+    """What is beside the uploads; nothing without the permission, or an answer, to list it.
+
+    It stays unnoticed then, and uploads are found.
+    """
+    try:
+        return bucket.elsewhere()
+    except (SettingsError, TransientError):
+        return []
 
 
 def _add(store: Store, run_id: str, version: ObjectVersion, earlier: str | None = None) -> None:
@@ -278,7 +286,7 @@ def extract_csv(
         reader: reads it.
         settings: how large batches are, and how large a packed file may be.
         remaining_seconds: what is left of this call's time.
-        current: looks up the version that a key has now; without it, none counts as superseded.
+        current: looks up the version that counts for a key; without it, none is superseded.
 
     Raises:
         StateConflict: the run has ended, or has lost the object to another one.

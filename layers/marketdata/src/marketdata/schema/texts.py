@@ -22,16 +22,30 @@ NO_NAME = NOTHING - {"NA", "na", "Na"}
 _WHITE = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
 """Controls that part words, as a space does (`str.isspace`)."""
 
+_BLANK = re.compile(
+    "["
+    # Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties: joiners, fillers, variation
+    # selectors, shorthand and musical format controls, tags, and what is kept free for more.
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    # The braille pattern without a dot is a symbol, and blank.
+    r"\u2800"
+    "]+"
+)
+"""What nobody sees, whatever its category: some of it counts as letters, marks or symbols."""
+
 
 def visible(text: str) -> str | None:
     """A text without the characters that nobody sees; None if one may stand for something.
 
     Removed are format characters wherever they are (Unicode's category Cf: zero width, marks of
-    direction, soft hyphens), and controls (Cc) at either end, as of a padded field. Line breaks
-    and tabs between words become a space. Another control within a text is neither padding nor
-    white space: what it was meant to be nobody can tell.
+    direction, soft hyphens), what else leaves no trace (fillers, variation selectors, tags, blank
+    braille), and controls (Cc) at either end, as of a padded field. Line breaks and tabs between
+    words become a space. Another control within a text is neither padding nor white space: what it
+    was meant to be nobody can tell.
     """
-    text = "".join(c for c in text if category(c) != "Cf")
+    text = "".join(c for c in _BLANK.sub("", text) if category(c) != "Cf")
     begin, end = 0, len(text)
     while begin < end and _is_padding(text[begin]):
         begin += 1
@@ -50,5 +64,6 @@ def all_visible(texts: Sequence[object]) -> bool:
 
     What is no text is passed over.
     """
+    all_ = "".join(text for text in texts if isinstance(text, str))
     # Of everything that is printable, nothing is a control or a format character.
-    return "".join(text for text in texts if isinstance(text, str)).isprintable()
+    return all_.isprintable() and (all_.isascii() or _BLANK.search(all_) is None)

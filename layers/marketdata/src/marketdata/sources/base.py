@@ -30,6 +30,8 @@ class PageRequest:
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Sent with the request and never stored or logged: keys travel here, not in `params`."""
+    shown: frozenset[str] = frozenset()
+    """Parts of the address's path that may be shown, beside words of APIs: an asset's id."""
 
     @property
     def fingerprint(self) -> str:
@@ -93,6 +95,14 @@ class ApiSource(ABC):
     quota: Quota = Quota()
     """How often it may be asked, by all execution environments together."""
 
+    @property
+    def most_requests(self) -> int:
+        """Requests that a run makes if each is answered: one for each page.
+
+        One more may show that a list ends with a page that is not full.
+        """
+        return self.pages + (self.page_size is not None)
+
     @classmethod
     @abstractmethod
     def from_environment(cls, environment: Mapping[str, str], secret: Mapping[str, str]) -> Self:
@@ -114,7 +124,7 @@ class ApiSource(ABC):
     def rank_of(row: Mapping[str, Any]) -> int | None:
         """The row's place in the order of the pages, from 1; None where the source tells none.
 
-        By it the pipeline sees that rows are missing between two pages.
+        By it the pipeline sees that rows are missing between two pages. `rank_in` reads it.
         """
         del row
         return None
@@ -141,6 +151,16 @@ class ApiSource(ABC):
 
         What the source does not give is None. `source` and `dataset` are set by the caller.
         """
+
+
+_LARGEST_RANK = 2**31 - 1
+
+
+def rank_in(value: object) -> int | None:
+    """A rank as it can be one, a whole number from 1; None for whatever else a source tells."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 1 <= value <= _LARGEST_RANK else None
 
 
 def number(value: object) -> object:

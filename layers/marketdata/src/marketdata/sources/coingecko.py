@@ -30,7 +30,7 @@ from marketdata import clock
 from marketdata.errors import UpstreamMalformed
 from marketdata.settings import Settings, read_settings
 from marketdata.sources import json_stream
-from marketdata.sources.base import PageRequest, Quota, number
+from marketdata.sources.base import PageRequest, Quota, number, rank_in
 from marketdata.sources.history import Asset, HistorySource, Interval, Window
 from marketdata.sources.json_stream import ObjectAnswered
 
@@ -110,8 +110,7 @@ class CoinGecko(HistorySource):
     @staticmethod
     def rank_of(row: Mapping[str, Any]) -> int | None:
         """The rank by market cap; some coins have none."""
-        rank = row.get("market_cap_rank")
-        return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
+        return rank_in(row.get("market_cap_rank"))
 
     @staticmethod
     def map_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +154,7 @@ class CoinGecko(HistorySource):
             "to": str(clock.to_ms(end) // 1000 - 1),
         }
         url = parts._replace(path=f"{path}/market_chart/range").geturl()
-        return PageRequest(page, url, params, self._headers)
+        return PageRequest(page, url, params, self._headers, frozenset({asset.id}))
 
     def history_rows(
         self,

@@ -137,7 +137,7 @@ class CoinPaprika(HistorySource):
             "limit": str(_POINTS),
             "quote": "usd",
         }
-        return PageRequest(page, url, params, self._headers)
+        return PageRequest(page, url, params, self._headers, frozenset({asset.id}))
 
     def history_rows(
         self,

@@ -139,23 +139,33 @@ class HistorySource(ApiSource):
         """What of a range can be asked now: what the plan gives, and intervals that are over.
 
         A plan's reach moves with the time. So what was planned days ago is limited again when it
-        is asked. The interval that is under way is left for later without a word.
+        is asked. Whoever asks for the past 365 days up to today has all of that: the interval in
+        which the plan's reach ends, and the rest of today, are left without a word.
         """
         days = self.history_days().get(interval, 0)
-        first = interval.ceil(start)
-        last = min(interval.ceil(end), interval.floor(now))
+        first, asked = interval.ceil(start), interval.ceil(end)
+        last = min(asked, interval.floor(now))
         begin = max(first, self.earliest(interval, now) if days else last)
         told = []
-        if first < min(begin, last):
-            lost = Window(first, min(begin, last))
+        window = Window(begin, last) if begin < last else None
+        lost = Window(first, min(begin, last))
+        if lost.start < lost.end and not (window and self._is_border(first, interval, now)):
             told.append(
                 f"{self.name} gives {self._reach(interval, days)}: {_said(lost, interval)} "
                 "can't be asked for."
             )
-        if end > now + interval.step:
-            told.append(f"What is after {clock.iso(now)} has not happened yet.")
-        window = Window(begin, last) if begin < last else None
+        today_ends = Interval.DAY.floor(now) + Interval.DAY.step
+        if asked > today_ends:
+            future = Window(max(first, last), asked)
+            told.append(
+                f"What is after {clock.iso(now)} has not happened yet: {_said(future, interval)} "
+                "can't be asked for."
+            )
         return Limited(window, " ".join(told))
+
+    def _is_border(self, first: datetime, interval: Interval, now: datetime) -> bool:
+        """Whether a time lies no further back than the interval in which the plan's reach ends."""
+        return first >= interval.floor(now - timedelta(days=self.history_days()[interval]))
 
     def _reach(self, interval: Interval, days: int) -> str:
         setting = self.history_setting.get(interval)

@@ -31,7 +31,7 @@ from marketdata.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from marketdata.masking import keys_in, masked
+from marketdata.masking import forms_of, keys_in, masked, without
 from marketdata.sources.base import PageRequest, Validators
 from marketdata.sources.error_bodies import ErrorBody, read_error
 from marketdata.sources.json_stream import ObjectAnswered
@@ -42,8 +42,6 @@ HEAD_BYTES = 2_048
 """Of a payload that is not what it should be, what is kept for whoever looks into it."""
 _SHOWN = 200
 """Characters of it that a message shows."""
-_SECRET = 4
-"""Characters from which a header's value is taken for a key that must not be shown."""
 _USER_AGENT = f"kasparro-etl/{VERSION}"
 _LONGEST_PAUSE = 366 * 86_400.0
 _NOT_MODIFIED = 304
@@ -154,7 +152,7 @@ class Limits:
 
 LIMITS = Limits()
 
-_SECONDS = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
+_SECONDS = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -162,7 +160,7 @@ class Head:
     """The beginning of a body, kept while it is read."""
 
     _bytes: bytearray = field(default_factory=bytearray)
-    _secrets: tuple[str, ...] = ()
+    _secrets: frozenset[str] = frozenset()
 
     def see(self, chunk: bytes) -> None:
         """Keep what still belongs to the beginning."""
@@ -171,10 +169,7 @@ class Head:
 
     def text(self) -> str:
         """As text, without keys that the source may have repeated."""
-        text = self._bytes.decode("utf-8", "replace").strip()
-        for secret in self._secrets:
-            text = text.replace(secret, "…")
-        return text
+        return without(self._bytes.decode("utf-8", "replace").strip(), self._secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +305,7 @@ def get(
     """GET a page; its body is to be read, in pieces, within the `with` block.
 
     Errors that are raised here, or in the block while the body is read, carry the payload's
-    beginning as `details["payload_head"]`.
+    beginning as `details["payload_head"]`. They repeat no key, whatever the source has said.
 
     Args:
         session: keeps the connection between pages.
@@ -323,26 +318,26 @@ def get(
         Throttled: status 429 or 402, with the pause that the source asked for, if it did.
         UpstreamUnavailable: no connection, silence, a cut transfer, a 5xx, 408 or 425, or any other
             status that comes with a pause to wait.
-        UpstreamRefused: any other status than 200, or 304 where it was asked for.
+        UpstreamRefused: any other status than 200, or 304 where it was asked for, without a pause.
             An error that is told by a body of status 200 counts as the status that it tells.
         UpstreamMalformed: a body larger than the limit, or of another type than JSON.
         SettingsError: the address or the key can't be put into a request.
     """
-    url = masked(request.url)
+    url = masked(request.url, request.shown)
     where = f"{url} (page {request.page})"
+    secrets = _secrets(request)
     conditions = known.headers if known else {}
     headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **request.headers}
     deadline = _Deadline(limits.total_seconds)
     with (
         _giving_up(deadline),
+        _hiding(secrets),
         _send(session, request, {**headers, **conditions}, where, limits, deadline) as response,
     ):
         received_at = now()
-        said = (part for value in request.headers.values() for part in (value, *value.split()))
-        secrets = [part for part in said if len(part) >= _SECRET] + list(keys_in(request.url))
-        head = Head(_secrets=tuple(secrets))
+        head = Head(_secrets=secrets)
         try:
-            _require_page(response, where, received_at, head, conditional=bool(conditions))
+            _require_page(response, where, received_at, head, request, conditional=bool(conditions))
             yield Answer(
                 url=url,
                 status=response.status_code,
@@ -371,6 +366,33 @@ def _giving_up(deadline: _Deadline) -> Iterator[None]:
         deadline.give_up()
 
 
+def _secrets(request: PageRequest) -> frozenset[str]:
+    """What of a request must not be shown, in all forms in which an answer may repeat it."""
+    sent = (part for value in request.headers.values() for part in (value, *value.split()))
+    return forms_of([*sent, *keys_in(request.url, request.shown)])
+
+
+@contextmanager
+def _hiding(secrets: frozenset[str]) -> Iterator[None]:
+    """Take keys out of an error, and out of those that it came from: a log shows them all."""
+    try:
+        yield
+    except MarketDataError as error:
+        met: BaseException | None = error
+        while isinstance(met, MarketDataError):
+            _hide(met, secrets)
+            met = met.__cause__ or met.__context__
+        raise
+
+
+def _hide(error: MarketDataError, secrets: frozenset[str]) -> None:
+    error.message = without(error.message, secrets)
+    error.args = (error.message,)
+    for name, value in error.details.items():
+        if isinstance(value, str):
+            error.details[name] = without(value, secrets)
+
+
 def _send(
     session: Session,
     request: PageRequest,
@@ -380,7 +402,7 @@ def _send(
     deadline: _Deadline,
 ) -> requests.Response:
     """The answer, of which the head has been read."""
-    url = masked(request.url)
+    url = masked(request.url, request.shown)
     bounded = _DEADLINE.set(deadline)
     try:
         return session.get(
@@ -420,7 +442,13 @@ def _send(
 
 
 def _require_page(
-    response: requests.Response, where: str, now: datetime, head: Head, *, conditional: bool
+    response: requests.Response,
+    where: str,
+    now: datetime,
+    head: Head,
+    request: PageRequest,
+    *,
+    conditional: bool,
 ) -> None:
     """Let pass what is a page, or word that it has not changed."""
     status = response.status_code
@@ -428,11 +456,19 @@ def _require_page(
     if judged.action is Action.NOT_MODIFIED and conditional:
         return
     if judged.action is not Action.OK:
-        raise _refusal(response, judged, where, now, head)
+        raise _refusal(response, judged, where, now, head, request)
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind not in ("application/json", "text/json") and not kind.endswith("+json"):
         _see_beginning(response, head)
         what = f"markup ({kind})" if kind in ("text/html", "text/xml") else kind
+        if (seconds := pause_of(response.headers, now=now)) is not None:
+            # As a page for people does that says that there is maintenance.
+            raise UpstreamUnavailable(
+                f"{where} answered {what} where JSON belongs and asks for a pause of "
+                f"{_shown(seconds)} s.{_said(head)} {_AGAIN}",
+                retry_after_seconds=seconds,
+                status=status,
+            )
         raise UpstreamMalformed(
             f"{where} answered {what} where JSON belongs.{_said(head)} Asking again gives the "
             "same; check the source's URL."
@@ -476,15 +512,21 @@ def _body(
 
 
 def _refusal(
-    response: requests.Response, judged: StatusPolicy, where: str, now: datetime, head: Head
+    response: requests.Response,
+    judged: StatusPolicy,
+    where: str,
+    now: datetime,
+    head: Head,
+    request: PageRequest,
 ) -> Throttled | UpstreamUnavailable | UpstreamRefused:
     status = response.status_code
     if judged is _REDIRECT:
         # Its body is never looked at: it could be without an end.
-        to = masked(response.headers.get("Location", "nowhere"))
-        return UpstreamRefused(
-            f"{where} answered {status} and redirects to {to}. {judged.advice}", status=status
-        )
+        to = masked(response.headers.get("Location", "nowhere"), request.shown)
+        said = f"{where} answered {status} and redirects to {to}"
+        if pause_of(response.headers, now=now) is None:
+            return UpstreamRefused(f"{said}. {judged.advice}", status=status)
+        return _error(response, status, judged, said, judged.advice, now)
     _see_beginning(response, head)
     told = f"{judged.advice}{_said(head)}"
     return _error(response, status, judged, f"{where} answered {status}", told, now)
@@ -502,7 +544,14 @@ def _told_by_body(
     said = f"{where} answered a JSON object with status 200, which tells {_as_told(found)}"
     told = _said(head)
     if found.status is None:
-        return UpstreamRefused(f"{said}.{told} This run does not ask again.", status=200)
+        seconds = pause_of(response.headers, now=now)
+        if seconds is None:
+            return UpstreamRefused(f"{said}.{told} This run does not ask again.", status=200)
+        return UpstreamUnavailable(
+            f"{said}, and asks for a pause of {_shown(seconds)} s.{told} {_AGAIN}",
+            retry_after_seconds=seconds,
+            status=200,
+        )
     judged = policy_of(found.status)
     return _error(response, found.status, judged, said, f"{judged.advice}{told}", now)
 
@@ -533,15 +582,19 @@ def _error(
     """
     seconds = pause_of(response.headers, now=now)
     if judged.action is Action.THROTTLED:
-        asked = "names no pause" if seconds is None else f"asks for a pause of {seconds:.0f} s"
+        asked = "names no pause" if seconds is None else f"asks for a pause of {_shown(seconds)} s"
         return Throttled(f"{said} and {asked}. {told}", retry_after_seconds=seconds, status=status)
     # Who names a pause expects to be asked again, whatever the status.
     if judged.action is Action.TRANSIENT or seconds is not None:
-        asked = "" if seconds is None else f" and asks for a pause of {seconds:.0f} s"
+        asked = "" if seconds is None else f" and asks for a pause of {_shown(seconds)} s"
         return UpstreamUnavailable(
             f"{said}{asked}. {told} {_AGAIN}", retry_after_seconds=seconds, status=status
         )
     return UpstreamRefused(f"{said}. {told} Asking again gives the same.", status=status)
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.2f}".rstrip("0").rstrip(".")
 
 
 def pause_of(headers: Mapping[str, str], *, now: datetime) -> float | None:
@@ -555,18 +608,20 @@ def pause_of(headers: Mapping[str, str], *, now: datetime) -> float | None:
 
 
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
-    """The pause that a `Retry-After` header asks for, in seconds from `now`, at least 1.
+    """The pause that a `Retry-After` header asks for, in seconds from `now`.
 
     Format: RFC 9110, section 10.2.3: whole seconds, or an HTTP date; some servers write seconds
-    with a fraction. None where it is missing or unreadable; more than a year counts as a year.
+    with a fraction. None where it is missing or unreadable; more than a year counts as a year, and
+    no time, or a time that is past, as a second.
     """
     value = (value or "").strip()
     if _SECONDS.fullmatch(value):
-        return min(max(1.0, float(value)), _LONGEST_PAUSE)
-    date = _http_date(value)
-    if date is None:
+        seconds = float(value)
+    elif (date := _http_date(value)) is not None:
+        seconds = (date - now).total_seconds()
+    else:
         return None
-    return min(max(1.0, (date - now).total_seconds()), _LONGEST_PAUSE)
+    return min(seconds, _LONGEST_PAUSE) if seconds > 0 else 1.0
 
 
 def _http_date(value: str | None) -> datetime | None:

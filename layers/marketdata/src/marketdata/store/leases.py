@@ -25,7 +25,7 @@ from marketdata.store.connection import Store, store_errors
 LEASE = timedelta(minutes=20)
 """How long a run lives without a heartbeat: above the longest time of a function."""
 
-_OBJECT = "csv-"
+OBJECT = "csv-"
 """What the ids of inputs begin with that are uploaded objects; the others are of sources."""
 _BACKFILL = "backfill:"
 """What the id of an input begins with that is a source's past; its present is another input."""
@@ -38,7 +38,7 @@ def milliseconds(time: timedelta) -> int:
 
 def is_object(input_id: str) -> bool:
     """Whether an input is an uploaded object; else it is a source, or its past."""
-    return input_id.startswith(_OBJECT)
+    return input_id.startswith(OBJECT)
 
 
 def backfill_of(source: str) -> str:

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING, DESCENDING
 
-from marketdata.documents.runs import Run, RunStatus, TriggerKind
+from marketdata.documents.runs import ResultStatus, Run, RunStatus, TriggerKind
+from marketdata.store import leases
 from marketdata.store.connection import Filter, Store
 from marketdata.store.reading import MAX_TIME_MS, reading
 
@@ -15,6 +16,20 @@ _ASIDE = [TriggerKind.REPLAY, TriggerKind.BACKFILL]
 _EXTRACTING: Filter = {"trigger": {"$nin": _ASIDE}}
 """Runs that ask sources for the present or load files. A replay, or a backfill, says nothing of how
 these are."""
+_NO_FILE: Filter = {
+    "input": {"$regex": f"^{leases.OBJECT}"},
+    "status": ResultStatus.SKIPPED,
+    "error": None,
+    "batches": 0,
+}
+"""The result of a file that there was nothing to load of; see `runs.alerts.says_nothing`."""
+_SILENT: Filter = {
+    "status": RunStatus.SUCCESS,
+    "results": {"$exists": True, "$not": {"$elemMatch": {"$nor": [_NO_FILE]}}},
+    # The hourly rule's run says that there was nothing to do for all sources.
+    "$or": [{"trigger": {"$ne": TriggerKind.SCHEDULE}}, {"results.0": {"$exists": True}}],
+}
+"""Runs that ended and had nothing to load: they say nothing of how the service is."""
 _OF_SOURCES: Filter = {"trigger": {"$nin": [TriggerKind.UPLOAD, *_ASIDE]}}
 
 
@@ -50,6 +65,28 @@ def last_run(store: Store, *, status: str | None = None, trigger: str | None = N
         )
 
 
+def last_telling_run(store: Store, *, ended: bool = False) -> Run | None:
+    """The run that started last among those that say how the service is.
+
+    Replays and backfills are left out, and runs that ended with nothing to load: their files were
+    empty or superseded.
+
+    Args:
+        store: the database.
+        ended: only of those that have ended.
+    """
+    filter_: Filter = {**_EXTRACTING, "$nor": [_SILENT]}
+    if ended:
+        filter_["status"] = {"$ne": RunStatus.RUNNING}
+    with reading("the last run"):
+        return store.runs.find_one(
+            filter_,
+            sort=[("started_at", DESCENDING), ("_id", DESCENDING)],
+            hint="started",
+            max_time_ms=MAX_TIME_MS,
+        )
+
+
 def last_whole_success(store: Store) -> Run | None:
     """The run that started last among those of all sources that were a success."""
     with reading("the last success"):
@@ -70,10 +107,10 @@ def last_whole_success(store: Store) -> Run | None:
 
 
 def first_run(store: Store) -> Run | None:
-    """The run that started first of all; replays and backfills are left out."""
+    """The run that started first of all that say how the service is; see `last_telling_run`."""
     with reading("the first run"):
         return store.runs.find_one(
-            _EXTRACTING,
+            {**_EXTRACTING, "$nor": [_SILENT]},
             {"started_at": 1, "event_time": 1, "trigger": 1},
             sort=[("started_at", ASCENDING), ("_id", ASCENDING)],
             hint="started",
@@ -113,23 +150,6 @@ def run_under_way(
 
 _LOOKED_THROUGH = 50
 """Runs that are looked through for the last one that asked a source."""
-
-
-def last_requests(store: Store, source: str) -> int:
-    """How many pages the last run of a source has fetched that fetched any; at least 1."""
-    with reading(f"the last run of {source}"):
-        found = (
-            store.runs.find(
-                {"status": {"$ne": RunStatus.RUNNING}, **_OF_SOURCES},
-                {f"inputs.{source}.pages": 1},
-            )
-            .sort([("started_at", DESCENDING), ("_id", DESCENDING)])
-            .hint("started")
-            .limit(_LOOKED_THROUGH)
-            .max_time_ms(MAX_TIME_MS)
-        )
-        inputs = (run["inputs"][source] for run in found if source in run["inputs"])
-        return next((pages for one in inputs if (pages := one.get("pages", 0))), 1)
 
 
 def ended_runs(store: Store, *, limit: int) -> list[Run]:

@@ -141,7 +141,7 @@ def read_text(name: str, value: str | None, *, where: str = "query") -> str | No
 
 
 def read_time(
-    name: str, value: str | None, *, end: bool = False, where: str = "query"
+    name: str, value: str | int | None, *, end: bool = False, where: str = "query"
 ) -> datetime | None:
     """A time: ISO 8601 (UTC where no zone is given), a date, or milliseconds since 1970.
 
@@ -150,13 +150,13 @@ def read_time(
 
     Args:
         name: of the parameter, for the message.
-        value: as given.
+        value: as given; milliseconds may be a number.
         end: a date stands for the last of its milliseconds, not for the first.
         where: what it is a part of, `query` or `body`.
     """
     if value is None:
         return None
-    text = value.strip()
+    text = str(value).strip()
     if _MILLISECONDS.fullmatch(text):
         return clock.from_ms(min(int(text), MAX_MS))
     if _INTEGER.fullmatch(text):

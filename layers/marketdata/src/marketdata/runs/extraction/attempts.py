@@ -2,7 +2,8 @@
 
 Attempts and time belong to the page within the run. Each failure is stored before anything else
 happens, so neither a wait for quota nor another call begins the budget anew. Time counts from the
-beginning of the first attempt that failed; a pause that the source itself asked for is added to it.
+beginning of the first attempt that failed or was refused; a pause that the source itself asked for
+is added to it. A refusal takes of the time and not of the attempts: it is no failure.
 """
 
 from __future__ import annotations
@@ -13,13 +14,23 @@ from datetime import datetime, timedelta
 
 from marketdata.documents.errors import StoredError
 from marketdata.documents.runs import StoredAttempts
-from marketdata.errors import UpstreamUnavailable
+from marketdata.errors import Throttled, UpstreamUnavailable
 from marketdata.runs.extraction.policy import RetryPolicy
 from marketdata.store.batches import batch
+
+THROTTLED = Throttled.code
 
 
 class GivenUp(Exception):
     """The budget of a page is spent: the source has failed, for this run."""
+
+    def __init__(self, error: StoredError) -> None:
+        super().__init__(error["message"])
+        self.error = error
+
+
+class HeldBack(Exception):
+    """A source has refused a page for as long as this run waits for that."""
 
     def __init__(self, error: StoredError) -> None:
         super().__init__(error["message"])
@@ -39,11 +50,11 @@ class Attempts:
     """Stores a failure with the input."""
     failures: int = 0
     since: datetime | None = None
-    """By the database's clock: the beginning of the first attempt that failed."""
+    """By the database's clock: the beginning of the first attempt that failed or was refused."""
     paused_seconds: float = 0
     """Seconds that the source asked for."""
     error: StoredError | None = None
-    """The last failure."""
+    """The last failure or refusal."""
 
     @classmethod
     def of(
@@ -72,11 +83,31 @@ class Attempts:
             begun: when it began, by the database's clock.
         """
         self.failures += 1
+        self._note(_described(error), begun, error.retry_after_seconds or 0)
+
+    def note_refusal(self, error: Throttled, begun: datetime) -> None:
+        """Store that an attempt was refused: from then on the page's time passes.
+
+        Args:
+            error: what it met.
+            begun: when it began, by the database's clock.
+        """
+        self._note(_described(error), begun, error.retry_after_seconds or 0)
+
+    def note_cooldown(self, message: str, now: datetime, asked_seconds: float) -> None:
+        """Store that the page has to wait for the end of a cooldown that is under way.
+
+        Args:
+            message: why, in words.
+            now: the time, by the database's clock.
+            asked_seconds: of it, what the source itself asked for.
+        """
+        self._note({"code": THROTTLED, "type": "Throttled", "message": message}, now, asked_seconds)
+
+    def _note(self, error: StoredError, begun: datetime, asked_seconds: float) -> None:
         self.since = self.since or begun
-        self.paused_seconds += error.retry_after_seconds or 0
-        self.error = batch.describe(error)
-        if head := error.details.get("payload_head"):
-            self.error["payload_head"] = str(head)
+        self.paused_seconds += asked_seconds
+        self.error = error
         self.store(
             {
                 "page": self.page,
@@ -100,6 +131,25 @@ class Attempts:
             self.failures > 0 and self.seconds_left(policy, now) <= 0
         )
 
+    @property
+    def refused(self) -> bool:
+        """Whether it was a refusal that the page met last."""
+        return self.error is not None and self.error["code"] == THROTTLED
+
+    def hold_back(self, now: datetime, wait_seconds: float) -> HeldBack:
+        """The end of a page that was refused: the refusal, and how long it was waited for."""
+        assert self.error is not None and self.since is not None  # noqa: PT018, S101 - refused
+        seconds = max(0.0, (now - self.since).total_seconds())
+        error = self.error.copy()
+        error["message"] = (
+            f"{error['message']} Page {self.page} was waited for during {seconds:.0f} s, and would "
+            f"have to wait {wait_seconds:.0f} s more, which is longer than a page is tried where "
+            f"the source asks for no pause. What was fetched is loaded; POST /refresh with this "
+            f"run as `resume` goes on at page {self.page}, and the next run by schedule starts "
+            f"anew."
+        )
+        return HeldBack(error)
+
     def give_up(self, now: datetime) -> GivenUp:
         """The end of a page that has failed: its last error, and what was tried."""
         assert self.error is not None and self.since is not None  # noqa: PT018, S101 - it failed
@@ -109,3 +159,10 @@ class Attempts:
         error = self.error.copy()
         error["message"] = f"{error['message']} {said}"
         return GivenUp(error)
+
+
+def _described(error: Throttled | UpstreamUnavailable) -> StoredError:
+    described = batch.describe(error)
+    if head := error.details.get("payload_head"):
+        described["payload_head"] = str(head)
+    return described

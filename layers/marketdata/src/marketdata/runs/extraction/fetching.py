@@ -27,7 +27,7 @@ from marketdata.errors import (
     UpstreamUnavailable,
 )
 from marketdata.load.raw import Payload, pack_json
-from marketdata.runs.extraction.attempts import Attempts, GivenUp, OutOfTime
+from marketdata.runs.extraction.attempts import Attempts, GivenUp, HeldBack, OutOfTime
 from marketdata.runs.extraction.circuit import Circuit
 from marketdata.runs.extraction.paging import Extent, ExtentReader
 from marketdata.runs.extraction.policy import RETRY_POLICY, RetryPolicy
@@ -103,8 +103,8 @@ class PageFetcher:
             remaining_seconds: what is left of the call's time.
             settings: how long and how often the source is tried.
             retry_policy: how much is tried for one page.
-            low_priority: what is left to other runs of the source; then MAX_WAIT_MINUTES, which
-                is theirs, does not apply.
+            low_priority: what is left to other runs of the source. Who leaves that waits as long
+                as it takes: neither MAX_WAIT_MINUTES nor a page's time, which are theirs, ends it.
 
         Raises:
             StoreUnavailable: MongoDB is out of reach.
@@ -113,6 +113,7 @@ class PageFetcher:
         self._server = server
         self._remaining = remaining_seconds
         self._retry_policy = retry_policy
+        self._patient = low_priority is not None
         document = overview.get(store, source.name)
         self._pages = document.get("pages", {})
         self._watermark = document.get("watermarks")
@@ -162,6 +163,7 @@ class PageFetcher:
             RateLimited: the quota is used up, ours or the source's, or it asked for a pause.
             CircuitOpen: the source has failed too often of late.
             GivenUp: it failed, and the page's budget is spent.
+            HeldBack: it refuses, and the next wait is longer than what is left of the page's time.
             OutOfTime: it failed, and the call has no time to try again.
             TerminalError: it answered, and would do so again, what can't be used.
             StoreUnavailable: MongoDB is out of reach.
@@ -203,19 +205,19 @@ class PageFetcher:
             raise
         except UpstreamUnavailable as error:
             if spent():
+                self._keep_pause(upstream, error)
                 raise self._give_up(upstream, attempts, page) from error
             self._circuit.release_probe()
             raise self._later(upstream, error) from error
         except Throttled as error:
             self._circuit.release_probe()
-            raise self._permits.note_refusal(upstream, error) from error
+            limit = self._permits.note_refusal(upstream, error)
+            raise self._limited(upstream, attempts, page, limit) from error
         except RateLimited as limit:
-            # Waiting for our own quota is no reason to try a page for longer.
-            left = attempts.seconds_left(policy, self._server.now())
-            if attempts.failures and not limit.asked and limit.seconds > left:
-                raise self._give_up(upstream, attempts, page) from limit
-            self._circuit.release_probe()
-            raise
+            if limit.refused and not self._patient:
+                attempts.note_cooldown(str(limit), self._server.now(), limit.asked_seconds)
+            limited = self._limited(upstream, attempts, page, limit)
+            raise limited from None if limited is limit else limit
         self._permits.note_answer(upstream, page, was_failing=self._circuit.was_failing)
         self._circuit.note_answer(page)
         return found
@@ -236,7 +238,7 @@ class PageFetcher:
             session: keeps the connection between pages.
             request: what to fetch.
             rows_per_batch: rows in one batch at most.
-            known: the ids of rows that are not wanted again.
+            known: the ids of rows that are not wanted again, as `Extent` has them.
 
         Raises:
             NotAskedAgain: there was no permit or no time, or the source gave no answer.
@@ -251,16 +253,17 @@ class PageFetcher:
         limits = limits.within(self._left())
         try:
             self._permits.take(upstream, wait=False)
-            with http.get(session, request, limits=limits, now=self._server.now) as answer:
+            asked = self._showing(request)
+            with http.get(session, asked, limits=limits, now=self._server.now) as answer:
                 return self._read(answer, request, rows_per_batch, selection)
         except RateLimited as limit:
             raise NotAskedAgain(f"the quota has no permit for {limit.seconds:.0f} s") from limit
         except StoreUnavailable:
             raise
-        except Throttled as error:
-            self._permits.note_refusal(upstream, error)
+        except (Throttled, UpstreamUnavailable) as error:
+            self._keep_pause(upstream, error)
             raise NotAskedAgain(error.message) from error
-        except (UpstreamUnavailable, UpstreamRefused, UpstreamMalformed) as error:
+        except (UpstreamRefused, UpstreamMalformed) as error:
             raise NotAskedAgain(error.message) from error
 
     def _try(
@@ -285,12 +288,39 @@ class PageFetcher:
         except UpstreamUnavailable as error:
             attempts.note_failure(error, begun)
             raise
+        except Throttled as error:
+            if not self._patient:
+                attempts.note_refusal(error, begun)
+            raise
+
+    def _limited(
+        self, upstream: Upstream, attempts: Attempts, page: int, limit: RateLimited
+    ) -> RateLimited | GivenUp | HeldBack:
+        """How a page is gone on with that has to wait: no longer than for the rest of its time.
+
+        The time is counted once it has failed or was refused; a pause that the source asks for is
+        no part of it.
+        """
+        now = self._server.now()
+        too_long = limit.seconds > attempts.seconds_left(self._retry_policy, now)
+        if too_long and attempts.refused:
+            self._circuit.release_probe()
+            return attempts.hold_back(now, limit.seconds)
+        if too_long and attempts.failures and not limit.refused:
+            return self._give_up(upstream, attempts, page)
+        self._circuit.release_probe()
+        return limit
 
     def _later(self, upstream: Upstream, error: UpstreamUnavailable) -> RateLimited | OutOfTime:
         """How a page is gone on with that failed, and may be tried again."""
         if error.retry_after_seconds is None:
             return OutOfTime()
         return self._permits.note_refusal(upstream, error)
+
+    def _keep_pause(self, upstream: Upstream, error: Throttled | UpstreamUnavailable) -> None:
+        """Have others keep the pause that a source asks for, though this page is left."""
+        if isinstance(error, Throttled) or error.retry_after_seconds is not None:
+            self._permits.note_refusal(upstream, error)
 
     def _give_up(self, upstream: Upstream, attempts: Attempts, page: int) -> GivenUp:
         given_up = attempts.give_up(self._server.now())
@@ -309,7 +339,8 @@ class PageFetcher:
         known: Validators | None,
         read: Reader | None,
     ) -> Page | Unchanged:
-        with http.get(session, request, limits=limits, known=known, now=self._server.now) as answer:
+        asked = self._showing(request)
+        with http.get(session, asked, limits=limits, known=known, now=self._server.now) as answer:
             if answer.not_modified:
                 return Unchanged(answer.received_at)
             selection = Selection(None if read else self._source.row_filter())
@@ -345,6 +376,10 @@ class PageFetcher:
         }
         extent = reader.extent() if reader is not None and selection.rows else None
         return Page(payloads, origin, answer.validators, selection.rows, selection.filtered, extent)
+
+    def _showing(self, request: PageRequest) -> PageRequest:
+        """A request whose address may show the name of the source: no key is so called."""
+        return replace(request, shown=request.shown | {self._source.name})
 
     def _what(self, answer: http.Answer, request: PageRequest) -> str:
         return f"{self._source.name} ({answer.url}, page {request.page})"

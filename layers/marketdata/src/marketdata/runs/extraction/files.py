@@ -88,7 +88,11 @@ class FileExtraction:
         self._noted = state.file.position if state.file else None
         self._packed = progress.packed
         self._warnings = state.warnings.copy()
-        self._dialect = _Dialect(**state.layout) if state.layout else None
+        self._dialect = (
+            _Dialect(state.layout["header"], state.layout["columns"], state.layout["dataset"])
+            if state.layout
+            else None
+        )
 
     def cut(self, objects: ObjectReader, remaining_seconds: Callable[[], float]) -> bool:
         """Cut the rest of the file; False if the time was up before its end.

@@ -54,7 +54,7 @@ from marketdata.runs.heartbeat import require_running
 from marketdata.settings import UpstreamSettings
 from marketdata.sources import http
 from marketdata.sources.history import HistorySource, Window
-from marketdata.store import asked_ranges, backfills, run_inputs, run_queries, runs
+from marketdata.store import asked_ranges, backfills, run_inputs, runs
 from marketdata.store.batches import queue
 from marketdata.store.connection import Filter, Store
 from marketdata.store.leases import backfill_of
@@ -72,7 +72,9 @@ MOST_FAILURES_IN_A_ROW = 3
 """Requests in a row that failed, after which the source counts as failed."""
 MOST_WARNINGS = 50
 """Warnings that a run keeps of its requests."""
-_LONGEST_WAIT_SECONDS = 3_600
+_LONGEST_WAIT_SECONDS = 60
+"""At a time: who cancels it, or looks how far it is, waits no longer. In `LONGEST_PART` these are
+no more calls than `MOST_CALLS`."""
 _REQUEST_SECONDS = 1_800.0
 """For all attempts at a request, with the waits in between: others may go first meanwhile."""
 _OF_THE_ASSET = frozenset({400, 404, 410, 414, 422})
@@ -156,7 +158,7 @@ class _HistoryExtraction:
         self._read(run)
         self._throttling = Throttling.of(self._state.throttling)
         self._server = server_clock(store)
-        self._reserve = run_queries.last_requests(store, source.name)
+        self._reserve = source.most_requests
         self._fetcher = PageFetcher(
             store,
             self._run_id,

@@ -23,7 +23,13 @@ from marketdata.documents.sources import KnownPage
 from marketdata.errors import StateConflict, StoreRefused, TerminalError, TransientError
 from marketdata.load.context import context_of
 from marketdata.load.raw import raw_id
-from marketdata.runs.extraction.attempts import Attempts, GivenUp, OutOfTime
+from marketdata.runs.extraction.attempts import (
+    THROTTLED,
+    Attempts,
+    GivenUp,
+    HeldBack,
+    OutOfTime,
+)
 from marketdata.runs.extraction.circuit import CircuitOpen, circuit_open
 from marketdata.runs.extraction.fetching import (
     RESERVE_SECONDS,
@@ -34,7 +40,14 @@ from marketdata.runs.extraction.fetching import (
     describe,
 )
 from marketdata.runs.extraction.outcome import Extracted, ExtractionState
-from marketdata.runs.extraction.paging import Extent, Shift, describe_short
+from marketdata.runs.extraction.paging import (
+    Extent,
+    Shift,
+    describe_repeated,
+    describe_short,
+    describe_unpaged,
+    repeated_in,
+)
 from marketdata.runs.extraction.policy import RETRY_POLICY, RetryPolicy
 from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
 from marketdata.runs.extraction.throttling import RateLimited, Throttling
@@ -215,7 +228,7 @@ class _SourceExtraction:
                 return Extracted(ExtractionState.AGAIN, [])
             try:
                 self._page(session, request)
-            except (RateLimited, CircuitOpen, GivenUp, OutOfTime) as stopped:
+            except (RateLimited, CircuitOpen, GivenUp, HeldBack, OutOfTime) as stopped:
                 return self._stop(request, stopped)
             except StateConflict:
                 # Whoever has the run now goes on.
@@ -282,15 +295,22 @@ class _SourceExtraction:
             received = self._as_before(known, found.received_at)
         else:
             received = self._received(request, found)
-        if self._list_has_ended(request, received):
+        repeated = self._repeated(received)
+        if self._list_has_ended(request, received, repeated):
             self._list_ended = True
             return
-        again = self._fetch_slipped(session, received)
-        self._put(request, received, again)
+        again = None if repeated else self._fetch_slipped(session, received)
+        self._put(request, received, again, repeats=repeated is not None)
 
     def _note_attempts(self, attempts: StoredAttempts) -> None:
-        """Store a failed attempt; its error is the input's, should the run die now."""
-        self._extraction.note(attempts=attempts, error=attempts["error"])
+        """Store a failed attempt; its error is the input's, should the run die now.
+
+        That of a refusal is not: the run waits, and what it may die of is something else.
+        """
+        changes: InputChanges = {"attempts": attempts}
+        if attempts["error"]["code"] != THROTTLED:
+            changes["error"] = attempts["error"]
+        self._extraction.note(**changes)
 
     def _known(self, request: PageRequest) -> _Known | None:
         """What a conditional request for a page can be about: what was fetched last, and loaded."""
@@ -377,25 +397,48 @@ class _SourceExtraction:
             [], batches, known.validators, known.rows, known.filtered, known.extent, unchanged=True
         )
 
-    def _list_has_ended(self, request: PageRequest, received: _Received) -> bool:
+    def _digests(self) -> list[str]:
+        """By page, which rows the pages before have; empty where that is not known."""
+        at = self._at
+        known = [*at.digests, *[""] * (at.pages - len(at.digests))]
+        if known and at.extent is not None:
+            # That is all that notes of earlier versions have.
+            known[-1] = at.extent["digest"]
+        return known
+
+    def _repeated(self, received: _Received) -> int | None:
+        """The page before that a page repeats, the last one if there are several."""
+        if received.extent is None:
+            return None
+        known = enumerate(self._digests(), start=1)
+        return max((page for page, of in known if of == received.extent.digest), default=None)
+
+    def _list_has_ended(
+        self, request: PageRequest, received: _Received, repeated: int | None
+    ) -> bool:
         """Whether the list has ended before a page: the page is then not kept.
 
         It has if the source does not know of pages and answers each alike; and, of course, before
         a page that is beyond those of the settings. What that means of the last page is noted.
         """
-        at, full = self._at, self._source.page_size
-        before = Extent.of(at.extent)
-        if before and received.extent and before.digest == received.extent.digest:
-            if at.last_rows == full:
-                self._warn(
-                    f"Page {request.page} is the same as page {at.pages}, though page {at.pages} "
-                    f"was full: {at.rows} rows came, of {self._source.pages * full} that "
-                    f"{self._source.pages} pages can have. The source does not page any more."
+        at, source = self._at, self._source
+        if repeated is not None and repeated == at.pages:
+            assert source.page_size is not None  # noqa: S101 - else there is one page
+            self._warn(
+                describe_unpaged(
+                    at.pages,
+                    source.pages,
+                    page_size=source.page_size,
+                    rows=at.last_rows,
+                    received=at.rows,
                 )
+            )
             return True
         if not self._looks_beyond(request):
             return False
-        if received.rows:
+        if repeated is not None:
+            self._warn(describe_repeated([(request.page, repeated)]))
+        elif received.rows:
             self._at = replace(at, short=self._short_pages(received))
         return True
 
@@ -442,7 +485,14 @@ class _SourceExtraction:
         if warning not in self._warnings:
             self._warnings.append(warning)
 
-    def _put(self, request: PageRequest, received: _Received, again: _Received | None) -> None:
+    def _put(
+        self,
+        request: PageRequest,
+        received: _Received,
+        again: _Received | None,
+        *,
+        repeats: bool,
+    ) -> None:
         """Write a page's raw batches, then its batches, and note that the page is there.
 
         Their numbers follow from what is noted when they are taken: an answer of another call may
@@ -452,6 +502,7 @@ class _SourceExtraction:
             request: what was asked for.
             received: what came.
             again: of the page before, rows that had slipped through.
+            repeats: whether it is an earlier page once more; it says nothing of its neighbours.
 
         Raises:
             Overtaken: another call has noted the page, or has ended the extraction.
@@ -465,8 +516,9 @@ class _SourceExtraction:
             rows=self._at.rows + received.rows,
             filtered=self._at.filtered + received.filtered,
             unchanged=self._at.unchanged + received.unchanged,
-            short=self._short_pages(received),
-            extent=received.extent.document() if received.extent else None,
+            short=self._at.short if repeats else self._short_pages(received),
+            extent=received.extent.document() if received.extent and not repeats else None,
+            digests=(*self._digests(), received.extent.digest if received.extent else ""),
         )
         noted = after
 
@@ -528,6 +580,7 @@ class _SourceExtraction:
             Overtaken: another call is further, or has ended it, or the run has ended.
         """
         at, source = self._at, self._source
+        self._throttling.since = None
         if at.short and source.page_size is not None:
             self._warn(
                 describe_short(
@@ -538,6 +591,8 @@ class _SourceExtraction:
                     received=at.rows,
                 )
             )
+        if repeats := repeated_in(self._digests()):
+            self._warn(describe_repeated(repeats))
         changes: InputChanges = {"throttling": self._throttling.document(), **noted}
         changes["status"] = state
         changes["warnings"] = self._warnings
@@ -545,7 +600,9 @@ class _SourceExtraction:
         return Extracted(state, self._numbers())
 
     def _stop(
-        self, request: PageRequest, reason: RateLimited | CircuitOpen | GivenUp | OutOfTime
+        self,
+        request: PageRequest,
+        reason: RateLimited | CircuitOpen | GivenUp | HeldBack | OutOfTime,
     ) -> Extracted:
         """End this call's part at a page that it did not get."""
         match reason:
@@ -555,10 +612,12 @@ class _SourceExtraction:
                 if self._looks_beyond(request):
                     return self._end_unknown(circuit_open(self._name, reason.admission))
                 return self._skip(reason)
-            case GivenUp():
+            case GivenUp() | HeldBack():
                 if self._looks_beyond(request):
                     return self._end_unknown(reason.error)
-                return self._end(ExtractionState.FAILED, error=reason.error)
+                held_back = isinstance(reason, HeldBack)
+                ended = ExtractionState.THROTTLED if held_back else ExtractionState.FAILED
+                return self._end(ended, error=reason.error)
             case OutOfTime():
                 self._extraction.note(throttling=self._throttling.document())
                 return Extracted(ExtractionState.AGAIN, [])
@@ -568,7 +627,6 @@ class _SourceExtraction:
         seconds = max(1, ceil(limit.seconds))
         throttling, minutes = self._throttling, self._settings.max_wait_minutes
         if throttling.waited_seconds + seconds > minutes * 60:
-            throttling.since = None
             message = (
                 f"{limit} Page {request.page} would have to wait {seconds} s more; this run was "
                 f"rate-limited {throttling.events} times and has waited "
@@ -576,7 +634,7 @@ class _SourceExtraction:
                 f"minutes. What was fetched is loaded; POST /refresh with this run as `resume` "
                 f"goes on at page {request.page}, and the next run by schedule starts anew."
             )
-            error: StoredError = {"code": "throttled", "type": "Throttled", "message": message}
+            error: StoredError = {"code": THROTTLED, "type": "Throttled", "message": message}
             if self._looks_beyond(request):
                 return self._end_unknown(error)
             return self._end(ExtractionState.THROTTLED, error=error)

@@ -15,10 +15,10 @@ from typing import Self
 from marketdata.documents.runs import ShortPage
 from marketdata.documents.sources import StoredExtent
 from marketdata.runs.extraction.selection import parse_row
-from marketdata.sources.base import ApiSource
+from marketdata.sources.base import ApiSource, rank_in
 
 _SHOWN = 5
-"""Short pages that a warning lists."""
+"""Pages that a warning lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Extent:
     digest: str
     """A hash of the rows' ids in their order: pages of equal digests are the same page."""
     ids: frozenset[str] = frozenset()
-    """The rows' ids; empty where they are not known any more."""
+    """Hashes of the rows' ids; empty where they are not known any more."""
     lowest_rank: int | None = None
     """The lowest rank of its rows; None where they have none."""
     highest_rank: int | None = None
@@ -71,18 +71,21 @@ class ExtentReader:
         """The same rows, each looked at."""
         for text in texts:
             row = parse_row(text)
-            # Without an id, a hash of the row stands for it.
+            # Without an id, the row stands for it.
             self._ids.append(self.id_of(row) or _hash(text))
-            if isinstance(row, dict) and (rank := self.source.rank_of(row)) is not None:
+            if isinstance(row, dict) and (rank := rank_in(self.source.rank_of(row))) is not None:
                 self._ranks.append(rank)
             yield text
 
     def id_of(self, row: object) -> str | None:
-        """The id of a row, whatever JSON value it is; None if it has none."""
+        """A hash of the id of a row, whatever JSON value it is; None if it has none.
+
+        An id may be any text, even one that can't be stored (a lone surrogate), and of any length.
+        """
         if not isinstance(row, dict):
             return None
         id_ = self.source.map_row(row).get("asset_id")
-        return id_ if isinstance(id_, str) else None
+        return _hash(id_) if isinstance(id_, str) and id_ else None
 
     def extent(self) -> Extent:
         """Of all rows that have passed."""
@@ -159,4 +162,48 @@ def describe_short(
         f"{len(short)} of {pages} pages had fewer than the {page_size} rows that they were asked "
         f"for, though more rows followed: {told}{more}. {why}: {received} rows came, of "
         f"{asked * page_size} that {asked} pages can have."
+    )
+
+
+def repeated_in(digests: Sequence[str]) -> list[tuple[int, int]]:
+    """The pages that repeat an earlier one, each with the first that it repeats.
+
+    Args:
+        digests: by page, a hash of which rows it has; empty where that is not known.
+    """
+    first = dict[str, int]()
+    repeats = []
+    for page, digest in enumerate(digests, start=1):
+        if digest and first.setdefault(digest, page) < page:
+            repeats.append((page, first[digest]))
+    return repeats
+
+
+def describe_repeated(repeats: Sequence[tuple[int, int]]) -> str:
+    """What to say of pages that are the same as earlier ones, each given with that one."""
+    told = ", ".join(f"page {page} is the same as page {of}" for page, of in repeats[:_SHOWN])
+    more = f", and {len(repeats) - _SHOWN} more are like that" if len(repeats) > _SHOWN else ""
+    return (
+        f"{told[0].upper()}{told[1:]}{more}. The source repeats pages: that brought nothing new, "
+        "and what belongs there may be missing."
+    )
+
+
+def describe_unpaged(page: int, asked: int, *, page_size: int, rows: int, received: int) -> str:
+    """What to say of a source whose next page is the same as its last one.
+
+    Args:
+        page: the last page.
+        asked: pages that the settings ask for.
+        page_size: rows of a full page.
+        rows: rows of the last page.
+        received: rows of all pages.
+    """
+    same = f"Page {page + 1} is the same as page {page}"
+    came = f"{received} rows came, of {asked * page_size} that {asked} pages can have"
+    if rows == page_size:
+        return f"{same}, though page {page} was full: {came}. The source does not page any more."
+    return (
+        f"{same}, which had {rows} of {page_size} rows: {came}. The source does not page, and "
+        "whether it has more rows is not known."
     )

@@ -16,7 +16,7 @@ class RetryPolicy:
     attempts: int = 3
     page_seconds: float = 100.0
     """For all attempts, with the waits for quota between them; a pause that the source asks for is
-    added. A source that fails for good ends its part of the run within this time."""
+    added. A source that fails, or refuses, for good ends its part of the run within this time."""
     longest_pause_seconds: float = 5.0
     """Between two attempts of one call; the pause is random, and shorter at first."""
     limits: http.Limits = http.LIMITS

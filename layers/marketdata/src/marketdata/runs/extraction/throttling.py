@@ -32,17 +32,21 @@ _JITTER = 0.2
 class RateLimited(Exception):
     """The source must not be fetched from now; how long to wait, and on whose word."""
 
-    def __init__(self, seconds: float, message: str, *, asked: bool) -> None:
+    def __init__(
+        self, seconds: float, message: str, *, refused: bool, asked_seconds: float = 0
+    ) -> None:
         """Of a wait.
 
         Args:
             seconds: how long it is.
             message: why, in words.
-            asked: whether the source asked for it; else it is our own quota's.
+            refused: whether it is for a refusal of the source; else it is our own quota's.
+            asked_seconds: of it, what the source itself asked for.
         """
         super().__init__(message)
         self.seconds = seconds
-        self.asked = asked
+        self.refused = refused
+        self.asked_seconds = asked_seconds
 
 
 @dataclass(slots=True)
@@ -185,7 +189,7 @@ class Permits:
                 if time.monotonic() - asked <= limiter.STALE_SECONDS:
                     return
                 continue
-            limited = RateLimited(permit.wait_seconds, _why(upstream, permit), asked=permit.blocked)
+            limited = _limited(permit, _why(upstream, permit), refused=permit.blocked)
             if not wait:
                 raise limited
             self._throttling.note_limit(self._server.now(), refusal=False)
@@ -207,7 +211,7 @@ class Permits:
         if self._low_priority.others_under_way():
             self._throttling.note_limit(self._server.now(), refusal=False)
             message = f"A run of {upstream.name} is under way, and goes first."
-            raise RateLimited(_ASIDE_SECONDS, message, asked=False)
+            raise RateLimited(_ASIDE_SECONDS, message, refused=False)
         return self._low_priority.reserve
 
     def _may_wait(self, seconds: float) -> bool:
@@ -228,7 +232,7 @@ class Permits:
         self._slowed = True
         self._note(permit)
         self._throttling.note_limit(self._server.now(), refusal=isinstance(refusal, Throttled))
-        return RateLimited(permit.wait_seconds, refusal.message, asked=True)
+        return _limited(permit, refusal.message, refused=True)
 
     def note_answer(self, upstream: Upstream, page: int, *, was_failing: bool) -> None:
         """Note that the source answered, if that changes what others know of it.
@@ -247,6 +251,12 @@ class Permits:
         self._throttling.permits_left = permit.permits_left
         self._throttling.rate_per_minute = permit.rate_per_minute
         self._throttling.quota_per_minute = self._quota.per_minute
+
+
+def _limited(permit: Permit, message: str, *, refused: bool) -> RateLimited:
+    return RateLimited(
+        permit.wait_seconds, message, refused=refused, asked_seconds=permit.asked_seconds
+    )
 
 
 def _why(upstream: Upstream, permit: Permit) -> str:

@@ -61,6 +61,8 @@ class Permit:
     """Until there may be one; 0 if this one was granted."""
     blocked: bool
     """Whether it is the source's own refusal that is being waited out."""
+    asked_seconds: float
+    """Of the wait, what the source itself asked for."""
     permits_left: float
     rate_per_minute: float
     strikes: int
@@ -165,6 +167,7 @@ def take(store: Store, upstream: Upstream, quota: Quota, *, reserve: int = 0) ->
                 ]
             },
             "blocked_until": {"$cond": [same, "$bucket.blocked_until", None]},
+            "asked_until": {"$cond": [same, {"$ifNull": ["$bucket.asked_until", None]}, None]},
             "strikes": {"$cond": [same, {"$ifNull": ["$bucket.strikes", 0]}, 0]},
         },
         {
@@ -175,6 +178,7 @@ def take(store: Store, upstream: Upstream, quota: Quota, *, reserve: int = 0) ->
         },
         {
             "blocked": {"$gt": [blocked_ms, 0]},
+            "asked_ms": _ASKED_MS,
             "wait_ms": {"$max": [blocked_ms, empty_ms, full_ms]},
         },
         {
@@ -250,16 +254,23 @@ def note_refusal(
                     {"$cond": ["$bucket.known", after(retry_after or 0), after(cooldown)]},
                 ]
             },
+            "asked_until": {
+                "$max": ["$bucket.asked_until", None if retry_after is None else after(retry_after)]
+            },
         },
         {
             "tokens": 1,
             "at": "$bucket.blocked_until",
             "blocked": True,
             "known": "$$REMOVE",
+            "asked_ms": _ASKED_MS,
             "wait_ms": {"$max": [0, {"$subtract": ["$bucket.blocked_until", "$$NOW"]}]},
         },
     ]
     return _permit(_change_bucket(store, upstream, steps, "noting a refusal of"))
+
+
+_ASKED_MS: Expression = {"$max": [0, {"$subtract": ["$bucket.asked_until", "$$NOW"]}]}
 
 
 def _change_bucket(store: Store, upstream: Upstream, steps: list[Update], doing: str) -> Bucket:
@@ -287,6 +298,7 @@ def _permit(bucket: Bucket) -> Permit:
         granted=wait <= 0,
         wait_seconds=wait,
         blocked=bucket["blocked"],
+        asked_seconds=bucket.get("asked_ms", 0) / 1000,
         # The one that is kept for the end of a cooldown can't be used before.
         permits_left=0.0 if bucket["blocked"] else round(bucket["tokens"], 2),
         rate_per_minute=round(bucket["rate_per_minute"], 3),

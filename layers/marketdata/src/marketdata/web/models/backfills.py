@@ -8,10 +8,17 @@ from pydantic import Field
 
 from marketdata.runs.backfills import MOST_ASSETS
 from marketdata.web import patterns
-from marketdata.web.models.common import RUN_ID, Answer, Form, Time
+from marketdata.web.models.common import RUN_ID, WHOLE, Answer, Asked, Time
+from marketdata.web.parameters import MAX_MS
+
+TimeAsked = (
+    Annotated[str, Field(min_length=1, max_length=64)]
+    | Annotated[int, Field(le=MAX_MS, json_schema_extra={"minimum": 10**11}), WHOLE]
+)
+"""A time as somebody gives it in a body: `read_time` reads it, and says what is wrong with it."""
 
 
-class BackfillRequest(Form):
+class BackfillRequest(Asked):
     """What is to be fetched of the past: of `assets` or of the `top` ones."""
 
     source: str = Field(min_length=1, max_length=64, examples=["coingecko"])
@@ -22,24 +29,19 @@ class BackfillRequest(Form):
         description="The source's ids, or tickers that only one of its assets has.",
         examples=[["bitcoin", "ethereum"]],
     )
-    top: int | None = Field(
+    top: Annotated[int, Field(ge=1, le=MOST_ASSETS), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=MOST_ASSETS,
         description="In place of `assets`: so many with the highest market cap.",
     )
-    start: str = Field(
-        min_length=1,
-        max_length=64,
-        description="The first time that is asked for: ISO 8601, a date, or milliseconds since "
-        "1970.",
+    start: TimeAsked = Field(
+        description="The first time that is asked for: ISO 8601 (UTC where no zone is given), a "
+        "date, or milliseconds since 1970 (12 to 15 digits), as a number or as text.",
         examples=["2025-01-01"],
     )
-    end: str | None = Field(
+    end: TimeAsked | None = Field(
         default=None,
-        min_length=1,
-        max_length=64,
-        description="The last time that is asked for; a date is its whole day. By default now.",
+        description="The last time that is asked for, in the same forms; a date is its whole day. "
+        "By default now.",
         examples=["2025-03-31"],
     )
     interval: Literal["5m", "1h", "1d"] | None = Field(

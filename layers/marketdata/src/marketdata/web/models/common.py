@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Time = Annotated[
     str, Field(json_schema_extra={"format": "date-time"}, examples=["2025-05-09T08:15:00.000Z"])
@@ -17,10 +17,27 @@ type Part = dict[str, Any]
 RUN_ID = "20250509T081500Z-3f2a9c41d07e"
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""For integers in bodies: JSON knows one kind of number, so 5.0 is 5. It comes after the bounds."""
+
+
 class Form(BaseModel):
     """Base of all forms: exactly the fields that are declared, all of them always there."""
 
     model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+
+
+class Asked(Form):
+    """Base of the bodies of requests: a value has the type that is declared, and no other.
+
+    `true` is no number, `"5"` is none, and `"yes"` is neither true nor false.
+    """
+
+    model_config = ConfigDict(strict=True)
 
 
 class Answer(Form):

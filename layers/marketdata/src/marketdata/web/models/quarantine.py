@@ -8,7 +8,7 @@ from pydantic import Field
 
 from marketdata.web import patterns
 from marketdata.web.cursor import PATTERN
-from marketdata.web.models.common import RUN_ID, Answer, Cursored, Form, Time
+from marketdata.web.models.common import RUN_ID, Answer, Asked, Cursored, Form, Time
 
 MAX_IDS = 1_000
 ROW_ID = "5f0c1d2e3b4a59687f6e5d4c3b2a1908/17"
@@ -43,7 +43,7 @@ class QuarantineList(Answer):
     run_id: str | None = Field(description="The last run that ended.", examples=[RUN_ID])
 
 
-class ReplayRequest(Form):
+class ReplayRequest(Asked):
     """Which rows to try again; a field that is not given excludes no row."""
 
     source: Annotated[

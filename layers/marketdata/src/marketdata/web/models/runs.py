@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from marketdata.web import patterns
-from marketdata.web.models.common import RUN_ID, Answer, Cursored, Form, Time
+from marketdata.web.models.common import RUN_ID, Answer, Asked, Cursored, Form, Time
 
 RunStatus = Literal["running", "success", "partial_success", "failed", "cancelled"]
 Trigger = Literal["schedule", "refresh", "upload", "replay", "backfill"]
@@ -312,7 +312,7 @@ class Runs(Answer):
     run_id: str | None = Field(description="The run that started last.", examples=[RUN_ID])
 
 
-class RefreshRequest(Form):
+class RefreshRequest(Asked):
     """What the run has to do; an empty body means what the hourly run does."""
 
     sources: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(

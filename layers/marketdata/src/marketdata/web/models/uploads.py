@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from marketdata.web import patterns
-from marketdata.web.models.common import RUN_ID, Answer, Cursored, Form, Time
+from marketdata.web.models.common import RUN_ID, WHOLE, Answer, Asked, Cursored, Form, Time
 
 MAX_FORM_BYTES = 5 * 1024**3
 """S3's own limit for what a form can put."""
 
 
-class UploadRequest(Form):
+class UploadRequest(Asked):
     """A file that is to be put."""
 
     filename: Annotated[
@@ -26,10 +26,8 @@ class UploadRequest(Form):
         ),
     ]
     size: Annotated[
-        int | None,
+        Annotated[int, Field(ge=1, le=MAX_FORM_BYTES), WHOLE] | None,
         Field(
-            ge=1,
-            le=MAX_FORM_BYTES,
             description="Its size in bytes. If you give it, S3 accepts exactly this size.",
             examples=[52431],
         ),

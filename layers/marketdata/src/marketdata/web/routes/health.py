@@ -51,7 +51,7 @@ def get_health(request: Request) -> Response[Health]:
     """Health, with HTTP status 200 or 503."""
     given = services(request)
     mongodb, runs = _mongodb(given.store)
-    last = runs.last
+    last, ended = runs.last, runs.ended
     # Ages are judged by the clock that set the times; a function's own may be off.
     now, look = runs.now, None
     if mongodb["status"] == "ok":
@@ -64,7 +64,7 @@ def get_health(request: Request) -> Response[Health]:
         scheduler["status"] in ("ok", "unconfigured")
         and data["status"] != "stale"
         and not data["frozen_sources"]
-        and (last is None or last["status"] != RunStatus.FAILED)
+        and (ended is None or ended["status"] != RunStatus.FAILED)
     ):
         status = "ok"
     else:
@@ -92,6 +92,9 @@ class _Runs:
     now: datetime
     """By its clock; without it by the function's, which nothing is judged by then."""
     last: Run | None = None
+    """The last one that says how the service is; it may be under way."""
+    ended: Run | None = None
+    """The last one of these that has ended."""
     scheduled: Run | None = None
     """The last one that the rule started."""
     success: Run | None = None
@@ -110,7 +113,8 @@ def _mongodb(store: Any) -> tuple[Part, _Runs]:
         milliseconds = round((perf_counter() - started) * 1000, 3)
         runs = _Runs(
             now=server_clock(database).now(),
-            last=run_queries.last_run(database),
+            last=run_queries.last_telling_run(database),
+            ended=run_queries.last_telling_run(database, ended=True),
             scheduled=run_queries.last_run(database, trigger="schedule"),
             success=run_queries.last_whole_success(database),
             first=run_queries.first_run(database),
