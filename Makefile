@@ -31,7 +31,7 @@ help: ## List the targets
 
 # --- the local stack -------------------------------------------------------------------------
 
-.PHONY: run up down clean status refresh backfill cancel logs migrate rebuild build
+.PHONY: run up down clean status refresh backfill preview cancel logs migrate rebuild build
 run: ## Start the local stack, run the pipeline once, show what was loaded
 	@$(SETUP) && exec $(LOCAL) run
 
@@ -52,6 +52,9 @@ refresh: ## Run the pipeline on the stack that is up
 
 backfill: ## Fetch the past: SOURCE=coingecko ASSETS=bitcoin (or TOP=50) DAYS=365 (or START=, END=)
 	@$(SETUP) dev && exec $(LOCAL) backfill --source "$(SOURCE)" --assets "$(ASSETS)" --top "$(TOP)" --days "$(DAYS)" --start "$(START)" --end "$(END)" --interval "$(INTERVAL)" --gaps "$(GAPS)"
+
+preview: ## Show what a CSV would become: FILE=prices.csv KEY= SYMBOL= CURRENCY= DATES= NUMBERS= INTERVAL=
+	@$(SETUP) dev && PYTHONPATH=layers/marketdata/src exec $(LOCAL) preview --file "$(FILE)" --key "$(KEY)" --symbol "$(SYMBOL)" --asset-id "$(ASSET_ID)" --currency "$(CURRENCY)" --dates "$(DATES)" --numbers "$(NUMBERS)" --interval "$(INTERVAL)"
 
 cancel: ## Cancel the backfill RUN=...
 	@$(SETUP) dev && exec $(LOCAL) cancel "$(RUN)"

@@ -17,6 +17,8 @@ from local.errors import LocalError
 from local.sam_local import sam_api, sam_invoke
 from local.settings import Settings
 
+PREVIEWED = ("symbol", "asset_id", "currency", "dates", "numbers", "interval")
+"""What may be said of a file that is previewed."""
 COMMANDS = {
     "run": commands.run,
     "up": commands.up,
@@ -47,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_backfill(subparsers.add_parser("backfill", help="Fetch the past from a source."))
     cancel = subparsers.add_parser("cancel", help="Cancel a backfill.")
     cancel.add_argument("run", help="the backfill's run")
+    preview = subparsers.add_parser("preview", help="Show what a CSV would become.")
+    preview.add_argument("--file", default="", help="the file")
+    preview.add_argument("--key", default="", help="the key that it will have in the bucket")
+    for name in PREVIEWED:
+        preview.add_argument(f"--{name.replace('_', '-')}", default="")
     deploy = subparsers.add_parser("deploy", help="Deploy to AWS.")
     deploy.add_argument("environment")
     invoke = subparsers.add_parser("sam-invoke", help="Invoke a function by sam local.")
@@ -82,6 +89,11 @@ def main() -> int:
         settings = Settings.load(dotenv=no_file)
         if arguments.command == "logs":
             commands.logs(settings, screen, arguments.part)
+        elif arguments.command == "preview":
+            from local.preview import preview  # noqa: PLC0415 - only it knows the library
+
+            given = {name: getattr(arguments, name) for name in PREVIEWED}
+            preview(screen, arguments.file, arguments.key, given)
         elif arguments.command == "backfill":
             backfill(settings, screen, Asked.read(vars(arguments)))
         elif arguments.command == "cancel":

@@ -227,10 +227,15 @@ def _show_last_run(screen: Screen, description: dict[str, Any]) -> None:
         with store.client, store_errors("being asked for the last run"):
             last = store.runs.find_one({}, sort=[("started_at", -1)])
             parked = dead_lettered_by_source(store)
+            waiting = store.objects.count_documents({"state": "waiting"}, limit=1_000)
             _show_growth(screen, growth(store))
     except MarketDataError as error:
         screen.say(f"  the database does not answer: {error}")
         return
+    if waiting:
+        screen.say(
+            f"  {waiting} files wait for an answer: GET /uploads?state=waiting has the questions"
+        )
     if last is not None:
         screen.say(
             f"  last run: {last['_id']}, {last.get('status')}, started {last.get('started_at')}"
@@ -317,6 +322,7 @@ def _run_pipeline(
         step.done(f"run {run_id}: {ended.get('status')}")
     write_atomically(stack.state / "last-run.json", json.dumps(ended, indent=2) + "\n")
     screen.console.print(_table(sources))
+    _show_waiting(screen, sources)
     problems = [
         f"{source.get('source')}: {_reason(source['error'])}"
         for source in sources
@@ -329,6 +335,18 @@ def _run_pipeline(
             f" See the functions' log: {stack.localstack.console_log}"
         )
     return problems
+
+
+def _show_waiting(screen: Screen, sources: Sequence[dict[str, Any]]) -> None:
+    """Say which files of a run ask something."""
+    waiting = [source for source in sources if source.get("status") == "waiting"]
+    for source in waiting[:5]:
+        screen.say(f"  {source.get('reason')}")
+    if waiting:
+        screen.say(
+            f"  {len(waiting)} of the files that were taken wait for an answer: "
+            "GET /uploads?state=waiting lists all that do"
+        )
 
 
 def _reason(error: Any) -> str:

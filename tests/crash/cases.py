@@ -29,7 +29,7 @@ def pages(store: Store, uri: str) -> Scene:
     mixed = [*MIXED, coin("said", current_price=5)]
     back = [coin("changed"), coin("new", current_price=7), coin("known"), coin("late"), []]
     early = [coin("moved"), coin("twice", current_price=1), coin("changed", current_price=2)]
-    calm = [coin("calm"), coin("bad", name=5), None]
+    calm = [coin("calm"), coin("bad", current_price="x"), None]
     keys = [
         put_rows(store, mixed, run_id="mixed", minute=10),
         put_rows(store, back, run_id="back", minute=30),

@@ -111,7 +111,8 @@ class Gateway:
 
     def call(self, made: dict[str, Any]) -> Reply:
         """Deliver an event."""
-        function = self.control if made["httpMethod"] == "POST" else self.api
+        changes = made["httpMethod"] in ("POST", "DELETE")
+        function = self.control if changes else self.api
         answer = function(made, Context())  # type: ignore[arg-type]
         body = answer["body"] or ""
         if answer["isBase64Encoded"]:
@@ -132,6 +133,11 @@ class Gateway:
             headers["Authorization"] = f"Bearer {token}"
         text = None if body is None else body if isinstance(body, str) else json.dumps(body)
         return self.call(event("POST", path, headers=headers, body=text))
+
+    def delete(self, path: str, *, token: str | None = None) -> Reply:
+        """DELETE with the token, or with another one."""
+        token = self.token if token is None else token
+        return self.call(event("DELETE", path, headers={"Authorization": f"Bearer {token}"}))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         headers = {

@@ -25,6 +25,7 @@ OTHERWISE = {
         ExtractionState.THROTTLED,
         ExtractionState.EXTRACTED,
         ExtractionState.SKIPPED,
+        ExtractionState.WAITING,
         ExtractionState.FAILED,
         ExtractionState.CANCELLED,
         ExtractionState.HANDED_OVER,

@@ -88,11 +88,38 @@ def test_a_csv_in_the_bucket_is_served(
 def test_a_csv_that_is_not_understood_says_why(
     stack: StackUnderTest, database: Database[Any], uploads: Uploads
 ) -> None:
-    uploads.put("incoming/odd.csv", b"Date,Price\n2025-05-09,1\n")
+    uploads.put("incoming/odd.csv", b"Rank,Name,Price\n1,Bitcoin,1\n")
 
     (run,) = ended_runs(stack, database, 1)
     assert run["status"] == "failed"
-    assert "no usable symbol" in run["sources"][0]["error"]["message"]
+    assert "no column with the time" in run["sources"][0]["error"]["message"]
+
+
+def test_a_csv_that_asks_waits_is_answered_and_loads(
+    stack: StackUnderTest, database: Database[Any], uploads: Uploads
+) -> None:
+    uploads.put("incoming/desk/asks.tsv", b"Date\tClose\n09.05.2025\t1,5\n10.05.2025\t1,6\n")
+
+    (run,) = ended_runs(stack, database, 1)
+    (line,) = run["sources"]
+    assert (run["status"], line["status"]) == ("success", "waiting")
+    (waiting,) = stack.get("/uploads?state=waiting")["data"]
+    assert [question["about"] for question in waiting["questions"]] == ["symbol"]
+
+    answer = stack.request(
+        "POST",
+        f"/uploads/{waiting['id']}/answer",
+        {
+            "Authorization": f"Bearer {stack.description['refresh_token']}",
+            "Content-Type": "application/json",
+        },
+        b'{"symbol": "MSFT"}',
+    )
+    assert answer.status == 202, answer.body
+    assert answer.body["started"]
+    ended_runs(stack, database, 2)
+    records = stack.get("/data?symbol=MSFT")["data"]
+    assert sorted(record["price_usd"] for record in records) == [1.5, 1.6]
 
 
 def test_what_lies_in_the_bucket_untaken_comes_with_the_next_run(

@@ -64,7 +64,7 @@ def test_loading_the_largest_batch(
         "inserted": "1.0000",
         "updated": "2.0000",
         "unchanged": "2.0000",
-        "quarantined": "about3",
+        "quarantined": "0.0000",
     }
     peaks = {}
     for version, (outcome, price) in enumerate(outcomes.items()):

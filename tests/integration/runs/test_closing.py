@@ -23,7 +23,9 @@ from tests.support.runs import (
 
 def test_a_run_of_which_everything_is_loaded_is_a_success(store: Store) -> None:
     run_id = open_rule(store)["run_id"]
-    loaded(store, run_id, "coingecko", [coin("a"), coin("b"), coin("b"), coin("bad", name=1)])
+    loaded(
+        store, run_id, "coingecko", [coin("a"), coin("b"), coin("b"), coin("d", current_price=0)]
+    )
     loaded(store, run_id, "coingecko", [coin("c")], number=1)
     loaded(store, run_id, "coinpaprika", [])
     for name in SOURCES:

@@ -40,7 +40,7 @@ def test_other_runs_take_the_sources_and_what_nobody_has_taken(
     carry_out(store, taken)
     bucket.put("incoming/new.csv", HEADER)
     bucket.put("incoming/deep/New 2.CSV.gz", HEADER)
-    bucket.put("incoming/notes.txt", HEADER)
+    bucket.put("incoming/notes.pdf", HEADER)
     bucket.put("other/new.csv", HEADER)
     bucket.put("incoming/folder.csv/", b"")
     bucket.put("incoming/deleted.csv", HEADER)
@@ -128,7 +128,7 @@ def test_any_key_is_found_however_the_event_writes_it(
     assert keys(store, open_with_bucket(store, hourly_event(), "coingecko")) == set()
 
 
-@pytest.mark.parametrize("key", ["other/a.csv", "incoming/a.txt", "a.csv"])
+@pytest.mark.parametrize("key", ["other/a.csv", "incoming/a.xls", "a.csv"])
 def test_objects_elsewhere_start_nothing(store: Store, bucket: Bucket, key: str) -> None:
     assert not open_with_bucket(store, bucket.put(key, HEADER))["proceed"]
     assert store.runs.count_documents({}) == 0
@@ -411,14 +411,14 @@ def test_a_key_whose_versions_fill_two_pages_is_listed_with_its_newest(bucket: B
 
 def test_what_no_run_takes_is_noted_once_with_its_reason(store: Store, bucket: Bucket) -> None:
     expected = {
-        "incoming/notes.txt": "end with .csv or .csv.gz",
-        "incoming/deep/prices.csv.zip": "end with .csv or .csv.gz",
+        "incoming/notes.pdf": "end with .csv, .tsv",
+        "incoming/deep/prices.csv.zip": "end with .csv, .tsv",
         "Incoming/a.csv": "and not Incoming/: the case counts",
         "INCOMING/deep/b.csv": "and not INCOMING/: the case counts",
         "other/": "Put it there",
         "loose.csv": "Put it there",
     }
-    for key in ("incoming/notes.txt", "incoming/deep/prices.csv.zip", "other/x/y.csv", "loose.csv"):
+    for key in ("incoming/notes.pdf", "incoming/deep/prices.csv.zip", "other/x/y.csv", "loose.csv"):
         bucket.put(key, HEADER)
     bucket.put("Incoming/a.csv", HEADER)
     bucket.put("INCOMING/deep/b.csv", HEADER)

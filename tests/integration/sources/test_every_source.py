@@ -186,6 +186,9 @@ ODD_BUT_GOOD: list[tuple[str, object, object]] = [
     ("volume_24h", float("nan"), None),
     ("percent_change_24h", float("nan"), None),
     ("market_cap", "", None),
+    ("name", "half \udfff of a pair", None),
+    ("volume_24h", float("-inf"), None),
+    ("volume_24h", -5, None),
 ]
 """What is sent of a field, and what is loaded of it."""
 ODD: list[tuple[str, object, str]] = [
@@ -193,11 +196,9 @@ ODD: list[tuple[str, object, str]] = [
     ("asset_id", "a\u0000b", "control_character"),
     ("asset_id", "\ud800", "string_unicode"),
     ("symbol", "\ud83d", "string_unicode"),
-    ("name", "half \udfff of a pair", "string_unicode"),
     ("symbol", "\u200b\ufeff", "string_too_short"),
     ("price_usd", float("nan"), "finite_number"),
     ("price_usd", float("inf"), "finite_number"),
-    ("volume_24h", float("-inf"), "finite_number"),
     ("timestamp", "1970-01-01T00:00:00Z", "timestamp_unknown"),
     ("timestamp", "1970-01-01T01:00:00+01:00", "timestamp_unknown"),
     ("timestamp", 0, "timestamp_unknown"),

@@ -125,7 +125,7 @@ def test_loading_in_any_order_ends_in_the_same_row(store: Store, backwards: bool
 def test_each_run_that_met_a_row_finds_it(store: Store) -> None:
     """The second and the third run bring known content and are skipped, the fourth is not."""
     for number in range(3):
-        load(store, [*BAD, coin("bad too", name=5)], run_id=f"run{number}", minute=number)
+        load(store, [*BAD, coin("bad 2", current_price="x")], run_id=f"run{number}", minute=number)
     load(store, [*BAD, coin("other", current_price=-1)], run_id="run3", minute=3)
     assert store.batches.count_documents({"skipped": True}) == 2
     assert store.batches.count_documents({"known_root": "run0/coingecko/0"}) == 2

@@ -54,6 +54,9 @@ def test_a_record_as_it_is_told(gateway: Gateway, store: Store) -> None:
         "open": None,
         "high": None,
         "low": None,
+        "volume": None,
+        "base_volume": None,
+        "quote": None,
         "interval": None,
         "timestamp": "2025-05-09T08:15:00.000Z",
         "source": "coingecko",
@@ -248,6 +251,31 @@ def test_an_order_that_needs_a_scan_is_refused(
     assert answer.status == 400
     assert "Add symbol, or start and end" in answer.json()["error"]["message"]
     assert [f["name"] for f in answer.json()["error"]["details"]["faults"]] == ["sortBy"]
+
+
+def test_a_candle_as_it_is_told_everywhere(gateway: Gateway, store: Store) -> None:
+    told: Document = {"volume": 1500.5, "base_volume": 12.0, "quote": "USDT"}
+    old = {
+        **{
+            name: value
+            for name, value in make_record(price=99.0).items()
+            if name not in ("_id", "asset_id", "timestamp", "source", "dataset", "revision")
+        },
+        "volume": 1.0,
+        "quote": "USDC",
+    }
+    record = make_record(dataset="mine", interval="1h", revision=2, history=[old], **told)
+    put_records(store, record)
+    answers = [
+        ok(gateway.get("/data"))["data"][0],
+        ok(gateway.get("/latest"))["data"][0],
+        ok(gateway.get(f"/data/{ids([record])[0]}"))["data"],
+    ]
+    for answer in answers:
+        assert {name: answer[name] for name in told} == told
+    then, now = ok(gateway.get(f"/data/{ids([record])[0]}/history"))["data"]
+    assert (then["volume"], then["base_volume"], then["quote"]) == (1.0, None, "USDC")
+    assert {name: now[name] for name in told} == told
 
 
 def test_the_history_of_a_record(gateway: Gateway, store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from marketdata.runs import closing
 from marketdata.store.connection import Store
 from tests.support.gateway import Gateway, ok
 from tests.support.pipeline import Pipeline, coin
@@ -13,6 +14,7 @@ from tests.support.records import (
     make_batch,
     make_run,
 )
+from tests.support.runs import extracted, loaded, open_run
 from tests.support.upstream import Upstream as Server
 
 # --- runs ---------------------------------------------------------------------------------
@@ -202,6 +204,40 @@ def test_what_is_known_of_inputs(gateway: Gateway, store: Store) -> None:
         assert [api[name] for name in names] == [None] * 4
         assert (api["warnings"], api["left_out"]) == ([], left_out)
     assert [r["sources"][0]["left_out"] for r in ok(gateway.get("/runs"))["data"]] == [0, 7, 0]
+
+
+def test_cells_that_were_not_understood_are_told_by_input(gateway: Gateway, store: Store) -> None:
+    run_id = open_run(store, None, "coingecko")["run_id"]
+    values_of: list[list[Any]] = [["much", -1], ["$$ROOT"]]
+    for number, values in enumerate(values_of):
+        rows = [coin(f"{number} {n}", total_volume=v) for n, v in enumerate(values)]
+        loaded(store, run_id, "coingecko", rows, number)
+    expected = [
+        {
+            "field": "volume_24h",
+            "column": "volume_24h",
+            "code": "float_parsing",
+            "count": 2,
+            "examples": ["much", "$$ROOT"],
+        },
+        {
+            "field": "volume_24h",
+            "column": "volume_24h",
+            "code": "greater_than_equal",
+            "count": 1,
+            "examples": ["-1"],
+        },
+    ]
+    (running,) = ok(gateway.get(f"/runs/{run_id}"))["sources"]
+    assert running["findings"] == expected
+    extracted(store, run_id, "coingecko")
+    closing.close(store, run_id)
+    (closed,) = ok(gateway.get(f"/runs/{run_id}"))["sources"]
+    assert (closed["status"], closed["inserted"]) == ("success", 3)
+    assert (closed["findings"], closed["warnings"]) == (expected, [])
+    # What an earlier version has stored has none.
+    store.runs.update_one({"_id": run_id}, {"$unset": {"results.0.findings": ""}})
+    assert ok(gateway.get(f"/runs/{run_id}"))["sources"][0]["findings"] == []
 
 
 def test_a_run_that_does_not_exist(gateway: Gateway) -> None:

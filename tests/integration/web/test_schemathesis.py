@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from marketdata.aws.s3 import Uploads
+from marketdata.aws.s3_objects import S3Objects
 from marketdata.store.connection import Store
 from tests.support.gateway import TOKEN, Gateway, make_gateway
 from tests.support.records import (
@@ -25,6 +26,7 @@ from tests.support.records import (
     make_run,
     put_records,
 )
+from tests.support.uploads import BUCKET, Bucket
 
 
 class Door:
@@ -33,7 +35,10 @@ class Door:
     def __init__(self) -> None:
         self.store: Store | None = None
         self.gateway: Gateway = make_gateway(
-            self._store, uploads=lambda: Uploads("uploads-test"), upload_max_bytes=5 * 1024**3
+            self._store,
+            uploads=lambda: Uploads("uploads-test"),
+            objects=lambda: S3Objects(BUCKET),
+            upload_max_bytes=5 * 1024**3,
         )
 
     def _store(self) -> Store:
@@ -51,8 +56,9 @@ SCHEMA.config.update(base_url="http://localhost")
 
 
 @pytest.fixture
-def _behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def _behind(store: Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something of everything."""
+    bucket.put("incoming/BTC/prices.csv", "date,close\n2025-05-09,97000.5\n")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

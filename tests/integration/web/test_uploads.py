@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
@@ -94,9 +94,12 @@ def test_uploads_are_listed_by_state_the_latest_first(store: Store) -> None:
     for number in range(5):
         version = ObjectVersion("b", f"incoming/{number}.csv", f"v{number}", size=number)
         assert objects.claim(store, version, f"run {number}") == Claimed()
+        # Several may be taken within one millisecond; then their ids decide.
+        at = datetime(2025, 5, 9, 6, number, tzinfo=UTC)
+        store.objects.update_one({"_id": version.id}, {"$set": {"taken_at": at}})
         if number < 4:
             assert objects.settle(store, version.id, f"run {number}", refused=number == 0)
-    ignored_objects.note(store, [Ignored("b", "incoming/a.txt"), Ignored("b", "Incoming/")])
+    ignored_objects.note(store, [Ignored("b", "incoming/a.xls"), Ignored("b", "Incoming/")])
 
     def listed(*asked: tuple[str, str]) -> list[str]:
         found, cursor = list[str](), ""
@@ -111,7 +114,7 @@ def test_uploads_are_listed_by_state_the_latest_first(store: Store) -> None:
     assert listed() == listed(("state", "done")) == [f"incoming/{n}.csv" for n in (3, 2, 1)]
     assert listed(("state", "taken")) == ["incoming/4.csv"]
     assert listed(("state", "refused")) == ["incoming/0.csv"]
-    assert sorted(listed(("state", "ignored"))) == ["Incoming/", "incoming/a.txt"]
+    assert sorted(listed(("state", "ignored"))) == ["Incoming/", "incoming/a.xls"]
     (one,) = ok(gateway.get("/uploads", ("state", "refused")))["data"]
     assert (one["version_id"], one["size"], one["run_id"]) == ("v0", 0, "run 0")
     ignored = ok(gateway.get("/uploads", ("state", "ignored")))["data"]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from marketdata.csv_files import parsing
 from marketdata.csv_files.columns import table
-from marketdata.schema.mapping import map_columns
 from marketdata.schema.record import Fault, Record, validate
 from tests.support.tables import records_of
 
@@ -20,10 +19,13 @@ HEADER = ["symbol", "price_usd", "timestamp"]
 
 
 def load(
-    header: list[str], *rows: list[str], dataset: str = "csv"
+    header: list[str], *rows: list[str], dataset: str = "csv", **how: Any
 ) -> tuple[list[Record], list[Fault]]:
     cut = parsing.transposed(rows, len(header))
-    made = table(cut, len(rows), map_columns(header).columns, dataset)
+    known = {"id": "asset_id", "source": "dataset"}
+    columns = {known.get(name, name): index for index, name in enumerate(header)}
+    layout: Any = {"columns": columns, "dataset": dataset, **how}
+    made = table(cut, len(rows), layout)
     observations, faults = validate(made, now=NOW)
     assert len(observations) + len(faults) == len(rows)
     return records_of(observations), faults
@@ -63,6 +65,11 @@ def test_a_row_becomes_a_record_with_what_it_says_and_no_more() -> None:
         ("1502928000.25", "2017-08-17T00:00:00.250+00:00"),
         ("1502928000123", "2017-08-17T00:00:00.123+00:00"),
         (" 1502928000000.0 ", "2017-08-17T00:00:00+00:00"),
+        ("1502928000000000", "2017-08-17T00:00:00+00:00"),
+        ("20240101", "2024-01-01T00:00:00+00:00"),
+        ("2024-1-1", "2024-01-01T00:00:00+00:00"),
+        ("29/04/2013 23:59", "2013-04-29T23:59:00+00:00"),
+        ("Aug 17, 2023", "2023-08-17T00:00:00+00:00"),
     ],
 )
 @pytest.mark.parametrize("beside", [[], [["ETH", "1", "1600000000"]], [["ETH", "1", "2020-01-01"]]])
@@ -76,8 +83,7 @@ def test_times(text: str, time: str, beside: list[list[str]]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "20240101", "2024", "2024-1-1", "01/02/2024", "29/04/2013 23:59", "Aug 17, 2023",
-        "1.502928E+9", "1502928000000000", "-1502928000", "+1502928000", "15029280001",
+        "2024", "2024-01", "01/02/2024", "1.50E+9", "-1502928000", "+1502928000", "15029280001",
         "0502928000", "0000001234567", "1_502_928_000", "\u0661502928000",
         "2024-13-01", "2024-02-30",
         "2024-01-01T25:00:00", "2024-01-01x10:00:00", "now", "2024-01-01T10:00:00 EST",
@@ -121,7 +127,16 @@ def test_a_time_is_the_same_in_every_form(moment: datetime, zone: Any) -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1", 1.0), ("1e-7", 1e-7), ("6.42E+11", 6.42e11), (" 2.5 ", 2.5), (".5", 0.5)],
+    [
+        ("1", 1.0),
+        ("1e-7", 1e-7),
+        ("6.42E+11", 6.42e11),
+        (" 2.5 ", 2.5),
+        (".5", 0.5),
+        ("$1", 1.0),
+        ("1.5K", 1500.0),
+        ("5%", 5.0),
+    ],
 )
 def test_numbers(text: str, number: float) -> None:
     records, _ = load(HEADER, ["BTC", text, "2025-05-09"])
@@ -133,12 +148,9 @@ def test_numbers(text: str, number: float) -> None:
     "text",
     [
         "1,000",
-        "$1",
-        "1 000",
         "1_000",
         "0x10",
-        "1.5K",
-        "5%",
+        "€1",
         "inf",
         "-1",
         "0",

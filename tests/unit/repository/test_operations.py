@@ -26,10 +26,12 @@ TOLD_BY = {
     "shift": (("runs/extraction/paging.py", "describe"),),
     "unused": (
         ("runs/extraction/files.py", "_note_mapping"),
-        ("schema/mapping.py", "map_columns"),
+        ("csv_files/judging.py", "_unknown"),
+        ("csv_files/asset_columns.py", "_is_no_id"),
+        ("csv_files/amount_columns.py", "_volume_field"),
     ),
 }
-CALLS = {"_warn", "NothingToLoad", "NotAskedAgain"}
+CALLS = {"_warn", "NothingToLoad", "NotAskedAgain", "skip", "doubt", "_revoke"}
 """Calls that are given the text of a warning, or of a part of one, or why a file is skipped."""
 
 

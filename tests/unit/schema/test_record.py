@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -11,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.schema.record import MAX_AHEAD, Fault, Record, table_of
+from marketdata.schema.record import MAX_AHEAD, BadCell, Fault, Record, table_of
 from marketdata.schema.record import validate as validate_table
-from marketdata.schema.texts import all_visible
 from tests.support.tables import records_of
 
 NOW = datetime(2025, 5, 9, 6, 5, tzinfo=UTC)
@@ -92,21 +92,13 @@ def test_what_a_record_needs_is_missed(field: str) -> None:
         ("price_usd", "", "float_parsing"),
         ("price_usd", {"usd": 1}, "float_type"),
         ("price_usd", [1], "float_type"),
-        ("volume_24h", -1, "greater_than_equal"),
-        ("volume_24h", math.inf, "finite_number"),
-        ("market_cap", -0.01, "greater_than_equal"),
-        ("market_cap", "unknown", "float_parsing"),
-        ("percent_change_24h", -math.inf, "finite_number"),
         ("symbol", "", "string_too_short"),
         ("symbol", " \t", "string_too_short"),
         ("symbol", "x" * 65, "string_too_long"),
         ("symbol", 1, "string_type"),
         ("symbol", "\ud800", "string_unicode"),
-        ("name", "a\x00b", "control_character"),
         ("symbol", "B\x07TC", "control_character"),
         ("symbol", "\u200b\u2060", "string_too_short"),
-        ("name", "x" * 257, "string_too_long"),
-        ("name", ["Bitcoin"], "string_type"),
         ("asset_id", "", "string_too_short"),
         ("asset_id", "\udfff", "string_unicode"),
         ("timestamp", "yesterday", "datetime_from_date_parsing"),
@@ -139,7 +131,10 @@ def test_what_is_no_record_says_which_field_and_why(field: str, value: Any, code
         ("price_usd", 7, 7.0),
         ("price_usd", "7.60358e-07", 7.60358e-07),
         ("volume_24h", 0, 0.0),
-        ("market_cap", 0.0, 0.0),
+        ("volume", 0, 0.0),
+        ("base_volume", "12.5", 12.5),
+        ("quote", " USDT", "USDT"),
+        ("quote", "US\u200bDT", "USDT"),
         ("percent_change_24h", -100, -100.0),
         ("symbol", " usdc.e ", "USDC.E"),
         ("symbol", "x" * 64, "X" * 64),
@@ -217,42 +212,6 @@ def test_what_nobody_sees_is_no_part_of_a_text(field: str, came: str) -> None:
     assert record(**{field: came})[field] == "TEXT"  # type: ignore[literal-required]
 
 
-IGNORABLE = (
-    *(0x00AD, 0x034F, 0x061C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFEFF, 0xFFA0),
-    *range(0x180B, 0x1810),
-    *range(0x200B, 0x2010),
-    *range(0x202A, 0x202F),
-    *range(0x2060, 0x2070),
-    *range(0xFE00, 0xFE10),
-    *range(0xFFF0, 0xFFF9),
-    *range(0x1BCA0, 0x1BCA4),
-    *range(0x1D173, 0x1D17B),
-    *range(0xE0000, 0xE1000),
-)
-"""Default_Ignorable_Code_Point of Unicode, as DerivedCoreProperties.txt lists it."""
-
-
-def test_no_code_point_that_leaves_no_trace_is_a_part_of_a_text() -> None:
-    assert len(IGNORABLE) == 4174
-    blanks = [chr(code) for code in (*IGNORABLE, 0x2800)]
-    came = [candidate(asset_id=f"a{c}b", symbol=f"{c}T{c}X", name=c) for c in blanks]
-    good, faults = validate(came, now=NOW)
-    assert faults == []
-    assert len(good) == len(blanks)
-    for _, found in good:
-        assert (found["asset_id"], found["symbol"], found["name"]) == ("ab", "TX", None)
-    # Alone they are no text, and one row is enough for them to be seen.
-    for c in blanks:
-        assert not all_visible(["TEXT", c])
-        _, (found_fault,) = validate([candidate(symbol=c)], now=NOW)
-        assert (found_fault.field, found_fault.code) == ("symbol", "string_too_short")
-
-
-@pytest.mark.parametrize("name", ["\u20bf", "\u30d3\u30c3\u30c8", "\uac00", "\u2801", "e\u0301"])
-def test_what_is_seen_stays(name: str) -> None:
-    assert record(name=name)["name"] == name
-
-
 def test_a_line_break_within_a_name_is_a_space() -> None:
     assert record(name="Two\r\n lines\tand more")["name"] == "Two  lines and more"
 
@@ -286,7 +245,7 @@ def test_a_field_that_no_record_has_is_a_defect_of_the_mapping() -> None:
 
 
 def test_a_long_value_is_shown_by_its_beginning() -> None:
-    _, faults = validate([candidate(name="x" * 10_000)], now=NOW)
+    _, faults = validate([candidate(symbol="x" * 10_000)], now=NOW)
     assert "xxx..." in faults[0].message
     assert len(faults[0].message) < 200
 
@@ -303,7 +262,127 @@ ANYTHING = st.one_of(
     st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
 )
-FIELDS = st.sampled_from(["symbol", "name", "price_usd", "volume_24h", "market_cap", "timestamp"])
+FIELDS = st.sampled_from(
+    [
+        "symbol",
+        "name",
+        "price_usd",
+        "volume_24h",
+        "market_cap",
+        "timestamp",
+        "low",
+        "high",
+        "volume",
+        "quote",
+    ]
+)
+
+
+def bad_cells(*rows: dict[str, Any]) -> list[tuple[int, str, str, str]]:
+    observations, faults = validate_table(table_of([candidate(**row) for row in rows]), now=NOW)
+    assert faults == []
+    return [(c.row, c.field, c.code, c.value) for c in observations.bad_cells]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code", "shown"),
+    [
+        ("volume_24h", -1, "greater_than_equal", "-1"),
+        ("volume_24h", math.inf, "finite_number", "inf"),
+        ("market_cap", -0.01, "greater_than_equal", "-0.01"),
+        ("market_cap", "unknown", "float_parsing", "unknown"),
+        ("percent_change_24h", -math.inf, "finite_number", "-inf"),
+        ("volume", -5, "greater_than_equal", "-5"),
+        ("base_volume", [1], "float_type", "[1]"),
+        ("open", 0, "greater_than", "0"),
+        ("high", "1.2.3", "float_parsing", "1.2.3"),
+        ("low", -2.5, "greater_than", "-2.5"),
+        ("name", "a\x00b", "control_character", "a\x00b"),
+        ("name", "x" * 257, "string_too_long", "x" * 80),
+        ("name", ["Bitcoin"], "string_type", "['Bitcoin']"),
+        ("name", "\ud800", "string_unicode", "\\ud800"),
+    ],
+)
+def test_a_bad_optional_cell_does_not_cost_the_price(
+    field: str, value: Any, code: str, shown: str
+) -> None:
+    good = {"price_usd": 2.0, "open": 2.0, "high": 2.0, "low": 2.0}
+    assert bad_cells(good | {field: value}) == [(0, field, code, shown)]
+    found = record(**(good | {field: value}))
+    assert found.get(field) is None
+    assert (field in found) == (field in candidate())
+    assert found["price_usd"] == 2.0
+
+
+def test_a_bad_cell_is_told_by_its_row_whatever_else_is_wrong() -> None:
+    batch = [candidate(asset_id=f"coin {n}") for n in range(6)]
+    batch[0]["price_usd"] = -1
+    batch[1] |= {"timestamp": NOW + timedelta(days=2), "volume_24h": "lost with its row"}
+    batch[3]["volume_24h"] = "much"
+    batch[5] |= {"volume_24h": -1, "name": "a\x07b"}
+    observations, faults = validate_table(table_of(batch), now=NOW)
+    assert [f.row for f in faults] == [0, 1]
+    assert list(observations.places) == [2, 3, 4, 5]
+    assert observations.columns["volume_24h"] == [1.0, None, 1.0, None]
+    assert sorted((c.row, c.field, c.code) for c in observations.bad_cells) == [
+        (3, "volume_24h", "float_parsing"),
+        (5, "name", "control_character"),
+        (5, "volume_24h", "greater_than_equal"),
+    ]
+
+
+def test_what_is_known_of_cells_is_told_for_rows_that_are_records() -> None:
+    table = table_of([candidate(), candidate(price_usd=0)])
+    cells = [BadCell(row, "volume_24h", "float_parsing", "1,2,3") for row in (0, 1)]
+    observations, _ = validate_table(replace(table, bad_cells=cells), now=NOW)
+    assert observations.bad_cells == cells[:1]
+
+
+def test_a_bad_interval_sets_the_row_aside() -> None:
+    assert fault(interval=1) == ("interval", "string_type")
+
+
+@pytest.mark.parametrize(
+    ("candle", "expected"),
+    [
+        ({"low": 2.0, "high": 1.9, "price_usd": 2.0}, ("low", "low_above_high")),
+    ],
+)
+def test_a_candle_that_contradicts_itself_is_none(
+    candle: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    assert fault(**candle) == expected
+
+
+@pytest.mark.parametrize(
+    "candle",
+    [
+        {"low": 2.0, "high": 2.0, "price_usd": 2.0, "open": 2.0},
+        {"low": 2.0, "high": 3.0, "price_usd": 1.5, "open": 3.5},
+        {"low": None, "high": 3.0, "price_usd": 1.0, "open": None},
+        {"low": 5e-324, "high": 1.7976931348623157e308, "price_usd": 1.0, "open": 1e308},
+        {"open": 9.0, "price_usd": 1.0},
+    ],
+)
+def test_a_candle_may_be_rounded_or_incomplete(candle: dict[str, Any]) -> None:
+    assert record(**candle)["price_usd"] == candle["price_usd"]
+
+
+def test_only_the_candles_that_contradict_themselves_are_set_aside() -> None:
+    rows = [candidate(), candidate(low=2.0, high=1.0), candidate(low=1.0, high=2e6, open=3.0)]
+    good, faults = validate(rows, now=NOW)
+    assert [index for index, _ in good] == [0, 2]
+    assert [(f.row, f.code) for f in faults] == [(1, "low_above_high")]
+
+
+def test_a_market_cap_of_nothing_is_unknown_and_a_volume_of_nothing_is_not() -> None:
+    found = record(market_cap=0.0, volume_24h=0, volume=0)
+    assert (found["market_cap"], found["volume_24h"], found["volume"]) == (None, 0.0, 0.0)
+    assert bad_cells({"market_cap": 0}) == []
+
+
+def test_what_a_candle_does_not_say_it_does_not_have() -> None:
+    assert not {"volume", "base_volume", "quote"} & record(volume=None, quote="").keys()
 
 
 @given(st.lists(st.dictionaries(FIELDS, ANYTHING, max_size=3), max_size=8))
@@ -316,9 +395,10 @@ def test_every_candidate_ends_in_exactly_one_place(changes: list[dict[str, Any]]
             assert not {unicodedata.category(c) for c in text} & {"Cc", "Cf"}
         assert 0 < found["price_usd"] < math.inf
         assert found["volume_24h"] is None or 0 <= found["volume_24h"] < math.inf
+        assert 0 < found.get("low", 1.0) <= found.get("high", math.inf)
         assert found["timestamp"].microsecond % 1000 == 0
         assert datetime(1970, 1, 1, tzinfo=UTC) < found["timestamp"] <= NOW + MAX_AHEAD
     for found_fault in faults:
         assert found_fault.code
-        assert found_fault.field in candidate()
+        assert found_fault.field in {*candidate(), "low"}
         found_fault.message.encode("utf-8", "backslashreplace")

@@ -203,7 +203,7 @@ def test_messages_are_for_people(
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"filename": "prices.txt"}, "filename: is no name for an upload: it begins with"),
+        ({"filename": "prices.xls"}, "filename: is no name for an upload: it begins with"),
         ({"filename": "a.csv", "dataset": "a b"}, "dataset: is no name of a dataset: it begins"),
     ],
 )
@@ -305,7 +305,7 @@ def test_a_body_in_base64_is_read(gateway: Gateway, raw: bytes) -> None:
     "body",
     [
         {},
-        {"filename": "prices.txt"},
+        {"filename": "prices.xls"},
         {"filename": "../prices.csv"},
         {"filename": "a/b.csv"},
         {"filename": ".csv"},

@@ -39,7 +39,8 @@ def test_api_reads_and_control_changes(shipped: dict[str, Any]) -> None:
     for module in (api, control):
         resolver = make_resolver(module.ROUTERS)
         routes = resolver._static_routes + resolver._dynamic_routes
-        assert {route.method for route in routes} == {"GET" if module is api else "POST"}
+        allowed = {"GET"} if module is api else {"POST", "DELETE"}
+        assert {route.method for route in routes} == allowed
         found |= {(route.openapi_path or "/", route.method.lower()) for route in routes}
     assert found == {
         (path, method) for path, methods in shipped["paths"].items() for method in methods
@@ -53,7 +54,8 @@ def test_every_route_is_described(shipped: dict[str, Any]) -> None:
             assert operation["summary"], path
             assert operation["description"], path
             assert set(operation["tags"]) <= tags, path
-            assert operation.get("security") == ([{"bearer": []}] if method == "post" else None)
+            changes = method in ("post", "delete")
+            assert operation.get("security") == ([{"bearer": []}] if changes else None)
             assert "422" not in operation["responses"], path
             assert operation["responses"]["500"]["content"]["application/json"]["schema"] == {
                 "$ref": "#/components/schemas/Error"

@@ -16,7 +16,7 @@ CSV = "csv"
 """The source of all uploads."""
 INCOMING = "incoming/"
 """Where uploads are looked for."""
-_ENDINGS = (".csv", ".csv.gz")
+_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 NO_VERSION = "null"
 """S3's own name for the version of an object from before versioning was switched on."""
 
@@ -84,7 +84,7 @@ def why_ignored(key: str) -> str | None:
         if key.endswith("/"):
             return None
         return (
-            f"Only names that end with {' or '.join(_ENDINGS)} are taken. Unpack or rename it, and "
+            f"Only names that end with {', '.join(_ENDINGS)} are taken. Unpack or rename it, and "
             "upload it again."
         )
     if key.lower().startswith(INCOMING):

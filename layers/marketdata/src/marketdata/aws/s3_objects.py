@@ -187,6 +187,24 @@ class S3Objects:
             )
         return version
 
+    def newest(self, key: str) -> ObjectVersion | None:
+        """The version that a key has now; None if there is no such object.
+
+        Raises:
+            StoreRefused: it may not be looked at.
+            TransientError: S3 did not answer.
+        """
+        version = ObjectVersion(self.bucket, key, NO_VERSION)
+        try:
+            head = self._client.head_object(Bucket=self.bucket, Key=key)
+        except (BotoCoreError, ClientError) as error:
+            if refusals.code_of(error) in _UNTOLD:
+                return None
+            raise _named(error, version.place) from error
+        return replace(
+            version, version_id=head.get("VersionId", NO_VERSION), size=head["ContentLength"]
+        )
+
     @contextmanager
     def open(self, version: ObjectVersion, start: int = 0) -> Iterator[OpenObject]:
         """See `objects.ObjectReader`."""

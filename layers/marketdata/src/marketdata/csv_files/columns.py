@@ -1,7 +1,7 @@
 """The columns of a CSV under canonical names, a column at a time.
 
 Texts stay texts wherever validation reads them as what they are meant to be: it does so once,
-for the whole batch, in compiled code. Only what it would read *too* generously is judged here.
+for the whole batch, in compiled code. Only what it would read otherwise is read here.
 """
 
 from __future__ import annotations
@@ -10,114 +10,263 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marketdata.schema.record import OPTIONAL, Fault, Table
-from marketdata.schema.texts import NO_NAME, NOTHING
+from marketdata.csv_files import intervals, numbers, times
+from marketdata.csv_files.assets import DOLLAR, is_dollar, pair_of
+from marketdata.csv_files.numbers import NumberForm
+from marketdata.csv_files.times import TimeForm
+from marketdata.documents.raw_batches import StoredLayout
+from marketdata.schema import record
+from marketdata.schema.record import BadCell, Fault, Table, shown
+from marketdata.schema.texts import NO_NAME
 
 SOURCE = "csv"
 DEFAULT_DATASET = "csv"
 
-_NUMBERS = ("price_usd", "volume_24h", "market_cap", "percent_change_24h")
-_TEXTS = ("symbol", "asset_id")
-
-_EPOCH_LENGTHS = {10, 13}
-_EPOCH = re.compile(r"[1-9](?:\d{9}|\d{12})(?:\.\d*)?", re.ASCII)
-"""Ten digits are seconds (2001 to 2286), thirteen are milliseconds; nothing else is guessed:
-`20240101` or sixteen digits would be read as some time, too, and as a wrong one."""
-_ISO = re.compile(
-    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:[Zz]|[+-]\d\d:?\d\d|(?P<utc> ?UTC))?)?",
-    re.ASCII,
+NUMBERS = (
+    "price_usd",
+    "volume_24h",
+    "market_cap",
+    "percent_change_24h",
+    "volume",
+    "base_volume",
+    "open",
+    "high",
+    "low",
 )
+"""Fields whose cells are numbers."""
+FIELDS = record.FIELDS
+_ALWAYS = ("price_usd", "volume_24h", "market_cap", "percent_change_24h")
+"""Numbers that every record has, be it as None."""
+_NAMES_NOTHING = NO_NAME | {"\\N", "<NA>", "#N/A"}
+_OTHER_MONEY = re.compile(r"[€£¥₿₩₹]|[A-Za-z]{3}")
+_DAY = ("1d", "24h")
 
 
-def table(
-    cut: Sequence[Sequence[str]], rows: int, columns: Mapping[str, int], dataset: str
-) -> Table:
+def table(cut: Sequence[Sequence[str]], rows: int, layout: StoredLayout) -> Table:
     """Rows under canonical names, without validation.
 
     Args:
         cut: the columns of cells, as many as the header has.
         rows: the number of cells in each.
-        columns: the index of the column of each canonical field; see `schema.mapping`.
-        dataset: the dataset of rows that name none.
+        layout: how they are read; see `judging`.
     """
-    cells: Mapping[str, Sequence[str]] = {name: cut[index] for name, index in columns.items()}
-    faults: dict[int, Fault] = {}
-    fields = _fields(cells, rows, dataset, faults)
-    for name in OPTIONAL:
-        if name in cells:
-            said = (
-                _names(cells[name]) if name == "interval" else _numbers(name, cells[name], faults)
-            )
-            values = [None if value is None or value in NOTHING else value for value in said]
-            if any(value is not None for value in values):
+    return _Reader(cut, rows, layout).table()
+
+
+class _Reader:
+    """The columns of some rows, on their way to a table."""
+
+    def __init__(self, cut: Sequence[Sequence[str]], rows: int, layout: StoredLayout) -> None:
+        self._cut = cut
+        self._rows = rows
+        self._layout = layout
+        self._constants: Mapping[str, str] = layout.get("constants", {})
+        self._faults: dict[int, Fault] = {}
+        self._bad_cells: list[BadCell] = []
+        self._fields: dict[str, Sequence[Any]] = {}
+
+    def table(self) -> Table:
+        fields = self._fields
+        for name in NUMBERS:
+            values = self._numbers(name)
+            if name in _ALWAYS or any(value is not None for value in values):
                 fields[name] = values
-    return Table(fields, rows, faults)
+        self._read_assets()
+        fields["timestamp"] = self._times()
+        self._read_interval()
+        dataset = self._layout["dataset"]
+        said = self._cells("dataset")
+        fields["dataset"] = [dataset] * self._rows if said is None else _datasets(said, dataset)
+        fields["source"] = [SOURCE] * self._rows
+        return Table(fields, self._rows, self._faults, self._bad_cells)
+
+    def _cells(self, field: str) -> Sequence[str] | None:
+        index = self._layout["columns"].get(field)
+        return None if index is None else self._cut[index]
+
+    def _fault(self, row: int, code: str, field: str, message: str) -> None:
+        self._faults.setdefault(row, Fault(row, code, field, message))
+
+    def _numbers(self, name: str) -> Sequence[str | None]:
+        cells = self._cells(name)
+        if cells is None:
+            return [None] * self._rows
+        stored = self._layout.get("numbers", {}).get(name)
+        form = numbers.PLAIN if stored is None else NumberForm.of(stored)
+        values, bad = numbers.read(cells, form)
+        if name == "price_usd":
+            for row, message in bad.items():
+                self._fault(row, "float_parsing", name, message)
+            if None in values:
+                for row, value in enumerate(values):
+                    if value is None:
+                        self._missing(row, name)
+        else:
+            self._bad_cells += [
+                BadCell(row, name, "float_parsing", shown(cells[row])) for row in bad
+            ]
+        return values
+
+    def _missing(self, row: int, name: str) -> None:
+        message = f"The row does not say its {name}, which it must"
+        self._fault(row, "missing_value", name, message)
+
+    def _texts(self, name: str) -> Sequence[str] | None:
+        """The values of a text column, after those that say nothing have become faults.
+
+        Returns:
+            None if the file has no such column.
+        """
+        cells = self._cells(name)
+        if cells is None:
+            return None
+        absent = {value for value in set(cells) if value.strip() in _NAMES_NOTHING}
+        if absent:
+            for row, value in enumerate(cells):
+                if value in absent:
+                    self._missing(row, name)
+        return cells
+
+    def _read_assets(self) -> None:
+        fields, rows = self._fields, self._rows
+        names = self._cells("name")
+        fields["name"] = [None] * rows if names is None else _names(names)
+        symbols = self._texts("symbol")
+        constant = self._constants.get("symbol", "")
+        quotes: list[str] | None = None
+        if symbols is None:
+            fields["symbol"] = [constant] * rows
+        elif "own" in self._layout:
+            fields["symbol"] = symbols
+        else:
+            fields["symbol"], quotes = self._split(symbols)
+        ids = self._texts("asset_id")
+        if ids is not None:
+            fields["asset_id"] = ids
+        elif "asset_id" in self._constants:
+            fields["asset_id"] = [self._constants["asset_id"]] * rows
+        else:
+            fields["asset_id"] = _upper(fields["symbol"])
+        self._read_quotes(quotes)
+
+    def _split(self, symbols: Sequence[str]) -> tuple[Sequence[str], list[str] | None]:
+        """Symbols without their quotes, and these; None if no symbol is a pair."""
+        together = self._layout.get("pairs", False)
+        pairs = {symbol: pair_of(symbol, together=together) for symbol in set(symbols)}
+        if not any(pairs.values()):
+            return symbols, None
+        bases = {symbol: pair.base if pair else symbol for symbol, pair in pairs.items()}
+        quotes = {symbol: pair.quote if pair else "" for symbol, pair in pairs.items()}
+        return (
+            list(map(bases.__getitem__, symbols)),
+            list(map(quotes.__getitem__, symbols)),
+        )
+
+    def _read_quotes(self, quotes: list[str] | None) -> None:
+        """What prices are quoted in: rows that are not in dollars are at fault."""
+        own = self._cells("quote")
+        if own is not None:
+            self._fields["quote"] = _names(own)
+            return
+        constant = self._constants.get("currency", DOLLAR)
+        column = self._layout.get("currency_column")
+        if column is not None:
+            said = [cell.strip().upper() for cell in self._cut[column]]
+            quotes = [
+                own if own and own not in _NAMES_NOTHING else quote
+                for own, quote in zip(said, quotes or [constant] * self._rows, strict=True)
+            ]
+        beside = self._beside_prices()
+        if quotes is None and not beside:
+            if constant != DOLLAR:
+                self._note_quotes([constant] * self._rows)
+            return
+        found = [quote or constant for quote in quotes or [constant] * self._rows]
+        for row, currency in beside.items():
+            if is_dollar(found[row]) != is_dollar(currency) or found[row] == DOLLAR:
+                found[row] = currency
+        self._note_quotes(found)
+
+    def _beside_prices(self) -> dict[int, str]:
+        """Currencies that stand beside the price itself, by row."""
+        cells = self._cells("price_usd")
+        if cells is None or not _OTHER_MONEY.search("\n".join(cells)):
+            return {}
+        found = {}
+        for row, cell in enumerate(cells):
+            if _OTHER_MONEY.search(cell):
+                currencies = numbers.examine([cell]).currencies
+                if currencies:
+                    found[row] = min(currencies)
+        return found
+
+    def _note_quotes(self, quotes: Sequence[str]) -> None:
+        distinct = set(quotes)
+        if distinct == {DOLLAR}:
+            return
+        for row, quote in enumerate(quotes) if not all(map(is_dollar, distinct)) else ():
+            if not is_dollar(quote):
+                message = (
+                    f"The price is in {quote}, and records are in US dollars. Convert it, or "
+                    "upload prices in dollars"
+                )
+                self._fault(row, "quote_not_usd", "price_usd", message)
+        if any(quote != DOLLAR and is_dollar(quote) for quote in distinct):
+            self._fields["quote"] = [
+                quote if quote != DOLLAR and is_dollar(quote) else None for quote in quotes
+            ]
+
+    def _times(self) -> Sequence[str | None]:
+        cells = self._cells("timestamp")
+        if cells is None:
+            return [None] * self._rows
+        stored = self._layout.get("times")
+        form = TimeForm() if stored is None else TimeForm.of(stored)
+        column = None if stored is None else stored.get("time_column")
+        values, bad = times.read(cells, form, None if column is None else self._cut[column])
+        for row, message in bad.items():
+            if cells[row].strip().lower() in numbers.BLANK:
+                self._missing(row, "timestamp")
+            else:
+                self._fault(row, "timestamp_not_understood", "timestamp", message)
+        return values
+
+    def _read_interval(self) -> None:
+        cells = self._cells("interval")
+        fields = self._fields
+        if cells is None:
+            constant = self._constants.get("interval")
+            if constant is not None:
+                fields["interval"] = [constant] * self._rows
+            return
+        known = {cell: _interval(cell) for cell in set(cells)}
+        if not any(known.values()):
+            return
+        fields["interval"] = said = list(map(known.__getitem__, cells))
+        volumes = fields["volume_24h"]
+        others = set(said) - {None, *_DAY}
+        if "own" in self._layout or not others or "volume" in fields:
+            return
+        # The turnover of an hour is not that of 24 hours.
+        if any(value is not None for value in volumes):
+            fields["volume"] = [
+                value if interval in others else None
+                for value, interval in zip(volumes, said, strict=True)
+            ]
+            fields["volume_24h"] = [
+                None if interval in others else value
+                for value, interval in zip(volumes, said, strict=True)
+            ]
 
 
-def _fields(
-    cells: Mapping[str, Sequence[str]], rows: int, dataset: str, faults: dict[int, Fault]
-) -> dict[str, Sequence[Any]]:
-    """The fields that every record has, each as a column."""
-    nothing: list[None] = [None] * rows
-    fields: dict[str, Sequence[Any]] = {
-        name: _numbers(name, cells[name], faults) if name in cells else nothing for name in _NUMBERS
-    }
-    _require("price_usd", fields["price_usd"], faults)
-    names = cells.get("name")
-    fields["name"] = nothing if names is None else _names(names)
-    for name in _TEXTS:
-        if name in cells:
-            fields[name] = _required(name, cells[name], faults)
-    if "asset_id" not in fields:
-        fields["asset_id"] = _upper(fields["symbol"])
-    fields["timestamp"] = _times(cells["timestamp"], faults)
-    said = cells.get("dataset")
-    fields["dataset"] = [dataset] * rows if said is None else _datasets(said, dataset)
-    fields["source"] = [SOURCE] * rows
-    return fields
+def _interval(cell: str) -> str | None:
+    text = cell.strip()
+    return None if text in _NAMES_NOTHING else intervals.normalised(text) or text
 
 
 def _names(values: Sequence[str]) -> Sequence[str | None]:
-    absent = {value for value in set(values) if value.strip() in NO_NAME}
+    absent = {value for value in set(values) if value.strip() in _NAMES_NOTHING}
     return [None if value in absent else value for value in values] if absent else values
-
-
-def _numbers(name: str, values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str | None]:
-    # Validation takes `1_000` for a thousand, as Python does; a file that writes it means
-    # nobody knows what.
-    together = "".join(values)
-    if "_" in together:
-        for place, value in enumerate(values):
-            if "_" in value:
-                message = f"Underscores have no place in a number (is {value[:80]!r})"
-                faults.setdefault(place, Fault(place, "float_parsing", name, message))
-    if len(together.split(maxsplit=1)) > 1 or together[:1].isspace():
-        values = [value.strip() for value in values]
-    if NOTHING.isdisjoint(values):
-        return values
-    return [None if value in NOTHING else value for value in values]
-
-
-def _require(name: str, values: Sequence[Any], faults: dict[int, Fault]) -> None:
-    if None in values:
-        for place, value in enumerate(values):
-            if value is None:
-                faults.setdefault(place, _missing(place, name))
-
-
-def _required(name: str, values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str]:
-    """The values of a text column, after those that say nothing have become faults."""
-    distinct = set(values)
-    absent = {value for value in distinct if value.strip() in NO_NAME}
-    if absent:
-        for place, value in enumerate(values):
-            if value in absent:
-                faults.setdefault(place, _missing(place, name))
-    return values
-
-
-def _missing(place: int, name: str) -> Fault:
-    return Fault(place, "missing_value", name, f"The row does not say its {name}, which it must")
 
 
 def _upper(symbols: Sequence[str]) -> Sequence[str]:
@@ -128,42 +277,3 @@ def _upper(symbols: Sequence[str]) -> Sequence[str]:
 def _datasets(values: Sequence[str], default: str) -> Sequence[str]:
     known = {value: value.strip() or default for value in set(values)}
     return list(map(known.__getitem__, values))
-
-
-def _times(values: Sequence[str], faults: dict[int, Fault]) -> Sequence[str | None]:
-    """Texts that validation reads as the times that they are."""
-    together = "".join(values)
-    if (
-        together.isdecimal()
-        and together.isascii()
-        and set(map(len, values)) <= _EPOCH_LENGTHS
-        and min(values) >= "1"
-    ):
-        return values
-    known = {value: _time(value) for value in set(values)}
-    if None in known.values():
-        for place, value in enumerate(values):
-            if known[value] is None:
-                faults.setdefault(place, _not_a_time(place, value))
-    return list(map(known.__getitem__, values))
-
-
-def _time(value: str) -> str | None:
-    text = value.strip()
-    iso = _ISO.fullmatch(text)
-    if iso is not None:
-        end = iso["utc"]
-        return text if end is None else text.removesuffix(end) + "Z"
-    return text if _EPOCH.fullmatch(text) else None
-
-
-def _not_a_time(place: int, value: str) -> Fault:
-    if value.strip() in NOTHING:
-        return _missing(place, "timestamp")
-    return Fault(
-        place,
-        "timestamp_not_understood",
-        "timestamp",
-        "A time is ISO 8601 (2025-05-09T06:00:00Z, UTC where no zone is given), or a Unix time "
-        f"of 10 digits (seconds) or 13 (milliseconds) (is {value[:80]!r})",
-    )

@@ -9,6 +9,7 @@ from typing import NotRequired, Self, TypedDict
 
 from marketdata.documents.errors import StoredError
 from marketdata.documents.objects import StoredVersion
+from marketdata.documents.questions import Finding
 from marketdata.documents.raw_batches import StoredLayout
 from marketdata.errors import ConservationBroken
 
@@ -280,6 +281,8 @@ class Batch(NewBatch):
     resolves: NotRequired[Resolves]
     """Of a replay batch: what it resolves. Its raw rows and its time of receipt are those of the
     batch that it resolves rows of."""
+    findings: NotRequired[list[Finding]]
+    """Cells of optional fields that its records do without, by field and reason."""
     unresolved: NotRequired[list[int]]
     """Of a replay batch, once it is loaded: the numbers of its rows that stay in quarantine."""
     replayed_at: NotRequired[datetime]
@@ -298,6 +301,7 @@ class BatchEnding(TypedDict, total=False):
     known_as: str
     raw_id: str
     unresolved: list[int]
+    findings: list[Finding]
 
 
 class FailedBatch(TypedDict):

@@ -30,6 +30,12 @@ class Revision(TypedDict):
     """The highest price of the interval."""
     low: NotRequired[float]
     """The lowest price of the interval."""
+    volume: NotRequired[float]
+    """The turnover of the interval, where that is not 24 hours."""
+    base_volume: NotRequired[float]
+    """The volume of the interval in units of the asset: coins or shares."""
+    quote: NotRequired[str]
+    """The stablecoin that prices were really quoted in; absent for dollars themselves."""
     run_id: str
     """The run that received the row."""
     raw_id: str

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NotRequired, TypedDict
 
+from marketdata.documents.questions import Answers, Question
 from marketdata.documents.sources import Lease
 
 
@@ -18,6 +19,8 @@ class ObjectState(StrEnum):
     """All of it is loaded, or dead-lettered."""
     REFUSED = "refused"
     """It is not understood as a whole, or every try at it failed."""
+    WAITING = "waiting"
+    """It asks something, and nothing of it is loaded before somebody has answered."""
 
 
 class IgnoredObject(TypedDict):
@@ -71,3 +74,18 @@ class UploadedObject(StoredVersion):
     """Since when it is done or refused."""
     lease: NotRequired[Lease]
     """Which run has it locked, with the lease's fencing token."""
+    questions: NotRequired[list[Question]]
+    """What it has asked last; it stays when that is answered."""
+    profile: NotRequired[str]
+    """Of one that has asked: a hash of its header and its dialect. Files that look alike have the
+    same."""
+    waiting_at: NotRequired[datetime]
+    """When it asked last, by the database's clock."""
+    answers: NotRequired[Answers]
+    """What somebody has said of this very version."""
+    answered: NotRequired[int]
+    """How often that was."""
+    answered_at: NotRequired[datetime]
+    """When that was last, by the database's clock."""
+    reason: NotRequired[str]
+    """Of one that had waited, and is done without being loaded: why."""

@@ -96,6 +96,10 @@ class StoredLayout(TypedDict):
     about one asset, the interval of its candles, its currency."""
     currency_column: NotRequired[int]
     """The index of the column that says the currency of a row's prices."""
+    pairs: NotRequired[bool]
+    """Symbols that are written together, as BTCUSD, are pairs."""
+    own: NotRequired[bool]
+    """It is what this service itself gives: nothing of it is to be understood anew."""
 
 
 class FileLayout(StoredLayout):

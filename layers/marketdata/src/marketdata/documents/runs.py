@@ -14,6 +14,7 @@ from typing import NotRequired, Self, TypedDict
 from marketdata.documents.batches import FailedBatch, StoredCounts
 from marketdata.documents.errors import StoredError
 from marketdata.documents.objects import StoredVersion
+from marketdata.documents.questions import Finding
 from marketdata.documents.raw_batches import FileLayout
 from marketdata.documents.sources import StoredExtent
 
@@ -65,6 +66,8 @@ class InputStatus(StrEnum):
     """It can't be extracted, or uploads could not be listed."""
     CANCELLED = "cancelled"
     """Somebody cancelled the run; what was received by then is loaded."""
+    WAITING = "waiting"
+    """A file asks something: nothing of it is loaded before somebody has answered."""
 
     @property
     def ended(self) -> bool:
@@ -94,6 +97,8 @@ class ResultStatus(StrEnum):
     """The source was rate-limited for longer than a run waits."""
     CANCELLED = "cancelled"
     """Somebody cancelled the run; what was received by then is loaded."""
+    WAITING = "waiting"
+    """A file asks something: nothing of it is loaded before somebody has answered."""
 
 
 class StoredRequest(TypedDict, total=False):
@@ -252,7 +257,12 @@ class ShortPage(TypedDict):
     """Rows that it had."""
 
 
-class StoredFileProgress(TypedDict):
+class _StoredEncoding(TypedDict, total=False):
+    encoding: str
+    """How its bytes are text; UTF-8 where it is absent."""
+
+
+class StoredFileProgress(_StoredEncoding):
     """The stored form of `FileProgress`."""
 
     position: int
@@ -265,7 +275,7 @@ class StoredFileProgress(TypedDict):
     """Batches of the file from its beginning, whichever run has them. Notes from before later runs
     went on with a file have none: there it is `batches`."""
     packed: bool
-    """Whether the file is compressed."""
+    """Whether its middle can not be entered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +345,11 @@ class FileProgress:
     parts: int = 0
     """Batches of the file from its beginning, whichever run has them."""
     packed: bool = False
-    """Whether the file is compressed; then it is read from its beginning to go on."""
+    """Whether its middle can't be entered, as it is compressed or in UTF-16; then it is read from
+    its beginning to go on."""
+    encoding: str = "utf-8"
+    """How its bytes are text, once they are unpacked: `utf-8`, `cp1252`, `utf-16-le` or
+    `utf-16-be`."""
 
     @classmethod
     def of(cls, document: StoredFileProgress) -> Self:
@@ -346,6 +360,7 @@ class FileProgress:
             rows=document["rows"],
             parts=document.get("parts", document["batches"]),
             packed=document["packed"],
+            encoding=document.get("encoding", "utf-8"),
         )
 
     def document(self) -> StoredFileProgress:
@@ -356,7 +371,11 @@ class FileProgress:
             "rows": self.rows,
             "parts": self.parts,
             "packed": self.packed,
+            **self._encoding(),
         }
+
+    def _encoding(self) -> _StoredEncoding:
+        return {} if self.encoding == "utf-8" else {"encoding": self.encoding}
 
 
 class _InputNotes(TypedDict, total=False):
@@ -522,8 +541,8 @@ class InputState:
         """Number below which batches count, once that is final; None as long as more may come."""
         if self.claims is None or not self.status.ended:
             return None
-        refused = self.object is not None and self.status is InputStatus.FAILED
-        return 0 if refused else self.batches
+        as_a_whole = self.status in (InputStatus.FAILED, InputStatus.WAITING)
+        return 0 if self.object is not None and as_a_whole else self.batches
 
     @classmethod
     def of(cls, document: StoredInput) -> Self:
@@ -690,6 +709,8 @@ class Result(TypedDict):
     """Of a source: more about that; None if it was not."""
     resume_from: NotRequired[list[ReclaimedBatches]]
     """What was reclaimed of earlier runs, by run."""
+    findings: NotRequired[list[Finding]]
+    """Cells of optional fields that records do without, by field and reason."""
     seconds: float | None
     """Seconds from the first request to the last batch."""
     reason: NotRequired[str | None]

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 from marketdata.documents.batches import ReceivedRows
 
-NORMALISER_VERSION = 2
+NORMALISER_VERSION = 3
 """Raised whenever the same raw rows would become other records."""
 
 

@@ -19,7 +19,9 @@ from operator import itemgetter
 from typing import Any
 
 from marketdata.documents.market_data import Record
+from marketdata.documents.questions import Finding
 from marketdata.documents.raw_batches import RawBatch
+from marketdata.load.findings import Findings
 from marketdata.load.reading import read
 from marketdata.schema.identity import digests, record_ids
 from marketdata.schema.record import (
@@ -94,6 +96,8 @@ class Records:
     """The row of each fault as JSON text, made when it is asked for: it may be much longer."""
     passed_over: int = 0
     """Rows that were not read, as they are known to say what is on record."""
+    findings: list[Finding] = field(default_factory=list)
+    """Cells of optional fields that records do without, by field and reason."""
     _multiple: dict[bytes, list[tuple[Chunk, int]]] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -152,6 +156,7 @@ def incoming(
     validated_at: datetime,
     seen: Callable[[Chunk], None] = lambda _piece: None,
     known: AbstractSet[str] = frozenset(),
+    told: AbstractSet[int] | None = None,
 ) -> Records:
     """The records of a raw batch, and the faults of its other rows.
 
@@ -163,6 +168,7 @@ def incoming(
         validated_at: the time against which "too far ahead" is judged.
         seen: is told of each chunk as soon as it is there.
         known: lines that are not to be read; see `load.reading.read`.
+        told: the numbers of the rows that are searched for findings; None means all.
 
     Raises:
         FileRefused: a CSV's bytes are not what they were when it was cut.
@@ -176,6 +182,7 @@ def incoming(
             validated_at=validated_at,
             seen=seen,
             known=known,
+            told=told,
         )
 
 
@@ -203,11 +210,13 @@ def _incoming(
     validated_at: datetime,
     seen: Callable[[Chunk], None],
     known: AbstractSet[str],
+    told: AbstractSet[int] | None,
 ) -> Records:
     rows = passed_over = 0
     chunks: list[Chunk] = []
     faults: list[Fault] = []
     texts: list[Callable[[], str]] = []
+    findings = Findings(raw)
     for reading in read(raw, payload, CHUNK_ROWS, known):
         observations, found = validate(reading.table, now=validated_at)
         numbers = _chosen(reading.places, observations.places, first_row + rows)
@@ -219,9 +228,16 @@ def _incoming(
         for fault in sorted([*reading.faults, *judged], key=lambda fault: fault.row):
             faults.append(Fault(rows + fault.row, fault.code, fault.field, fault.message))
             texts.append(partial(reading.text, fault.row))
+        if observations.bad_cells:
+            begin, places = first_row + rows, reading.places
+            findings.add(
+                cell
+                for cell in observations.bad_cells
+                if told is None or begin + places[cell.row] in told
+            )
         rows += reading.rows
         passed_over += reading.passed_over
-    return Records(rows, chunks, faults, texts, passed_over)
+    return Records(rows, chunks, faults, texts, passed_over, findings.documents())
 
 
 def _chosen(places: Sequence[int], indexes: Sequence[int], added: int) -> Sequence[int]:

@@ -129,10 +129,13 @@ def _counts(batch: Batch, previous: Batch) -> Counts:
 
 def _ending(previous: Batch) -> BatchEnding:
     """What a batch that is skipped notes: the previous version's raw rows are its own, too."""
-    return {
+    ending: BatchEnding = {
         "skipped": True,
         "known_as": previous["_id"],
         "raw_id": previous["raw_id"],
         "context": previous["context"],
         "plain": True,
     }
+    if "findings" in previous:
+        ending["findings"] = previous["findings"]
+    return ending

@@ -115,7 +115,10 @@ def _load_replay(store: Store, key: BatchKey, batch: Batch) -> Counts:
         write_records(store, batch, rows.among, Counts())
     counts.rows_in, counts.quarantined = batch["rows"], len(rows.faults)
     counts.duplicate = rows.records - len(rows.alone)
-    queue.finish(store, key, batch["attempts"], counts, {"unresolved": sorted(rows.faults)})
+    ending: BatchEnding = {"unresolved": sorted(rows.faults)}
+    if rows.findings:
+        ending["findings"] = rows.findings
+    queue.finish(store, key, batch["attempts"], counts, ending)
     return counts
 
 
@@ -178,6 +181,8 @@ class _Load:
         ending: BatchEnding = {"context": context_of(batch), "plain": plain}
         if found.passed_over:
             ending["passed_over"] = found.passed_over
+        if found.findings:
+            ending["findings"] = found.findings
         queue.finish(store, self._key, batch["attempts"], counts, ending)
         return Loading(counts, again=False)
 

@@ -38,6 +38,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from marketdata.csv_files import parsing
+from marketdata.csv_files.dialect import Dialect
 from marketdata.documents.batches import Batch
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.load.context import context_of
@@ -119,11 +120,11 @@ class _Comparison:
             or runs.is_forced(store, batch["run_id"])
         ):
             return None
-        lines = parsing.plain_lines(payload)
+        lines = parsing.plain_lines(payload, Dialect.of(batch["layout"].get("dialect")))
         raw = find_raw(store, previous["raw_id"])
         if lines is None or raw is None:
             return None
-        recorded = _lines_with_records(store, previous, unpack(raw))
+        recorded = _lines_with_records(store, previous, raw)
         if recorded is None:
             return None
         unchanged = recorded.intersection(lines)
@@ -199,14 +200,18 @@ class _Comparison:
 
     def _time_cell(self, line: str) -> str:
         """The cell with a line's time: the one part of an identity told without reading it all."""
-        column: int = self.raw["layout"]["columns"]["timestamp"]
-        return line.split(",", column + 1)[column]
+        layout = self.raw["layout"]
+        column: int = layout["columns"]["timestamp"]
+        delimiter = Dialect.of(layout.get("dialect")).delimiter
+        cells = line.split(delimiter)
+        clock = layout.get("times", {}).get("time_column")
+        return cells[column] if clock is None else f"{cells[column]}{delimiter}{cells[clock]}"
 
     def _has_unchanged_of(self, time_cell: str) -> bool:
         """Whether an unchanged line is of this time."""
-        return any(
-            time_cell in line and self._time_cell(line) == time_cell for line in self.unchanged
-        )
+        delimiter = Dialect.of(self.raw["layout"].get("dialect")).delimiter
+        day = time_cell.partition(delimiter)[0]
+        return any(day in line and self._time_cell(line) == time_cell for line in self.unchanged)
 
     def _times(self) -> dict[str, bytes] | None:
         """The times of the unchanged lines as ids have them, by cell; None if they are many."""
@@ -217,9 +222,9 @@ class _Comparison:
         return ids and {cell: time_of(ids[line]) for cell, line in one_of_each.items()}
 
 
-def _lines_with_records(store: Store, previous: Batch, payload: bytes) -> set[str] | None:
+def _lines_with_records(store: Store, previous: Batch, raw: RawBatch) -> set[str] | None:
     """The lines of a loaded batch that are not in quarantine; None if that can't be told."""
-    lines = parsing.plain_lines(payload)
+    lines = parsing.plain_lines(unpack(raw), Dialect.of(raw["layout"].get("dialect")))
     if lines is None or len(lines) != previous["rows"]:
         return None
     if not previous["counts"]["quarantined"]:
@@ -239,7 +244,8 @@ def _ids(raw: RawBatch, batch: Batch, lines: Iterable[str]) -> dict[str, bytes] 
         otherwise.
     """
     lines = list(lines)
-    payload = "\n".join(lines).encode()
+    encoding = Dialect.of(raw["layout"].get("dialect")).encoding
+    payload = "\n".join(lines).encode(encoding)
     read = incoming(raw, payload, origin={}, first_row=0, validated_at=batch["received_at"])
     ids = [id_ for chunk in read.chunks for id_ in chunk.ids]
     return None if read.faults else dict(zip(lines, ids, strict=True))

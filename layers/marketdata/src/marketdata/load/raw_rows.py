@@ -81,13 +81,20 @@ def csv_raw(batch: ReceivedRows, payload: Payload) -> RawBatch:
     }
 
 
-def read_records(raw: RawBatch, batch: Batch, *, validated_at: datetime | None = None) -> Records:
+def read_records(
+    raw: RawBatch,
+    batch: Batch,
+    *,
+    validated_at: datetime | None = None,
+    told: AbstractSet[int] | None = None,
+) -> Records:
     """The records of a batch as they are loaded, and the faults of its other rows.
 
     Args:
         raw: its raw batch.
         batch: the batch.
         validated_at: the time against which "too far ahead" is judged, if not the batch's own.
+        told: the numbers of the rows that are searched for findings; None means all.
     """
     return incoming(
         raw,
@@ -95,6 +102,7 @@ def read_records(raw: RawBatch, batch: Batch, *, validated_at: datetime | None =
         origin=origin_of(raw, batch),
         first_row=batch["first_row"],
         validated_at=validated_at or validation_time(batch),
+        told=told,
     )
 
 

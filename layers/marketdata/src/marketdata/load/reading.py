@@ -11,6 +11,7 @@ from typing import Any
 
 from marketdata import sources
 from marketdata.csv_files import columns, parsing
+from marketdata.csv_files.dialect import Dialect
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.schema.record import Fault, Table, table_of
 from marketdata.sources.json_stream import elements
@@ -110,12 +111,13 @@ def _text_of(row: Any) -> str:
 
 
 def _read_csv(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]:
-    lines = parsing.plain_lines(payload)
+    dialect = _dialect(raw)
+    lines = parsing.plain_lines(payload, dialect)
     if lines is not None:
         for some in batched(lines, together, strict=False):
             yield _plain_rows(raw, some)
         return
-    records = parsing.parse(payload, raw.get("malformed", ()))
+    records = parsing.parse(payload, raw.get("malformed", ()), dialect)
     while rows := list(islice(records, together)):
         yield _csv_rows(raw, rows)
 
@@ -123,7 +125,7 @@ def _read_csv(raw: RawBatch, payload: bytes, together: int) -> Iterator[Reading]
 def _read_others(
     raw: RawBatch, payload: bytes, together: int, known: AbstractSet[str]
 ) -> Iterator[Reading]:
-    lines = parsing.plain_lines(payload) or []
+    lines = parsing.plain_lines(payload, _dialect(raw)) or []
     others = [index for index, line in enumerate(lines) if line not in known]
     begin = 0
     for some in batched(others, together, strict=False):
@@ -148,27 +150,31 @@ def _spread(reading: Reading, indexes: Sequence[int], begin: int, end: int) -> R
     )
 
 
+def _dialect(raw: RawBatch) -> Dialect:
+    return Dialect.of(raw["layout"].get("dialect"))
+
+
 def _plain_rows(raw: RawBatch, lines: Sequence[str]) -> Reading:
-    header, layout = raw["header"], raw["layout"]
-    cut = parsing.columns_of(lines, len(header))
+    header, layout, dialect = raw["header"], raw["layout"], _dialect(raw)
+    cut = parsing.columns_of(lines, len(header), dialect)
     if cut is None:
-        return _csv_rows(raw, [line.split(",") for line in lines])
+        return _csv_rows(raw, [parsing.split(line, dialect) for line in lines])
     return Reading(
         len(lines),
-        columns.table(cut, len(lines), layout["columns"], layout["dataset"]),
+        columns.table(cut, len(lines), layout),
         range(len(lines)),
         [],
-        lambda index: parsing.as_json(lines[index].split(","), header),
+        lambda index: parsing.as_json(parsing.split(lines[index], dialect), header),
     )
 
 
 def _csv_rows(raw: RawBatch, records: Sequence[list[str] | str]) -> Reading:
     header, layout = raw["header"], raw["layout"]
-    cells, places, ragged = parsing.regular(records, len(header))
+    cells, places, ragged = parsing.regular(records, len(header), _dialect(raw))
     cut = parsing.transposed(cells, len(header))
     return Reading(
         len(records),
-        columns.table(cut, len(cells), layout["columns"], layout["dataset"]),
+        columns.table(cut, len(cells), layout),
         places,
         ragged,
         lambda index: parsing.as_json(records[index], header),

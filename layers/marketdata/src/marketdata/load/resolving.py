@@ -16,6 +16,7 @@ from typing import Self
 from marketdata.documents.batches import Batch, BatchState
 from marketdata.documents.market_data import Record
 from marketdata.documents.quarantine import QuarantinedRow
+from marketdata.documents.questions import Finding
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.load.raw_rows import read_records
 from marketdata.schema.record import Fault
@@ -106,6 +107,8 @@ class ReplayRows:
     """How many of the rows are records."""
     faults: dict[int, Fault]
     """By number, what is wrong with the others."""
+    findings: list[Finding]
+    """Cells of optional fields that the records do without, by field and reason."""
 
     @classmethod
     def read(
@@ -128,7 +131,7 @@ class ReplayRows:
         Raises:
             TerminalError: the raw batch can't be read.
         """
-        found = read_records(raw, batch, validated_at=validated_at)
+        found = read_records(raw, batch, validated_at=validated_at, told=rows)
         numbered = {batch["first_row"] + fault.row: fault for fault in found.faults}
         faults = {number: fault for number, fault in numbered.items() if number in rows}
         alone: dict[bytes, list[Record]] = {}
@@ -144,7 +147,7 @@ class ReplayRows:
                 alone[id_] = mine
             else:
                 among[id_] = loaded
-        return cls(alone, among, records, faults)
+        return cls(alone, among, records, faults, found.findings)
 
     @classmethod
     def of(cls, store: Store, raw: RawBatch, replay: Batch) -> Self:

@@ -98,13 +98,13 @@ def succeeded(result: Result) -> bool:
 
 
 def says_nothing(result: Result) -> bool:
-    """Whether an input is a file that there was nothing to load of: empty, or superseded.
+    """Whether an input is a file that there was nothing to load of: empty, superseded, or waiting.
 
     That says neither that files can be loaded, nor that they can't.
     """
     return (
         leases.is_object(result["input"])
-        and result["status"] == ResultStatus.SKIPPED
+        and result["status"] in (ResultStatus.SKIPPED, ResultStatus.WAITING)
         and result["error"] is None
         and result["batches"] == 0
     )

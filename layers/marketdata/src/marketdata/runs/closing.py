@@ -17,12 +17,13 @@ from marketdata.documents.runs import (
     Run,
     RunEnding,
     RunStatus,
+    StoredInput,
     TriggerKind,
 )
 from marketdata.errors import InvalidInput, StateConflict
 from marketdata.runs import alerts, triggers
 from marketdata.runs.summary import summarise_inputs, total
-from marketdata.store import backfills, leases, objects, run_inputs, runs
+from marketdata.store import asking, backfills, leases, objects, run_inputs, runs
 from marketdata.store.batches import batch, reclaiming, reports
 from marketdata.store.connection import Store
 from marketdata.store.sources.watermarks import move_watermark
@@ -96,7 +97,8 @@ def close(
         store, document, failed=bool(errors)
     ):
         for name, note in document["inputs"].items():
-            if "lease" in note:
+            # What waits for an answer was let go: whoever is asked for it may have it by now.
+            if "lease" in note and note["status"] != InputStatus.WAITING:
                 leases.require(store, run_id, name, note["lease"])
         _end(store, run_id, errors, most_resumptions)
     return runs.get(store, run_id)
@@ -203,12 +205,7 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
     reclaiming.interrupt(store, run_id)
     reclaiming.dead_letter(store, run_id, most_resumptions)
     document = runs.get(store, run_id)
-    for name, stored in document["inputs"].items():
-        reclaiming.drop_uncounted(store, run_id, name, InputState.of(stored))
-    for error in errors:
-        name = error.get("input", "")
-        if name in document["inputs"] and not document["inputs"][name].get("error"):
-            document["inputs"][name]["error"] = _without_input(error)
+    _note_ends(store, document, errors)
     inputs = summarise_inputs(store, [document], closing=True)[run_id]
     past = document["trigger"] == TriggerKind.BACKFILL
     for result in inputs:
@@ -231,6 +228,25 @@ def _end(store: Store, run_id: str, errors: Sequence[FailedInput], most_resumpti
         # Before the end, as long as no other run of these sources can have begun.
         alerts.count_outcomes(store, run_id, inputs)
     runs.end(store, run_id, ending)
+
+
+def _note_ends(store: Store, document: Run, errors: Sequence[FailedInput]) -> None:
+    """Say in what is told of the inputs what nobody could note: what waits, and errors."""
+    for name, stored in document["inputs"].items():
+        if _waits_unnoted(store, document["_id"], name, stored):
+            stored["status"], stored["reason"] = InputStatus.WAITING, asking.why(name)
+        reclaiming.drop_uncounted(store, document["_id"], name, InputState.of(stored))
+    for error in errors:
+        name = error.get("input", "")
+        if name in document["inputs"] and not document["inputs"][name].get("error"):
+            document["inputs"][name]["error"] = _without_input(error)
+
+
+def _waits_unnoted(store: Store, run_id: str, name: str, stored: StoredInput) -> bool:
+    """Whether an object waits for an answer, and its call died before the run could know."""
+    if not leases.is_object(name) or InputStatus(stored["status"]).ended:
+        return False
+    return asking.waits(store, name, run_id)
 
 
 def _end_replay(store: Store, run: Run, error: StoredError | None = None) -> None:
@@ -279,6 +295,9 @@ def _record_outcome_of_object(
     """
     name = result["input"]
     known = InputState.of(run["inputs"][name])
+    if known.status == InputStatus.WAITING:
+        # It was noted when it asked, and may be answered by now.
+        return
     if known.status == InputStatus.FAILED:
         objects.settle(store, name, run["_id"], refused=True)
     elif known.status.complete:
@@ -308,7 +327,8 @@ def _got_nowhere(known: InputState, result: Result) -> bool:
 def _status(inputs: Sequence[Result], *, failed: bool) -> RunStatus:
     if any(one["status"] == ResultStatus.CANCELLED for one in inputs):
         return RunStatus.CANCELLED
-    if not failed and all(map(alerts.succeeded, inputs)):
+    good = [one for one in inputs if alerts.succeeded(one) or alerts.says_nothing(one)]
+    if not failed and len(good) == len(inputs):
         return RunStatus.SUCCESS
     if any(alerts.succeeded(one) or _loaded_some(one) for one in inputs):
         return RunStatus.PARTIAL_SUCCESS

@@ -29,9 +29,13 @@ from marketdata.errors import NotFound, StateConflict
 from marketdata.objects import CSV
 from marketdata.runs.triggers import RunRequest
 from marketdata.settings import Settings
-from marketdata.store import leases, objects, run_inputs, runs
+from marketdata.store import asking, leases, objects, run_inputs, runs
 from marketdata.store.batches import batch, queue, reclaiming
 from marketdata.store.connection import Store
+
+_FROM_THE_BEGINNING = (InputStatus.FAILED, InputStatus.WAITING)
+"""A file that ended so is read anew: what refused it may have been in any part of it, and what it
+asked may change how all of it is read."""
 
 
 class ResumptionSettings(Settings):
@@ -93,7 +97,7 @@ def find_leftovers(store: Store, asked: RunRequest, run_id: str) -> Leftovers | 
     if isinstance(run, UnderWay):
         return run
     inputs: dict[str, InputState] = {}
-    dead_lettered = refused = 0
+    dead_lettered = refused = waiting = 0
     for input_id in _asked_inputs(run, asked):
         chain = _chain(store, run, input_id)
         last = chain[-1]
@@ -104,12 +108,14 @@ def find_leftovers(store: Store, asked: RunRequest, run_id: str) -> Leftovers | 
         dead_lettered += reclaiming.count_dead_lettered(store, run_ids, input_id)
         if state.source == CSV and objects.refused(store, input_id):
             refused += 1
+        elif state.source == CSV and asking.waits(store, input_id):
+            waiting += 1
         elif not _is_whole(store, run_ids, input_id, state):
             inputs[input_id] = InputState(
                 state.source, InputStatus.PENDING, object=state.object, resumes=last["_id"]
             )
     if not inputs:
-        raise StateConflict(_nothing_left(run_id, dead_lettered, refused), run_id=run_id)
+        raise StateConflict(_nothing_left(run_id, dead_lettered, refused, waiting), run_id=run_id)
     return Leftovers(inputs)
 
 
@@ -209,7 +215,12 @@ def _never_began(state: InputState) -> bool:
     return state.resumes is not None and state.lease is None
 
 
-def _nothing_left(run_id: str, dead_lettered: int, refused: int) -> str:
+def _nothing_left(run_id: str, dead_lettered: int, refused: int, waiting: int) -> str:
+    if waiting and not (refused or dead_lettered):
+        return (
+            f"Run {run_id} has left nothing but files that wait for an answer: {waiting}. GET "
+            "/uploads?state=waiting lists them, and how to answer."
+        )
     if refused or dead_lettered:
         return (
             f"What run {run_id} has left was given up after several tries: {dead_lettered} "
@@ -247,7 +258,7 @@ def acquire(store: Store, run_id: str, input_id: str, state: InputState) -> None
     if stopped is not None:
         progress = _progress_of(stopped.state)
         _drop_cut_again(store, stopped.run_id, input_id, stopped.state)
-        if stopped.state.mappings is not None and stopped.state.status is not InputStatus.FAILED:
+        if stopped.state.mappings is not None and stopped.state.status not in _FROM_THE_BEGINNING:
             run_inputs.note_mappings(store, run_id, input_id, stopped.state.mappings)
         # Before anything is reclaimed: batches and the place they were cut at belong together.
         run_inputs.set_input(store, run_id, input_id, progress)
@@ -298,8 +309,7 @@ def _progress_of(stopped: InputState) -> InputChanges:
     """What a run that goes on with an extraction knows from the start."""
     progress: InputChanges = {}
     if stopped.object is not None:
-        if stopped.status is InputStatus.FAILED:
-            # It is read from its beginning: what refused it may have been in any part of it.
+        if stopped.status in _FROM_THE_BEGINNING:
             return progress
         position = stopped.file.position if stopped.file else 0
         progress = replace(stopped, resumed_at=position).of_file()
@@ -319,7 +329,7 @@ def _drop_cut_again(store: Store, run_id: str, input_id: str, stopped: InputStat
     """Drop the batches of an ended run that are cut again, as a file's progress lacks them."""
     if stopped.object is not None:
         kept = stopped.file or FileProgress()
-        refused = stopped.status is InputStatus.FAILED
+        refused = stopped.status in _FROM_THE_BEGINNING
         queue.drop_pending_from(store, input_id, run_id, 0 if refused else kept.batches)
 
 

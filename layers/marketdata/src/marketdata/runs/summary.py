@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from marketdata.documents.errors import StoredError
+from marketdata.documents.questions import Finding
 from marketdata.documents.runs import (
     InputState,
     InputStatus,
@@ -18,6 +19,8 @@ from marketdata.store.batches import reports
 from marketdata.store.batches.reports import BatchSums
 from marketdata.store.connection import Store
 
+_GOOD_ENDS = (ResultStatus.SUCCESS, ResultStatus.SKIPPED, ResultStatus.WAITING)
+
 
 def summarise_inputs(
     store: Store, documents: Sequence[Run], *, closing: bool = False
@@ -29,11 +32,16 @@ def summarise_inputs(
         documents: the runs.
         closing: nothing more will happen: what is unfinished counts as failed.
     """
-    sums = reports.summarise(store, [d["_id"] for d in documents])
+    ids = [d["_id"] for d in documents]
+    sums, findings = reports.summarise(store, ids), reports.findings(store, ids)
     return {
         d["_id"]: [
             _summarise_input(
-                name, note, sums.get((d["_id"], name), reports.NO_BATCHES), closing=closing
+                name,
+                note,
+                sums.get((d["_id"], name), reports.NO_BATCHES),
+                findings.get((d["_id"], name), []),
+                closing=closing,
             )
             for name, note in d["inputs"].items()
         ]
@@ -54,7 +62,9 @@ def total(inputs: Sequence[Result]) -> Totals:
     }
 
 
-def _summarise_input(name: str, note: StoredInput, sums: BatchSums, *, closing: bool) -> Result:
+def _summarise_input(
+    name: str, note: StoredInput, sums: BatchSums, findings: list[Finding], *, closing: bool
+) -> Result:
     known = InputState.of(note)
     batches, loaded = sums["batches"], sums["loaded"]
     status = _status(known, sums, closing=closing)
@@ -84,6 +94,7 @@ def _summarise_input(name: str, note: StoredInput, sums: BatchSums, *, closing: 
         "throttled": throttling.get("events", 0) if throttling else 0,
         "throttling": throttling or None,
         "resume_from": known.reclaimed,
+        "findings": findings,
         # The two times may be of functions whose clocks differ.
         "seconds": None if seconds is None else round(max(0.0, seconds), 3),
         "reason": reason,
@@ -102,7 +113,7 @@ def _error(
             "GET /quarantine tells why of each. If the format has changed, POST "
             "/quarantine/replay loads them once the program or the mapping knows the new one.",
         }
-    if not closing or status in (ResultStatus.SUCCESS, ResultStatus.SKIPPED):
+    if not closing or status in _GOOD_ENDS:
         return None
     if known.status.complete and _told(known) and sums["batches"] == sums["loaded"]:
         return {"code": "incomplete", "message": " ".join(known.warnings)}
@@ -134,12 +145,16 @@ def _all_quarantined(known: InputState, sums: BatchSums) -> bool:
     return known.resumes is None and rows > 0 and sums["quarantined"] == rows
 
 
-def _status(known: InputState, sums: BatchSums, *, closing: bool) -> ResultStatus:
+def _status(  # noqa: PLR0911 - one for each end
+    known: InputState, sums: BatchSums, *, closing: bool
+) -> ResultStatus:
     extraction, loaded = known.status, sums["loaded"]
     if extraction.complete and sums["batches"] == loaded:
         return _status_of_complete(known, sums)
     if extraction == InputStatus.SKIPPED and known.error is not None:
         return ResultStatus.SKIPPED
+    if extraction == InputStatus.WAITING:
+        return ResultStatus.WAITING
     if extraction == InputStatus.THROTTLED:
         return ResultStatus.THROTTLED
     if extraction == InputStatus.CANCELLED and (closing or sums["batches"] == loaded):

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from heapq import nsmallest
 
+from marketdata.documents.questions import Question
 from marketdata.documents.runs import InputChanges, InputState, InputStatus
 from marketdata.errors import (
     MarketDataError,
@@ -53,7 +54,7 @@ from marketdata.runs.extraction.protocol import Extraction, Overtaken
 from marketdata.runs.heartbeat import require_running
 from marketdata.runs.triggers import Trigger
 from marketdata.settings import CsvSettings
-from marketdata.store import ignored_objects, objects, run_inputs, runs
+from marketdata.store import asking, ignored_objects, objects, run_inputs, runs
 from marketdata.store.batches import batch
 from marketdata.store.connection import Store
 from marketdata.store.objects import Claimed, NotClaimed
@@ -260,7 +261,7 @@ def reclaim_resumed(store: Store, run_id: str) -> None:
 # --- an object version is cut into batches --------------------------------------------------------
 
 
-def extract_csv(
+def extract_csv(  # noqa: PLR0911 - one for each end
     store: Store,
     run_id: str,
     input_id: str,
@@ -293,7 +294,11 @@ def extract_csv(
         TransientError: S3 or the database is out of reach; the state machine retries.
     """
     # `open_run` knows this module, and must not load what matches columns.
-    from marketdata.runs.extraction.files import FileExtraction, NothingToLoad  # noqa: PLC0415
+    from marketdata.runs.extraction.files import (  # noqa: PLC0415
+        FileAsks,
+        FileExtraction,
+        NothingToLoad,
+    )
 
     require_running(store, run_id, input_id)
     state = InputState.of(runs.get(store, run_id)["inputs"][input_id])
@@ -303,7 +308,7 @@ def extract_csv(
     server = server_clock(store)
     if state.started_at is None:
         extraction.begin(server.now())
-    file = FileExtraction(extraction, state, settings)
+    file = FileExtraction(extraction, state, settings, asking.answers_of(store, input_id))
     try:
         _require_newest(state, current)
         if not file.cut(reader, remaining_seconds):
@@ -312,6 +317,8 @@ def extract_csv(
     except Overtaken:
         require_running(store, run_id, input_id)
         return Extracted(ExtractionState.AGAIN, [])
+    except FileAsks as asks:
+        return _wait(extraction, server.now(), asks.questions, asks.profile)
     except NothingToLoad as reason:
         return _skip(extraction, server.now(), str(reason))
     except StateConflict:
@@ -342,6 +349,26 @@ def _require_newest(state: InputState, current: CurrentVersion | None) -> None:
             f"{version.place} was not loaded, as a newer version of it is there: {newest}. If both "
             "are wanted, copy this one to a key of its own."
         )
+
+
+def _wait(
+    extraction: Extraction, at: datetime, questions: list[Question], profile: str
+) -> Extracted:
+    """End the extraction of an object version that asks something: it waits, whole.
+
+    The object says so first. If this call dies in between, the end of the run notes the rest.
+    """
+    object_id = extraction.input_id
+    if not asking.wait(extraction.store, object_id, extraction.run_id, questions, profile):
+        require_running(extraction.store, extraction.run_id, object_id)
+        return Extracted(ExtractionState.AGAIN, [])
+    waits = asking.waits(extraction.store, object_id)
+    status = InputStatus.WAITING if waits else InputStatus.SKIPPED
+    reason = asking.why(object_id) if waits else asking.SUPERSEDED
+    if extraction.note(status=status, reason=reason, error=None, extracted_at=at):
+        state = ExtractionState.WAITING if waits else ExtractionState.SKIPPED
+        return Extracted(state, [])
+    return Extracted(ExtractionState.AGAIN, [])
 
 
 def _skip(extraction: Extraction, at: datetime, reason: str) -> Extracted:

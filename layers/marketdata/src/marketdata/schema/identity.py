@@ -18,7 +18,9 @@ ID_BYTES = 20
 DIGEST_BYTES = 12
 _HASH_BYTES = 12
 _SIGN = 1 << 63
-_NUMBERS = tuple(field for field in VALUE_FIELDS if field not in ("symbol", "name"))
+_LATER = ("volume", "base_volume", "quote")
+"""Value fields that came later: a record without them has the digest that it always had."""
+_NUMBERS = tuple(field for field in VALUE_FIELDS if field not in ("symbol", "name", *_LATER))
 _PACKED = struct.Struct(f"<{len(_NUMBERS)}d").pack
 _NONE = float("nan")
 
@@ -58,8 +60,8 @@ def digest(record: Mapping[str, Any]) -> bytes:
 
     Records of equal digests say the same, so that whether two do is known by comparing twelve
     bytes. (Of unequal ones it is not known: 0.0 equals -0.0.) The first bytes of BLAKE2b over
-    the numbers as IEEE doubles, NaN where there is none, which no value is, and the texts with
-    the symbol's length before them.
+    the numbers as IEEE doubles, NaN where there is none, which no value is, the texts with the
+    symbol's length before them, and fields that came later behind a byte that no text has.
     """
     return digests({field: (value,) for field, value in record.items()})[0]
 
@@ -70,6 +72,8 @@ def digests(columns: Columns) -> list[bytes]:
     texts = map(_said, symbols, names)
     numbers = [_numbers(columns.get(field), len(symbols)) for field in _NUMBERS]
     said = map(add, map(_PACKED, *numbers), texts)
+    if not columns.keys().isdisjoint(_LATER):
+        said = map(add, said, _later(columns, len(symbols)))
     return [hashed.digest()[:DIGEST_BYTES] for hashed in map(blake2b, said)]
 
 
@@ -77,6 +81,23 @@ def _numbers(values: Sequence[float | None] | None, rows: int) -> Iterable[float
     if values is None:
         return repeat(_NONE, rows)
     return [_NONE if value is None else value for value in values] if None in values else values
+
+
+def _later(columns: Columns, rows: int) -> Iterable[bytes]:
+    volumes, base_volumes, quotes = (columns.get(field) or [None] * rows for field in _LATER)
+    return [
+        b""
+        if volume is None and base is None and quote is None
+        else b"\xff" + _PAIR(_nan(volume), _nan(base)) + (quote or "").encode()
+        for volume, base, quote in zip(volumes, base_volumes, quotes, strict=True)
+    ]
+
+
+_PAIR = struct.Struct("<2d").pack
+
+
+def _nan(value: float | None) -> float:
+    return _NONE if value is None else value
 
 
 def _head(timestamp: datetime) -> bytes:

@@ -107,7 +107,7 @@ _SYNONYMS = {
 _COMPOUNDS = {"mcap": ("market", "cap"), "mktcap": ("market", "cap")}
 
 # fmt: off
-_CURRENCIES = frozenset((
+CURRENCY_WORDS = frozenset((
     "usd", "usdt", "usdc", "usdd", "usde", "busd", "tusd", "fdusd", "dai", "eur", "gbp",
     "jpy", "cny", "krw", "inr", "aud", "cad", "chf", "hkd", "sgd", "nzd", "sek",
     "nok", "dkk", "pln", "try", "rub", "brl", "zar", "mxn", "btc", "eth", "bnb",
@@ -122,7 +122,7 @@ _WORDS = frozenset((
     "diluted", "supply",
 ))
 # fmt: on
-_VOCABULARY = _WORDS | _CURRENCIES | frozenset(_SYNONYMS) | frozenset(_COMPOUNDS)
+_VOCABULARY = _WORDS | CURRENCY_WORDS | frozenset(_SYNONYMS) | frozenset(_COMPOUNDS)
 _LONG = 5
 """Letters from which a token may be misspelt and is still recognised."""
 _MAY_BE_MISSPELT = frozenset({"cap", "name"})
@@ -240,16 +240,16 @@ def map_columns(header: Sequence[str]) -> ColumnMapping:
 def confidence(column: str, to: str) -> float:
     """How certainly a column's name means a canonical field, from 0 to 1."""
     spec = FIELDS[to]
-    key = _key(column)
+    key = key_of(column)
     if not key:
         return 0.0
-    if key in (_key(name) for name in spec.names):
+    if key in (key_of(name) for name in spec.names):
         return 1.0
     if not spec.fuzzy:
         return 0.0
     sure = max(
         _certainty(tokens, tuple(_tokens(name)), spec.harmless)
-        for tokens in _readings(column)
+        for tokens in readings(column)
         for name in spec.names
     )
     return max(APPLIED_FROM, sure) if sure else min(_UNSURE, _likeness(column, spec.names))
@@ -260,8 +260,8 @@ def _nearest_field(column: str) -> tuple[str, float, int]:
     found = []
     for to, spec in FIELDS.items():
         sure = confidence(column, to)
-        keys = [_key(name) for name in spec.names]
-        rank = len(keys) - keys.index(_key(column)) if sure == 1.0 else 0
+        keys = [key_of(name) for name in spec.names]
+        rank = len(keys) - keys.index(key_of(column)) if sure == 1.0 else 0
         found.append((sure, rank, to))
     # The first field wins among equals, whatever their names are.
     sure, rank, to = max(found, key=lambda f: (f[0], f[1]))
@@ -287,7 +287,7 @@ def _clean(name: str) -> str:
 
 
 @cache
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """The name without case, spaces and punctuation."""
     return "".join(_clean(name).split()).casefold()
 
@@ -311,7 +311,7 @@ def _plain(word: str) -> tuple[str, ...]:
     return (singular,) if singular in _WORDS else (word,)
 
 
-def _readings(column: str) -> Iterator[tuple[str, ...]]:
+def readings(column: str) -> Iterator[tuple[str, ...]]:
     """The tokens of a name as they stand, then with words that were written together apart."""
     tokens = tuple(_tokens(column))
     yield tokens

@@ -9,7 +9,7 @@ second call over the good ones.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import isnan
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -43,7 +43,10 @@ class Record(TypedDict):
     """One normalised observation of one asset by one source.
 
     Money is in US dollars, `volume_24h` is the turnover of the 24 hours before `timestamp`,
-    `percent_change_24h` is in percent (1.5 means +1.5 %). None is "the source does not say".
+    `percent_change_24h` is in percent (1.5 means +1.5 %). Of a candle, `interval` says how long it
+    is, `volume` is its own turnover where that is not 24 hours, and `base_volume` is its volume in
+    units of the asset (coins, shares). `quote` is the coin that prices were really quoted in, if it
+    is a stablecoin. None is "the source does not say".
     """
 
     symbol: Symbol
@@ -60,16 +63,19 @@ class Record(TypedDict):
     open: NotRequired[Price]
     high: NotRequired[Price]
     low: NotRequired[Price]
+    volume: NotRequired[Amount]
+    base_volume: NotRequired[Amount]
+    quote: NotRequired[Text]
 
 
 FIELDS = tuple(Record.__annotations__)
 """The fields of a record, in the order in which documents have them."""
-OPTIONAL = ("interval", "open", "high", "low")
+OPTIONAL = ("interval", "open", "high", "low", "volume", "base_volume", "quote")
 """Fields that a record does not have at all, rather than as null."""
 
 NULLABLE = frozenset({"name", "volume_24h", "market_cap", "percent_change_24h", *OPTIONAL})
 """Fields that a row need not say."""
-_TEXTS = ("symbol", "name", "asset_id")
+_TEXTS = ("symbol", "name", "asset_id", "quote")
 """Texts that people read, and by which assets are told apart."""
 
 VALUE_FIELDS = (
@@ -82,6 +88,9 @@ VALUE_FIELDS = (
     "open",
     "high",
     "low",
+    "volume",
+    "base_volume",
+    "quote",
 )
 """What a record says. Two rows of one identity that agree in these are the same observation."""
 
@@ -102,10 +111,16 @@ _ADAPTERS: Mapping[str, TypeAdapter[list[Any]]] = {
     "open": TypeAdapter(list[Price | None]),
     "high": TypeAdapter(list[Price | None]),
     "low": TypeAdapter(list[Price | None]),
+    "volume": TypeAdapter(list[Amount | None]),
+    "base_volume": TypeAdapter(list[Amount | None]),
+    "quote": TypeAdapter(list[Text | None]),
 }
 _REPETITIVE = frozenset(
-    {"symbol", "name", "asset_id", "timestamp", "source", "dataset", "interval"}
+    {"symbol", "name", "asset_id", "timestamp", "source", "dataset", "interval", "quote"}
 )
+_SPARED = NULLABLE - {"interval"}
+"""Fields of which a bad value costs no row: it becomes None, and is told as a finding. (An interval
+is a part of what a record is.)"""
 _TEXT_OR_NONE = frozenset({str, type(None)})
 
 
@@ -122,6 +137,19 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class BadCell:
+    """A value of an optional field that says nothing understandable; its row does without."""
+
+    row: int
+    """The row's index in what was validated."""
+    field: str
+    code: str
+    """Stable reason code."""
+    value: str
+    """What is there, in short."""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Rows under canonical names, not validated yet."""
 
@@ -131,6 +159,8 @@ class Table:
     rows: int
     faults: Mapping[int, Fault]
     """What is known to be wrong already, by row; these rows are not validated."""
+    bad_cells: Sequence[BadCell] = ()
+    """Values of optional fields that are known to be none; they are None in the columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +172,8 @@ class Observations:
     Timestamps are aware, in UTC, cut to whole milliseconds."""
     places: Sequence[int]
     """The index of each record's row in the table."""
+    bad_cells: Sequence[BadCell] = ()
+    """Values of optional fields that these records do without; the row is that of the table."""
 
     def __len__(self) -> int:
         """The number of records."""
@@ -197,9 +229,13 @@ def validate(table: Table, *, now: datetime) -> tuple[Observations, list[Fault]]
     while True:
         if found:
             places, left = _without(places, left, found)
-        validated, found = _validate(left, now)
+        bad_cells: list[BadCell] = []
+        validated, found = _validate(left, now, bad_cells)
         if not found:
-            return Observations(validated, places), [faults[row] for row in sorted(faults)]
+            cells = [replace(cell, row=places[cell.row]) for cell in bad_cells]
+            known = [cell for cell in table.bad_cells if cell.row not in faults]
+            observations = Observations(validated, places, [*known, *cells])
+            return observations, [faults[row] for row in sorted(faults)]
         # The rows that are left are validated again. Nearly always they pass; but a time that
         # can't be read keeps times that are too far ahead from being seen at first.
         for row, fault in found.items():
@@ -217,17 +253,61 @@ def _without(
     )
 
 
-def _validate(columns: Columns, now: datetime) -> tuple[Columns, dict[int, Fault]]:
+def _validate(
+    columns: Columns, now: datetime, bad_cells: list[BadCell]
+) -> tuple[Columns, dict[int, Fault]]:
     """Columns as validation leaves them, and the faults of rows; with any, columns are not good."""
     faults: dict[int, Fault] = {}
     validated: dict[str, Sequence[Any]] = {}
     for field in FIELDS:
         if field in columns:
-            if field in _TEXTS and not all_visible(columns[field]):
-                columns = {**columns, field: _visible(field, columns[field], faults)}
+            bad = dict[int, Fault]() if field in _SPARED else faults
+            values = columns[field]
+            if field in _TEXTS and not all_visible(values):
+                values = _visible(field, values, bad)
             # The first fault of a row is its reason; further ones would only repeat the row.
-            validated[field] = _column(field, columns[field], now, faults)
+            read = _column(field, values, now, bad)
+            if field in _SPARED and bad:
+                spared = [None if row in bad else value for row, value in enumerate(values)]
+                read = _column(field, spared, now, faults)
+                bad_cells += [
+                    BadCell(row, field, bad[row].code, shown(columns[field][row]))
+                    for row in sorted(bad)
+                ]
+            validated[field] = read
+    if not faults:
+        _judge_candles(validated, faults)
+        _forget_unknown_caps(validated)
     return validated, faults
+
+
+def shown(value: object) -> str:
+    """The beginning of a value, as a text that can be stored."""
+    text = (value if isinstance(value, str) else repr(value))[:_LONGEST_SHOWN]
+    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_SHOWN]
+
+
+_LONGEST_SHOWN = 80
+
+
+def _judge_candles(columns: Columns, faults: dict[int, Fault]) -> None:
+    """A candle whose low is above its high is none: which of its numbers is right, nobody knows.
+
+    A price outside of its candle stays: publishers round, and adjust closes and not the rest.
+    """
+    if "low" not in columns or "high" not in columns:
+        return
+    for row, (low, high) in enumerate(zip(columns["low"], columns["high"], strict=True)):
+        if low is not None and high is not None and low > high:
+            message = f"The lowest price, {low}, is above the highest one, {high}"
+            faults[row] = Fault(row, "low_above_high", "low", message)
+
+
+def _forget_unknown_caps(columns: dict[str, Sequence[Any]]) -> None:
+    """A market cap of 0 beside a price is how sources write that they do not know it."""
+    caps = columns.get("market_cap", ())
+    if 0.0 in caps:
+        columns["market_cap"] = [cap or None for cap in caps]
 
 
 def _visible(field: str, values: Sequence[Any], faults: dict[int, Fault]) -> Sequence[Any]:

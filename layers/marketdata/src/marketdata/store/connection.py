@@ -30,6 +30,7 @@ from marketdata.documents.market_data import LatestPrice, Record
 from marketdata.documents.migrations import AppliedMigration
 from marketdata.documents.objects import IgnoredObject, UploadedObject
 from marketdata.documents.quarantine import QuarantinedRow
+from marketdata.documents.questions import RememberedAnswers
 from marketdata.documents.raw_batches import RawBatch
 from marketdata.documents.rebuilds import Rebuild
 from marketdata.documents.runs import Run
@@ -120,6 +121,7 @@ class Store:
     sources: Collection[Source]
     objects: Collection[UploadedObject]
     ignored_objects: Collection[IgnoredObject]
+    answers: Collection[RememberedAnswers]
     alerts: Collection[Alert]
     asked_ranges: Collection[AskedRanges]
     schedule: Collection[KnownRule]
@@ -198,6 +200,7 @@ def connect(
         sources=db["sources"],
         objects=db["objects"],
         ignored_objects=db["ignored_objects"],
+        answers=db["answers"],
         alerts=db["alerts"],
         asked_ranges=db["asked_ranges"],
         schedule=db["schedule"],

@@ -340,6 +340,27 @@ def _ignored(store: Store) -> None:
     store.objects.create_indexes([IndexModel(latest_first, name="state_latest")])
 
 
+def _questions(store: Store) -> None:
+    # The API's list of files that wait for an answer, the latest first; few ever do.
+    store.objects.create_indexes(
+        [
+            IndexModel(
+                [("waiting_at", DESCENDING), ("_id", DESCENDING)],
+                name="waiting",
+                partialFilterExpression={"state": ObjectState.WAITING},
+            ),
+            # The versions of one key, of which a newer one ends the waiting of the others.
+            IndexModel(
+                [("key", ASCENDING), ("bucket", ASCENDING), ("last_modified", DESCENDING)],
+                name="key_versions",
+            ),
+        ]
+    )
+    _collection(store, "answers")
+    latest_first = [("changed_at", DESCENDING), ("_id", DESCENDING)]
+    store.answers.create_indexes([IndexModel(latest_first, name="changed")])
+
+
 MIGRATIONS = (
     Migration(1, "collections and the validator of market_data", _first_collections),
     Migration(2, "indexes", _first_indexes),
@@ -355,6 +376,7 @@ MIGRATIONS = (
     Migration(12, "replay batches", _replays),
     Migration(13, "series of the past, and what sources were asked of it", _series),
     Migration(14, "objects that no run takes, and lists of uploads", _ignored),
+    Migration(15, "files that wait for an answer, and answers that are remembered", _questions),
 )
 
 

@@ -1,8 +1,10 @@
 """The collection `objects`: which run has claimed which version of an uploaded object.
 
     taken ──► done       all of it is loaded, or dead-lettered
-      │
-      └─────► refused    it is not understood as a whole, or every try at it failed
+      │ ▲
+      │ ├───► refused    it is not understood as a whole, or every try at it failed
+      ▼ │
+    waiting              it asks something (`store.asking`); an answer makes it `taken` again
 
 A version is claimed once, by the run that loads it. If that run ended while the version was
 `taken`, a later run reclaims it, and goes on where the earlier one stopped. A run has a version
@@ -19,7 +21,7 @@ from pymongo.errors import DuplicateKeyError
 from marketdata import clock
 from marketdata.documents.objects import ObjectState, UploadedObject
 from marketdata.objects import ObjectVersion
-from marketdata.store import runs
+from marketdata.store import asking, runs
 from marketdata.store.connection import Filter, Store, store_errors
 
 
@@ -69,8 +71,12 @@ def claim(store: Store, version: ObjectVersion, run_id: str) -> Claimed | NotCla
         try:
             store.objects.insert_one(document)
         except DuplicateKeyError:
-            return _owned(store, version.id, run_id)
-    return Claimed()
+            claimed = _owned(store, version.id, run_id)
+        else:
+            claimed = Claimed()
+    # Whoever has the version: an older one that waits for an answer is superseded by it.
+    asking.supersede(store, version)
+    return claimed
 
 
 def refused(store: Store, object_id: str) -> bool:
@@ -129,7 +135,8 @@ def left(store: Store, limit: int) -> list[tuple[ObjectVersion, str]]:
     return [
         (ObjectVersion.of(document), document["run_id"])
         for document in found
-        if document["run_id"] not in under_way
+        # An answered one was let go by its run, which may still be under way with others.
+        if document["run_id"] not in under_way or "answered_at" in document
     ]
 
 
@@ -161,7 +168,11 @@ def settle(
             return True
         return (
             store.objects.find_one(
-                {"_id": object_id, "run_id": run_id, "state": {"$ne": ObjectState.TAKEN}},
+                {
+                    "_id": object_id,
+                    "run_id": run_id,
+                    "state": {"$in": [ObjectState.DONE, ObjectState.REFUSED]},
+                },
                 {"_id": 1},
             )
             is not None

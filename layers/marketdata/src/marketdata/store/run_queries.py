@@ -18,7 +18,7 @@ _EXTRACTING: Filter = {"trigger": {"$nin": _ASIDE}}
 these are."""
 _NO_FILE: Filter = {
     "input": {"$regex": f"^{leases.OBJECT}"},
-    "status": ResultStatus.SKIPPED,
+    "status": {"$in": [ResultStatus.SKIPPED, ResultStatus.WAITING]},
     "error": None,
     "batches": 0,
 }

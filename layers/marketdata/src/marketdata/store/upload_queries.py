@@ -27,7 +27,7 @@ def find_taken(
     """Object versions of a state, those first that a run has taken last."""
     with reading("uploaded objects"):
         return list(
-            store.objects.find({"state": {"$eq": state}, **_after("taken_at", after)})
+            store.objects.find({"state": {"$eq": state}, **after_position("taken_at", after)})
             .sort([("taken_at", DESCENDING), ("_id", DESCENDING)])
             .hint("state_latest")
             .limit(limit)
@@ -41,7 +41,7 @@ def find_ignored(
     """Objects that no run takes, those first that were noticed last."""
     with reading("objects that no run takes"):
         return list(
-            store.ignored_objects.find(_after("noticed_at", after))
+            store.ignored_objects.find(after_position("noticed_at", after))
             .sort([("noticed_at", DESCENDING), ("_id", DESCENDING)])
             .hint("noticed")
             .limit(limit)
@@ -49,7 +49,8 @@ def find_ignored(
         )
 
 
-def _after(field: str, position: UploadPosition | None) -> Filter:
+def after_position(field: str, position: UploadPosition | None) -> Filter:
+    """What comes behind a position, in a list that is sorted by a time, the latest first."""
     if position is None:
         return {}
     earlier = {field: {"$lt": position.at}}

@@ -9,7 +9,18 @@ from marketdata.aws.schedule import Rule
 from marketdata.settings import read_settings
 from marketdata.web.application import Application
 from marketdata.web.resolver import make_resolver
-from marketdata.web.routes import data, docs, gaps, health, latest, quarantine, runs, stats, uploads
+from marketdata.web.routes import (
+    answers,
+    data,
+    docs,
+    gaps,
+    health,
+    latest,
+    quarantine,
+    runs,
+    stats,
+    uploads,
+)
 from marketdata.web.services import Services
 from marketdata.web.settings import ApiSettings
 
@@ -22,6 +33,7 @@ ROUTERS = (
     stats.router,
     quarantine.router,
     uploads.router,
+    answers.router,
     docs.router,
 )
 

@@ -28,6 +28,8 @@ type Answer = dict[str, Any]
 type Authorise = Callable[[Mapping[str, str]], None]
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_PREVIEW_BODY_BYTES = 2 * 1024 * 1024
+"""A file of 1 MB, in base64 or with its line ends escaped."""
 _MAX_SHOWN_PATH = 200
 
 _HEADERS = {
@@ -130,7 +132,7 @@ class Application:
             headers.setdefault(name, [value])
         if self._allow_origin:
             headers["Access-Control-Allow-Origin"] = [self._allow_origin]
-            headers["Access-Control-Allow-Methods"] = ["GET, POST"]
+            headers["Access-Control-Allow-Methods"] = ["GET, POST, DELETE"]
             headers["Access-Control-Allow-Headers"] = ["Authorization, Content-Type"]
             headers["Access-Control-Max-Age"] = ["86400"]
             if self._allow_origin != "*":
@@ -173,8 +175,10 @@ def _body(event: Event, headers: Mapping[str, str]) -> str:
     if not text:
         return "{}"
     size = len(text.encode("utf-8", "surrogatepass"))
-    if size > MAX_BODY_BYTES:
-        raise _bad_body(f"The body has {size} bytes; {MAX_BODY_BYTES} are allowed.")
+    previewed = str(event.get("path", "")).rstrip("/").endswith("/csv/preview")
+    most = MAX_PREVIEW_BODY_BYTES if previewed else MAX_BODY_BYTES
+    if size > most:
+        raise _bad_body(f"The body has {size} bytes; {most} are allowed.")
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise _bad_body(

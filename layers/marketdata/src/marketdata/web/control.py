@@ -11,19 +11,22 @@ from marketdata.settings import read_settings
 from marketdata.web.application import Application
 from marketdata.web.auth import bearer
 from marketdata.web.resolver import make_resolver
-from marketdata.web.routes import backfills, quarantine, refresh
+from marketdata.web.routes import answers, backfills, previews, quarantine, refresh
 from marketdata.web.routes import uploads as upload_routes
 from marketdata.web.services import Services
 from marketdata.web.settings import ControlSettings
 
 if TYPE_CHECKING:
     from marketdata.aws.s3 import Uploads
+    from marketdata.aws.s3_objects import S3Objects
     from marketdata.runs.starting import WorkflowStarter
 
 ROUTERS = (
     refresh.router,
     backfills.router,
     upload_routes.control_router,
+    answers.control_router,
+    previews.router,
     quarantine.control_router,
 )
 
@@ -46,12 +49,21 @@ def make_control() -> Application:
             raise SettingsError("UPLOADS_BUCKET is not set. Give the function the bucket's name.")
         return Uploads(settings.uploads_bucket)
 
+    @cache
+    def objects() -> S3Objects:
+        from marketdata.aws.s3_objects import S3Objects  # noqa: PLC0415 - boto3 is slow to import
+
+        if not settings.uploads_bucket:
+            raise SettingsError("UPLOADS_BUCKET is not set. Give the function the bucket's name.")
+        return S3Objects(settings.uploads_bucket)
+
     return Application(
         make_resolver(ROUTERS),
         Services(
             store=bootstrap.request_store,
             engine=engine,
             uploads=uploads,
+            objects=objects,
             upload_max_bytes=settings.upload_max_bytes,
             sources=settings.names(),
             environment=bootstrap.environment,

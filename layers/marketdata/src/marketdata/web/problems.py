@@ -118,8 +118,9 @@ _TOLD: tuple[tuple[type[MarketDataError], HTTPStatus], ...] = (
 _FORMS = {
     cursor.PATTERN: "is no cursor; take `next_cursor` of a page as it is",
     patterns.FILENAME: "is no name for an upload: it begins with a letter or a digit, goes on with "
-    "letters, digits, spaces, `.`, `_` and `-` (ASCII, 121 characters at most), and ends in .csv "
-    "or .csv.gz",
+    "letters, digits, spaces, `.`, `_` and `-` (ASCII, 121 characters at most), and ends in .csv, "
+    ".tsv or .txt, or in one of these and .gz",
+    patterns.CURRENCY: "is no currency: those have 2 to 10 letters or digits, as USD or USDT",
     patterns.DATASET: "is no name of a dataset: it begins with a letter or a digit and goes on "
     "with letters, digits, `.`, `_` and `-` (ASCII, 64 characters at most)",
     patterns.REASON: "is no reason: those consist of small letters, digits, `_` and `.`, such as "

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler import Request
 
     from marketdata.aws.s3 import Uploads
+    from marketdata.aws.s3_objects import S3Objects
     from marketdata.aws.schedule import Rule
     from marketdata.runs.starting import WorkflowStarter
     from marketdata.store.connection import Store
@@ -33,6 +34,8 @@ class Services:
     """The rule that starts runs; None when none is configured."""
     engine: Callable[[], WorkflowStarter] = _not_composed
     uploads: Callable[[], Uploads] = _not_composed
+    objects: Callable[[], S3Objects] = _not_composed
+    """Reads uploaded objects."""
     upload_max_bytes: int = 0
     stack_id: str = ""
     """Names the stack: one that is made anew has another id."""

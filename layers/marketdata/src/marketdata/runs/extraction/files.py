@@ -7,14 +7,20 @@ A packed file can't be entered in the middle, so its raw batches are kept right 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain
+from typing import Any, Self, cast
 
-from marketdata.csv_files import cutting, encoding, parsing
+from marketdata.csv_files import cutting, encoding
+from marketdata.csv_files.answers import answers_of_metadata
 from marketdata.csv_files.columns import DEFAULT_DATASET
 from marketdata.csv_files.cutting import Piece
+from marketdata.csv_files.dialect import Dialect
+from marketdata.csv_files.judging import Judgement
+from marketdata.csv_files.understanding import Parts, understand
 from marketdata.documents.batches import NewBatch
+from marketdata.documents.questions import Answers, Question, merged
+from marketdata.documents.raw_batches import FileLayout, StoredLayout
 from marketdata.documents.runs import (
     FileProgress,
     InputChanges,
@@ -30,19 +36,18 @@ from marketdata.load.raw import digest_of, pack_csv, raw_id
 from marketdata.load.raw_rows import csv_raw
 from marketdata.logs import make_logger
 from marketdata.objects import ObjectReader, ObjectVersion, OpenObject
+from marketdata.runs.extraction import sampling
 from marketdata.runs.extraction.protocol import Extraction, Overtaken, Written
-from marketdata.schema.mapping import ColumnMapping, map_columns
 from marketdata.schema.record import LONGEST_DATASET
 from marketdata.schema.texts import visible
 from marketdata.settings import CsvSettings
-from marketdata.store import run_inputs
+from marketdata.store import asking, run_inputs
 from marketdata.store.connection import Filter
 from marketdata.store.raw_batches import save_raw
 
 _LOG = make_logger("extract_csv")
 """The function's own, which adds the request and the run to every line."""
 
-MAX_COLUMNS = 500
 MAX_BATCHES = 30_000
 """The state machine carries a number for each batch, 256 KB in all."""
 
@@ -55,12 +60,33 @@ _SAVED_TOGETHER = 50
 
 
 @dataclass(frozen=True, slots=True)
-class _Dialect:
+class _Reading:
     """What reading any part of the file takes."""
 
     header: list[str]
-    columns: dict[str, int]
-    dataset: str
+    layout: StoredLayout
+
+    @property
+    def dialect(self) -> Dialect:
+        return Dialect.of(self.layout.get("dialect"))
+
+    @classmethod
+    def of(cls, stored: FileLayout) -> Self:
+        layout: dict[str, Any] = {**stored}
+        header = layout.pop("header")
+        return cls(header, cast("StoredLayout", layout))
+
+    def document(self) -> FileLayout:
+        return {**self.layout, "header": self.header}
+
+
+class FileAsks(Exception):
+    """The file waits: something that it does not say is to be answered before it is loaded."""
+
+    def __init__(self, questions: list[Question], profile: str) -> None:
+        super().__init__("; ".join(question["text"] for question in questions))
+        self.questions = questions
+        self.profile = profile
 
 
 class NothingToLoad(Exception):
@@ -70,7 +96,13 @@ class NothingToLoad(Exception):
 class FileExtraction:
     """The extraction of one object version, with its progress."""
 
-    def __init__(self, extraction: Extraction, state: InputState, settings: CsvSettings) -> None:
+    def __init__(
+        self,
+        extraction: Extraction,
+        state: InputState,
+        settings: CsvSettings,
+        answers: Answers | None = None,
+    ) -> None:
         assert state.object is not None  # noqa: S101 - it is what makes an input a file
         self._extraction = extraction
         self._store = extraction.store
@@ -88,11 +120,9 @@ class FileExtraction:
         self._noted = state.file.position if state.file else None
         self._packed = progress.packed
         self._warnings = state.warnings.copy()
-        self._dialect = (
-            _Dialect(state.layout["header"], state.layout["columns"], state.layout["dataset"])
-            if state.layout
-            else None
-        )
+        self._reading = _Reading.of(state.layout) if state.layout else None
+        self._encoding = progress.encoding
+        self._answers: Answers = answers or {}
 
     def cut(self, objects: ObjectReader, remaining_seconds: Callable[[], float]) -> bool:
         """Cut the rest of the file; False if the time was up before its end.
@@ -105,62 +135,123 @@ class FileExtraction:
             TerminalError: the file is refused as a whole, or the database refuses what it is told.
         """
         start = 0 if self._packed else self._position
-        if self._dialect and not self._packed and self._position == self._version.size:
+        if self._reading and not self._packed and self._position == self._version.size:
             return True
+        if self._reading is None:
+            self._understand(objects)
+            start = 0 if self._packed else self._position
+        assert self._reading is not None  # noqa: S101 - it was just understood
+        if not self._packed and self._position == self._version.size:
+            return self._save_all(iter(()), remaining_seconds)
         with objects.open(self._version, start) as opened:
             self._version = opened.version
-            chunks = self._plain(opened, start)
-            if self._dialect is None:
-                chunks = self._read_head(opened, chunks)
             pieces = cutting.cut(
-                chunks,
+                self._kept(opened.chunks, start),
                 start=self._position,
                 rows=self._settings.batch_rows,
                 size=self._settings.batch_bytes,
                 what=self._version.place,
+                dialect=self._reading.dialect,
             )
             return self._save_all(pieces, remaining_seconds)
 
-    def _plain(self, opened: OpenObject, start: int) -> Iterator[bytes]:
-        """The bytes of the CSV from the current position on, unpacked and checked."""
-        chunks = opened.chunks
+    def _kept(self, chunks: Iterator[bytes], start: int) -> Iterator[bytes]:
+        """The bytes that are cut, from the current position on: unpacked, recoded and checked."""
         place = self._version.place
-        if start == 0:
-            first, chunks = encoding.peek(chunks)
-            self._packed = first.startswith(encoding.GZIP)
         if not self._packed:
-            return encoding.checked(chunks, start=start, what=place)
-        limit = self._settings.csv_gzip_max_bytes
-        plain = encoding.checked(encoding.unpack(chunks, limit=limit, what=place), what=place)
-        return _skip(plain, self._position)
+            return encoding.checked(chunks, start=start, what=place, encoding=self._encoding)
+        return _skip(self._unpacked(chunks), self._position)
 
-    def _read_head(self, opened: OpenObject, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Map the header; what follows it comes back."""
+    def _unpacked(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The bytes of a file that can't be entered in its middle, as they are kept."""
         place = self._version.place
-        data, head = b"", None
-        for chunk in chunks:
-            data += chunk
-            head = cutting.head(data, complete=False, what=place)
-            if head is not None or len(data) > 2 * cutting.MAX_RECORD_BYTES:
-                break
-        head = head or cutting.head(data, complete=True, what=place)
-        if head is None:
+        first, chunks = encoding.peek(chunks)
+        if first.startswith(encoding.GZIP):
+            limit = self._settings.csv_gzip_max_bytes
+            chunks = encoding.unpack(chunks, limit=limit, what=place)
+        if self._encoding.startswith("utf-16"):
+            chunks = encoding.recoded(chunks, self._encoding, place)
+            return encoding.checked(chunks, what=place)
+        return encoding.checked(chunks, what=place, encoding=self._encoding)
+
+    def _understand(self, objects: ObjectReader) -> None:
+        """Decide how the file is read, and note it.
+
+        Raises:
+            NothingToLoad: it is empty.
+            FileAsks: something is to be answered first.
+            FileRefused: it is not understood.
+        """
+        place = self._version.place
+        with objects.open(self._version, 0) as opened:
+            self._version = version = opened.version
+            parts = self._parts_of(opened, objects)
+        assert version.last_modified is not None  # noqa: S101 - it was opened
+        understood = understand(
+            parts,
+            encoding="cp1252" if self._encoding == "cp1252" else "utf-8",
+            key=version.key,
+            answers=lambda profile: self._answers_with(opened.metadata, profile),
+            dataset=_dataset(opened.metadata, place),
+            received_at=version.last_modified,
+            what=place,
+        )
+        if understood is None:
             raise NothingToLoad(f"{place} is empty: there was nothing to load.")
-        header = parsing.header_cells(head.header)
-        if len(header) > MAX_COLUMNS:
-            raise FileRefused(
-                f"{place} has {len(header)} columns, and {MAX_COLUMNS} is the most. Keep those "
-                "that are market data and upload the file again."
-            )
-        mapping = map_columns(header)
-        self._note_mapping(mapping)
-        mapping.require_usable(place)
-        dataset = _dataset(opened.metadata, place)
-        self._dialect = _Dialect(header, dict(mapping.columns), dataset)
-        self._position = head.end
+        judgement = understood.judgement
+        self._note_mapping(judgement)
+        if judgement.questions:
+            raise FileAsks(judgement.questions, judgement.profile)
+        self._reading = _Reading(judgement.header, judgement.layout)
+        self._position = understood.begin
         self._extraction.advance(self._known(), self._changes())
         self._noted = self._position
-        return chain((data[head.end :],), chunks)
+
+    def _parts_of(self, opened: OpenObject, objects: ObjectReader) -> Parts:
+        """What is looked at, as it is kept."""
+        place = self._version.place
+        first, chunks = encoding.peek(opened.chunks)
+        opened = replace(opened, chunks=chunks)
+        if first.startswith(encoding.GZIP):
+            limit = self._settings.csv_gzip_max_bytes
+            return self._parts_of_stream(encoding.unpack(chunks, limit=limit, what=place))
+        head, middle, tail, chunks = sampling.sample_ranges(opened, objects)
+        self._encoding = encoding.detect_encoding(head, middle, tail, what=place)
+        if self._encoding.startswith("utf-16"):
+            return self._parts_of_stream(chunks)
+        complete = len(head) >= (self._version.size or 0)
+        return Parts(head, complete, middle, tail)
+
+    def _parts_of_stream(self, chunks: Iterator[bytes]) -> Parts:
+        """The same of a file that is read from its beginning each time."""
+        place = self._version.place
+        self._packed = True
+        head, chunks = sampling.first(chunks)
+        self._encoding = encoding.detect_encoding(head, what=place)
+        if self._encoding.startswith("utf-16"):
+            chunks = encoding.recoded(chunks, self._encoding, place)
+        return sampling.sample_stream(chunks)
+
+    def _answers_with(self, metadata: Mapping[str, str], profile: str) -> Answers:
+        """What was said of the file: by what is remembered, its metadata, and answers.
+
+        Each outranks what is named before it.
+        """
+        version = self._version
+        said = merged(answers_of_metadata(metadata, version.place), self._answers)
+        kept = asking.remembered(self._store, profile, version.key)
+        if kept is None:
+            return said
+        both = merged(kept["answers"], said)
+        used = {name: value for name, value in kept["answers"].items() if name not in said}
+        if used:
+            asking.note_used(self._store, kept["_id"])
+            told = ", ".join(f"{name}: {value}" for name, value in used.items())
+            self._warn(
+                f"Answers that are remembered for files like this below {kept['prefix']} were "
+                f"used: {told}. DELETE /answers/{kept['_id']} takes them back."
+            )
+        return both
 
     def _warn(self, *warnings: str) -> None:
         """Add warnings to those of the input; one that an earlier call gave is not repeated."""
@@ -169,7 +260,7 @@ class FileExtraction:
                 self._warnings.append(warning)
                 _LOG.warning(warning)
 
-    def _note_mapping(self, mapping: ColumnMapping) -> None:
+    def _note_mapping(self, mapping: Judgement) -> None:
         mappings: StoredMappings = {
             "applied_mappings": mapping.applied,
             "quarantined_mappings": mapping.quarantined,
@@ -224,7 +315,7 @@ class FileExtraction:
         return True
 
     def _batch(self, piece: Piece, number: int) -> NewBatch:
-        assert self._dialect is not None  # noqa: S101 - the head is read before the first piece
+        assert self._reading is not None  # noqa: S101 - the head is read before the first piece
         version = self._version
         assert version.last_modified is not None  # noqa: S101 - it was opened
         digest = digest_of(piece.data)
@@ -239,8 +330,8 @@ class FileExtraction:
             "cut": [piece.start, piece.end],
             "digest": digest,
             "object": version.document(),
-            "header": self._dialect.header,
-            "layout": {"columns": self._dialect.columns, "dataset": self._dialect.dataset},
+            "header": self._reading.header,
+            "layout": self._reading.layout,
             "malformed": [list(place) for place in piece.malformed],
             "first_row": self._rows,
             "rows": piece.rows,
@@ -287,18 +378,15 @@ class FileExtraction:
             rows=self._rows,
             parts=self._parts,
             packed=self._packed,
+            encoding=self._encoding,
         )
         changes: InputChanges = {
             "progress": progress.document(),
             "object": self._version.document(),
             "error": None,
         }
-        if self._dialect is not None:
-            changes["layout"] = {
-                "header": self._dialect.header,
-                "columns": self._dialect.columns,
-                "dataset": self._dialect.dataset,
-            }
+        if self._reading is not None:
+            changes["layout"] = self._reading.document()
         return changes
 
 

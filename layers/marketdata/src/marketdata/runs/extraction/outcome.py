@@ -20,6 +20,8 @@ class ExtractionState(StrEnum):
     """All of the input is there."""
     SKIPPED = "skipped"
     """Nothing is new, or the source's circuit is open."""
+    WAITING = "waiting"
+    """A file asks something: there is nothing to load before somebody has answered."""
     FAILED = "failed"
     """The extraction ended without all of the input; the run has stored the reason with it."""
     CANCELLED = "cancelled"

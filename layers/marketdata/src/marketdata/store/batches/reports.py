@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, TypedDict
 
 from pymongo import ASCENDING
 
 from marketdata.documents.batches import Batch, BatchState, Counts, FailedBatch, StoredCounts
+from marketdata.documents.questions import EXAMPLES, KINDS, Finding
 from marketdata.store.batches.batch import COUNTS, UNFINISHED
 from marketdata.store.connection import Expression, Store, aggregate, store_errors
 from marketdata.store.reading import MAX_TIME_MS, reading
@@ -260,3 +262,46 @@ def batches_not_loaded(store: Store, run_id: str, *, unfinished: bool, limit: in
             .limit(limit)
             .max_time_ms(MAX_TIME_MS)
         )
+
+
+def findings(store: Store, run_ids: Iterable[str]) -> dict[tuple[str, str], list[Finding]]:
+    """Cells that records do without, by (run id, input), the most frequent reasons first."""
+    found: dict[tuple[str, str], list[Finding]] = {}
+    with store_errors("adding up findings"):
+        groups: Iterator[Any] = aggregate(
+            store.batches,
+            [
+                {"$match": {"run_id": {"$in": list(run_ids)}, "findings": {"$exists": True}}},
+                {"$sort": {"number": 1}},
+                {"$unwind": "$findings"},
+                {
+                    "$group": {
+                        "_id": {
+                            "run_id": "$run_id",
+                            "input": "$input",
+                            "field": "$findings.field",
+                            "column": "$findings.column",
+                            "code": "$findings.code",
+                        },
+                        "count": {"$sum": "$findings.count"},
+                        "examples": {"$firstN": {"input": "$findings.examples", "n": EXAMPLES}},
+                    }
+                },
+                {"$sort": {"count": -1, "_id": 1}},
+            ],
+        )
+        for group in groups:
+            which = group["_id"]
+            kinds = found.setdefault((which["run_id"], which["input"]), [])
+            if len(kinds) < KINDS:
+                examples = dict.fromkeys(chain.from_iterable(group["examples"]))
+                kinds.append(
+                    {
+                        "field": which["field"],
+                        "column": which["column"],
+                        "code": which["code"],
+                        "count": group["count"],
+                        "examples": list(examples)[:EXAMPLES],
+                    }
+                )
+    return found

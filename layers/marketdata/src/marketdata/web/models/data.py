@@ -27,6 +27,17 @@ class Record(Form):
     open: float | None = Field(description="First price of the interval, in USD.")
     high: float | None = Field(description="Highest price of the interval, in USD.")
     low: float | None = Field(description="Lowest price of the interval, in USD.")
+    volume: float | None = Field(
+        ge=0, description="Turnover of the interval, in USD, where that is not 24 hours."
+    )
+    base_volume: float | None = Field(
+        ge=0, description="Volume of the interval in units of the asset: coins or shares."
+    )
+    quote: str | None = Field(
+        description="The stablecoin that prices were quoted in, which count as prices in USD; null "
+        "for USD itself.",
+        examples=["USDT"],
+    )
     interval: str | None = Field(
         description="What the record is about, if a time span: 1h, 1d; null for a moment."
     )
@@ -68,6 +79,9 @@ class Revision(Form):
     open: float | None
     high: float | None
     low: float | None
+    volume: float | None
+    base_volume: float | None
+    quote: str | None
     run_id: str
     received_at: Time
 

@@ -82,6 +82,16 @@ class Throttling(Form):
     )
 
 
+class Finding(Form):
+    """Cells of an optional field that are not understood, all for one reason."""
+
+    field: str = Field(examples=["volume_24h"])
+    column: str = Field(description="The column, as the file calls it.", examples=["Volume"])
+    code: str = Field(examples=["float_parsing"])
+    count: int = Field(ge=1)
+    examples: list[str] = Field(description="The first few, as they were written.")
+
+
 class ResumedRun(Form):
     """What this run reclaimed of an earlier one."""
 
@@ -118,6 +128,11 @@ class SourceResult(ResolvedCounts):
     )
     resume_from: list[ResumedRun] = Field(
         default_factory=list, description="What this run reclaimed of earlier runs of this input."
+    )
+    findings: list[Finding] = Field(
+        default_factory=list,
+        description="Cells of optional fields that are not understood: their rows were loaded "
+        "without them.",
     )
     pages: int = Field(description="Pages fetched from an API.")
     unchanged_pages: int = Field(

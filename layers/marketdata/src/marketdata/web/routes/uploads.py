@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 from typing import Annotated, get_args
 
 from aws_lambda_powertools.event_handler import Request
-from aws_lambda_powertools.event_handler.openapi.params import Body, Query
+from aws_lambda_powertools.event_handler.openapi.params import Body, Path, Query
 
 from marketdata import clock
 from marketdata.documents.objects import IgnoredObject, ObjectState, UploadedObject
 from marketdata.errors import InvalidInput
-from marketdata.store import upload_queries
+from marketdata.store import asking, upload_queries
 from marketdata.store.upload_queries import UploadPosition
 from marketdata.web import cursor as cursors
 from marketdata.web.models.common import Part
-from marketdata.web.models.uploads import Upload, UploadList, UploadRequest, UploadState
+from marketdata.web.models.uploads import OneUpload, Upload, UploadList, UploadRequest, UploadState
 from marketdata.web.parameters import DEFAULT_LIMIT, MAX_MS, CursorText, Limit
 from marketdata.web.responses import responses
 from marketdata.web.routing import new_router
@@ -118,6 +118,24 @@ def list_uploads(
     )
 
 
+@router.get(
+    "/uploads/<upload_id>",
+    summary="One upload",
+    description="What became of one version of an uploaded object; of one that waits, what it "
+    "asks.",
+    responses=responses("The upload.", 400, 404),
+    tags=["operations"],
+    operation_id="getUpload",
+)
+def get_upload(
+    request: Request,
+    upload_id: Annotated[str, Path(description="Its id.", examples=["csv-0f3a5b7c9d1e"])],
+) -> OneUpload:
+    """One uploaded object's version."""
+    found = asking.find(services(request).store(), upload_id)
+    return OneUpload.model_validate({"data": _taken(found).shown})
+
+
 @dataclass(frozen=True, slots=True)
 class _Listed:
     """An object of a list, with its place in it."""
@@ -129,6 +147,7 @@ class _Listed:
 
 def _taken(document: UploadedObject) -> _Listed:
     at = document["taken_at"]
+    waits = document["state"] == ObjectState.WAITING
     return _Listed(
         at,
         document["_id"],
@@ -139,7 +158,10 @@ def _taken(document: UploadedObject) -> _Listed:
             "size": document["size"],
             "run_id": document["run_id"],
             "at": clock.iso(at),
-            "reason": None,
+            "reason": asking.why(document["_id"]) if waits else document.get("reason"),
+            "id": document["_id"],
+            "questions": document.get("questions", []) if waits else [],
+            "answers": document.get("answers"),
         },
     )
 
@@ -157,5 +179,6 @@ def _ignored(document: IgnoredObject) -> _Listed:
             "run_id": None,
             "at": clock.iso(at),
             "reason": document["reason"],
+            "id": document["_id"],
         },
     )
