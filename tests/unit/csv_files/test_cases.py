@@ -348,6 +348,39 @@ SIBLINGS = {
         set_aside={"quote_not_usd": 1},
         key="incoming/btc-eur-max.csv",
     ),
+    "coins in a column that is called currency": Sibling(
+        "Currency,Date,Closing Price (USD)\nBTC,2025-05-08,1.5\nBTC,2025-05-09,1.6\n",
+        [record("BTC", 1.5, "2025-05-08T00:00:00Z"), record("BTC", 1.6, "2025-05-09T00:00:00Z")],
+    ),
+    "a volume beside the volume in the quote": Sibling(
+        "open_time,open,high,low,close,volume,close_time,quote_volume\n"
+        + "".join(f"{1746770400000 + 3600000 * n},1,3,0.5,2,7,{1746773999999 + 3600000 * n},14\n"
+                  for n in range(3)),
+        [record("ETH", 2, f"2025-05-09T0{6 + n}:00:00Z", base_volume=7, volume=14, interval="1h")
+         for n in range(3)],
+        key="incoming/ETHUSDT-1h.csv",
+    ),
+    "a name and a currency in the file's name": Sibling(
+        "date,close\n2025-05-09,1.5\n",
+        [record("BTC", 1.5, "2025-05-09T00:00:00Z")],
+        key="incoming/bitcoin-usd.csv",
+    ),
+    "hours as an exchange's archive writes them": Sibling(
+        "https://www.example.com\nDate,Symbol,Open,High,Low,Close,Volume BTC,Volume USD\n"
+        "2019-11-26 12-AM,BTCUSD,1,3,0.5,2,7,14\n2019-11-25 11-PM,BTCUSD,1,3,0.5,2,7,14\n"
+        "2019-11-25 10-PM,BTCUSD,1,3,0.5,2,7,14\n",
+        [record("BTC", 2, "2019-11-26T00:00:00Z", interval="1h", volume=14, base_volume=7),
+         record("BTC", 2, "2019-11-25T23:00:00Z"), record("BTC", 2, "2019-11-25T22:00:00Z")],
+    ),
+    "a price under a name that nobody knows": Sibling(
+        "date,symbol,settled\n2025-05-08,AAA,1.5\n2025-05-09,AAA,1.6\n", asks="columns"
+    ),
+    "a price for each asset in a column of its own": Sibling(
+        "date,BTC,ETH,SOL\n2025-05-08,9,8,7\n2025-05-09,9,8,7\n", refused="melt"
+    ),
+    "a quarter is no asset": Sibling(
+        "date,close\n2025-05-09,1.5\n", asks="symbol", key="incoming/Q1/prices-usd.csv"
+    ),
     "no asset anywhere": Sibling("date,close\n2025-05-09,1.5\n", asks="symbol"),
 }  # fmt: skip
 

@@ -395,7 +395,7 @@ def test_every_candidate_ends_in_exactly_one_place(changes: list[dict[str, Any]]
             assert not {unicodedata.category(c) for c in text} & {"Cc", "Cf"}
         assert 0 < found["price_usd"] < math.inf
         assert found["volume_24h"] is None or 0 <= found["volume_24h"] < math.inf
-        assert 0 < found.get("low", 1.0) <= found.get("high", math.inf)
+        assert 0 < found.get("low", 5e-324) <= found.get("high", math.inf)
         assert found["timestamp"].microsecond % 1000 == 0
         assert datetime(1970, 1, 1, tzinfo=UTC) < found["timestamp"] <= NOW + MAX_AHEAD
     for found_fault in faults:

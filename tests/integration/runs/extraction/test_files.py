@@ -278,7 +278,7 @@ def test_a_file_with_known_content_is_skipped_and_says_so(store: Store, bucket: 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"symbol,colour,time\nA,1,2025-05-09\n", "no column with a price"),
+        (b"symbol,colour,time\nA,red,2025-05-09\n", "no column with a price"),
         (b"1672531200000,16541.77,16545.70\n1672534800000,1,2\n", "no header"),
         (b"open;high;low\n1;2;3\n", "no column with the time"),
         (HEADER.encode() + rows(9).encode() + b"\x81,,,,,,\n", "not UTF-8"),

@@ -149,6 +149,10 @@ def _volume_unit(draft: Draft, candidate: Candidate) -> str | None:
         return "USD" if is_dollar(quote) else quote
     if unit is not None and not is_dollar(unit) and unit == _base(draft):
         return ASSET_UNITS
+    beside = [c.claim.unit for c in draft.candidates.get(Role.VOLUME, ()) if c is not candidate]
+    if unit is None and not candidate.claim.canonical and QUOTE_UNITS in beside:
+        # `volume` beside `quote_volume`, as exchanges call them.
+        return ASSET_UNITS
     return unit
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from marketdata.csv_files.assets import Pair, is_dollar, pair_of
+from marketdata.csv_files.assets import CURRENCIES, STABLECOINS, Pair, is_dollar, pair_of
 from marketdata.csv_files.draft import ANSWERED, Candidate, Draft
 from marketdata.csv_files.fields import Role
 from marketdata.documents.questions import Choice
@@ -18,10 +19,23 @@ _MOSTLY = 0.9
 
 def settle(draft: Draft) -> None:
     """Choose the symbol, the asset's id, its name and the currency."""
+    _see_coins_in_currencies(draft)
     _settle_symbol(draft)
     _settle_id(draft)
     _settle_name(draft)
     _settle_currency(draft)
+
+
+def _see_coins_in_currencies(draft: Draft) -> None:
+    """A column `Currency` of BTC and ETH, in a file without symbols, says what is priced."""
+    if any(map(_are_symbols, draft.sure(Role.SYMBOL))) or "symbol" in draft.answers:
+        return
+    for candidate in draft.sure(Role.CURRENCY):
+        words = {cell.upper() for cell in candidate.column.filled}
+        if candidate.claim.rank < ANSWERED and words and not words & (CURRENCIES | STABLECOINS):
+            claim = replace(candidate.claim, role=Role.SYMBOL)
+            draft.candidates[Role.CURRENCY].remove(candidate)
+            draft.candidates.setdefault(Role.SYMBOL, []).append(replace(candidate, claim=claim))
 
 
 def _settle_symbol(draft: Draft) -> None:

@@ -67,11 +67,15 @@ _FOLDERS_THAT_SAY_NOTHING = frozenset((
     "PRICES", "HISTORY", "DAILY", "TEST", "NEW", "OLD", "TMP", "BACKUP", "DUMP", "EXPORT", "KLINES",
     "STOCKS", "STOCK", "FOREX", "FX", "ETF", "INDEX", "METALS", "COINS", "COIN", "MARKET",
     "MARKETS",
-    "KAGGLE", "BINANCE", "KRAKEN", "GEMINI", "YAHOO", "NASDAQ", "STOOQ", "CMC",
+    "KAGGLE", "US", "EU", "UK", "DE", "FR", "EMEA", "APAC", "PROD", "DEV", "INBOX", "BINANCE",
+    "KRAKEN", "GEMINI", "YAHOO", "NASDAQ", "STOOQ", "CMC",
 ))
 # fmt: on
 
 _SEPARATED = re.compile(r"([A-Z0-9.$]{1,20})([/_:-])([A-Z]{2,6})")
+_SHORTEST = 3
+_ORDINAL = re.compile(r"[A-Z]{1,2}\d{1,4}")
+"""Q1, V2, FY24: folders that name a quarter, a version or a year."""
 _TICKER = re.compile(r"[A-Z][A-Z0-9.]{1,9}")
 _PARTS = re.compile(r"[^A-Za-z0-9]+")
 
@@ -113,11 +117,11 @@ def pair_of(symbol: str, *, together: bool) -> Pair | None:
     found = [
         Pair(base, quote)
         for quote in _WRITTEN_TOGETHER
-        if (base := text.removesuffix(quote)) != text and len(base) > 1 and base.isalnum()
+        if (base := text.removesuffix(quote)) != text and base.isalnum()
     ]
-    # XBTUSD is XBT in USD, and not XB in TUSD.
+    # XBTUSD is XBT in USD, and not XB in TUSD. Two letters alone are more often a ticker's.
     known = [pair for pair in found if pair.base in _KNOWN or pair.base in CURRENCIES]
-    return next(iter(known or found), None)
+    return next(iter(known or [p for p in found if len(p.base) >= _SHORTEST]), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,8 @@ def hints_of(key: str, prefix: str = "incoming/") -> KeyHints:
             found = _known_pair(folder)
         if found is not None:
             return KeyHints(found.base, found.quote, interval)
-        if _TICKER.fullmatch(folder) and folder not in _FOLDERS_THAT_SAY_NOTHING:
+        says = folder not in _FOLDERS_THAT_SAY_NOTHING and not _ORDINAL.fullmatch(folder)
+        if says and _TICKER.fullmatch(folder):
             return KeyHints(folder, None, interval)
     known = {ticker for part in parts if (ticker := _ticker_of(part)) is not None}
     if len(known) == 1:
@@ -171,15 +176,19 @@ def _ticker_of(part: str) -> str | None:
 
 
 def _pair_in(parts: list[str]) -> Pair | None:
+    """The one pair that parts of a name tell: written together, or as two parts."""
     found: set[Pair] = set()
-    for first, second in pairwise(parts):
-        base, quote = first.upper(), second.upper()
-        if quote in QUOTES and _TICKER.fullmatch(base) and base.lower() not in _INTERVALS:
-            if quote in QUOTE_COINS and base not in _KNOWN:
-                continue  # `kaggle_btc`, `export_eth`: no pair, but a word before a coin
-            if quote in CURRENCIES | STABLECOINS and _is_word(first):
-                continue
-            found.add(Pair(base, quote))
+    for place, (first, second) in enumerate(pairwise(parts)):
+        quote = second.upper()
+        if quote not in QUOTES or first.lower() in _INTERVALS or _is_word(first):
+            continue
+        known = _ticker_of(first) or (first.upper() if first.upper() in _KNOWN else None)
+        # `btc-usd-max`; an unknown ticker only at the beginning, and in money.
+        unknown = (
+            place == 0 and quote in CURRENCIES | STABLECOINS and _TICKER.fullmatch(first.upper())
+        )
+        if known is not None or unknown:
+            found.add(Pair(known or first.upper(), quote))
     found.update(pair for part in parts if (pair := _known_pair(part)) is not None)
     return found.pop() if len(found) == 1 else None
 

@@ -188,11 +188,9 @@ def _header(
     header = [f"column {index + 1}" for index in range(width)]
     if not answered:
         raise FileRefused(
-            f"{what} has no header, and is no file of a publisher whose columns are known "
-            "without one. "
-            f"Its first row is {', '.join(map(repr, sample.rows[0][:20]))}. Nothing was loaded. "
-            "Give it a first line with the names of its columns, or answer what they are, as "
-            '{"columns": {"column 1": "timestamp", "column 5": "price_usd"}}, and upload it again.'
+            f"{what} has no header, and is no file of a publisher whose columns are known without "
+            f"one. Its first row is {', '.join(map(repr, sample.rows[0][:20]))}. Nothing was "
+            "loaded. Give it a first line with the names of its columns and upload it again."
         )
     return header, None
 
@@ -343,5 +341,5 @@ def _refuse_if_nearly_all_are_bad(
         )
     raise FileRefused(
         f"Nearly all rows of {what} would be set aside: {why}. So the file is refused whole, and "
-        "nothing was loaded. Correct it, or answer which column is which, and upload it again."
+        "nothing was loaded. Correct it and upload it again."
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from marketdata.csv_files.assets import KNOWN_TICKERS, is_dollar, pair_of
 from marketdata.csv_files.draft import PROFILED, Candidate, Draft
-from marketdata.csv_files.fields import Role
+from marketdata.csv_files.fields import Claim, Role
 from marketdata.errors import FileRefused
 from marketdata.schema.mapping import APPLIED_FROM, key_of
 
@@ -28,7 +28,8 @@ def settle(draft: Draft) -> None:
     _drop_impossible(draft)
     found = draft.of(Role.PRICE)
     if not found:
-        _refuse(draft)
+        _ask_or_refuse(draft)
+        return
     currency = draft.answers.get("currency", "USD").upper()
     sure = [c for c in found if c.claim.confidence >= APPLIED_FROM]
     # Prices in several currencies: those in dollars, or in the one that was asked for.
@@ -139,7 +140,15 @@ def _same_values(draft: Draft, one: Candidate, other: Candidate) -> bool:
     )
 
 
-def _refuse(draft: Draft) -> None:
+_MOST_ASKED = 6
+
+
+def _ask_or_refuse(draft: Draft) -> None:
+    """Ask which column of numbers is the price, if a few may be.
+
+    Raises:
+        FileRefused: none may be, or each is the price of another asset.
+    """
     shown = ", ".join(repr(column.name) for column in draft.columns[:40])
     skipped = [
         f" {note['from']!r} is none: {note['reason']}."
@@ -153,6 +162,25 @@ def _refuse(draft: Draft) -> None:
         and column.are_numbers
         and (column.name.strip().upper() in KNOWN_TICKERS or pair_of(column.name, together=True))
     ]
+    numbers = [
+        Candidate(column, Claim(Role.PRICE, 0.5))
+        for column in draft.columns
+        if column.index not in draft.notes
+        and not any(
+            column is candidate.column and candidate.claim.confidence >= APPLIED_FROM
+            for found in draft.candidates.values()
+            for candidate in found
+        )
+        and column.are_numbers
+        and not column.counts
+    ]
+    if 0 < len(numbers) <= _MOST_ASKED and len(wide) < 2:  # noqa: PLR2004 - one alone is a price
+        draft.ask_column(
+            "price_usd",
+            numbers,
+            f"No column of {draft.what} is called like a price. Which one is it?",
+        )
+        return
     if len(wide) > 1:
         skipped.append(
             f" Columns like {wide[0]!r} and {wide[1]!r} seem to be the prices of one asset each: "
@@ -160,8 +188,8 @@ def _refuse(draft: Draft) -> None:
         )
     raise FileRefused(
         f"{draft.what} has no column with a price. Its columns are: {shown}.{''.join(skipped)} "
-        "Nothing was loaded. Rename the column that is the price to `price_usd`, or answer with "
-        '{"columns": {"<column>": "price_usd"}}.',
+        "Nothing was loaded. Rename the column that is the price to `price_usd`, and upload the "
+        "file again.",
         missing=["price_usd"],
         columns=[column.name for column in draft.columns[:40]],
     )

@@ -66,9 +66,8 @@ def _refuse(draft: Draft, clocks: list[Candidate]) -> None:
     only = f" Column {clocks[0].column.name!r} has times of day without a date." if clocks else ""
     raise FileRefused(
         f"{draft.what} has no column with the time of each price, so it is no series of prices. "
-        f"Its columns are: {shown}.{only} Nothing was loaded. Add a column `timestamp`, or name "
-        "the column that is the time: rename it to `timestamp`, or answer with "
-        '{"columns": {"<column>": "timestamp"}}.',
+        f"Its columns are: {shown}.{only} Nothing was loaded. Add a column `timestamp`, or rename "
+        "the column that is the time to `timestamp`, and upload the file again.",
         missing=["timestamp"],
         columns=[column.name for column in draft.columns[:40]],
     )

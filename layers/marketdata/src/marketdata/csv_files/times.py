@@ -56,8 +56,9 @@ _SERIAL_BEGIN = datetime(1899, 12, 30, tzinfo=UTC)
 _ZERO = "1970-01-01T00:00:00Z"
 
 _CLOCK = (
-    r"(?P<h>\d{1,2}):(?P<m>\d\d)(?::(?P<s>\d\d)(?:[.,](?P<f>\d{1,9}))?)?"
-    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?"
+    r"(?P<h>\d{1,2})(?=:|[\s-]*[AaPp]\.?[Mm])"
+    r"(?::(?P<m>\d\d)(?::(?P<s>\d\d)(?:[.,](?P<f>\d{1,9}))?)?)?"
+    r"(?:[\s-]*(?P<half>[AaPp]\.?[Mm]\.?))?"
 )
 _ZONE = r"(?:\s*(?P<z>Z|z|UTC|GMT)?\s*(?P<o>[+-]\d\d(?::?\d\d)?)?(?:\s*\([^)]*\))?)"
 _TAIL = rf"(?:(?:,?\s+|T|,\s*|\s+at\s+|:){_CLOCK}{_ZONE})?(?:\s*(?:Z|UTC|GMT))?"
