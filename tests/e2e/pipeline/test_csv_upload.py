@@ -66,8 +66,11 @@ def test_a_csv_in_the_bucket_is_served(
     assert {m["from"]: m["to"] for m in run["applied_mappings"]} == {
         "id": "asset_id",
         "ticker": "symbol",
+        "name": "name",
         "usd_price": "price_usd",
         "tx_volume": "volume_24h",
+        "market_cap": "market_cap",
+        "percent_change_24h": "percent_change_24h",
         "time": "timestamp",
     }
     bitcoin = stack.get("/data?symbol=BTC&limit=100")["data"]
@@ -117,7 +120,8 @@ def test_a_csv_that_asks_waits_is_answered_and_loads(
     )
     assert answer.status == 202, answer.body
     assert answer.body["started"]
-    ended_runs(stack, database, 2)
+    loaded = database["market_data"]
+    wait_for(lambda: loaded.count_documents({}) == 2, what="the answered file is loaded")
     records = stack.get("/data?symbol=MSFT")["data"]
     assert sorted(record["price_usd"] for record in records) == [1.5, 1.6]
 

@@ -40,6 +40,16 @@ def test_a_waiting_file_is_listed_with_its_question(gateway: Gateway, upload_id:
     assert_error(gateway.get("/uploads/csv-none"), 404, "not_found")
 
 
+def test_a_run_tells_of_the_file_that_waits(gateway: Gateway, upload_id: str) -> None:
+    (listed,) = ok(gateway.get("/uploads", ("state", "waiting")))["data"]
+    run = ok(gateway.get(f"/runs/{listed['run_id']}"))
+    (result,) = run["sources"]
+    assert (run["status"], result["status"], result["error"]) == ("success", "waiting", None)
+    assert result["reason"] == listed["reason"]
+    assert upload_id in result["reason"]
+    assert ok(gateway.get("/runs"))["data"][0]["status"] == "success"
+
+
 def test_an_answer_starts_a_run_and_is_remembered_if_asked(
     gateway: Gateway, upload_id: str
 ) -> None:

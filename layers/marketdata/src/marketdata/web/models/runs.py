@@ -12,7 +12,14 @@ from marketdata.web.models.common import RUN_ID, Answer, Asked, Cursored, Form, 
 RunStatus = Literal["running", "success", "partial_success", "failed", "cancelled"]
 Trigger = Literal["schedule", "refresh", "upload", "replay", "backfill"]
 InputStatus = Literal[
-    "running", "success", "partial_success", "failed", "skipped", "throttled", "cancelled"
+    "running",
+    "success",
+    "partial_success",
+    "failed",
+    "skipped",
+    "throttled",
+    "cancelled",
+    "waiting",
 ]
 BatchState = Literal["pending", "loading", "loaded", "failed"]
 
@@ -108,7 +115,8 @@ class SourceResult(ResolvedCounts):
     input: str = Field(description="The source, or the object for a CSV.", examples=["coingecko"])
     status: InputStatus = Field(
         description="`skipped`: nothing had changed; or, with an `error`, the source is left "
-        "alone for a while because it failed too often. `throttled`: its quota was "
+        "alone for a while because it failed too often. `waiting`: a file asks something, and "
+        "waits for an answer. `throttled`: its quota was "
         "used up for longer than a run waits. `cancelled`: somebody ended the backfill."
     )
     reason: str | None = Field(
