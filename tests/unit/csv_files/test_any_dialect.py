@@ -181,9 +181,11 @@ def test_a_table_in_any_dialect_reads_back_equal_or_as_a_question(
         assert set(found.reasons) == {"ragged_row"}, (data, found.set_aside)
         assert data.count(b"'") == 2, data
         return
+    # A volume all of whose numbers may be read in two ways is left out, and told.
+    doubted = any(note["to"] == "volume_24h" for note in found.quarantined)
     made = [(r["symbol"], r["price_usd"], r["volume_24h"], r["timestamp"]) for r in found.records]
     assert made == [
-        (r.symbol, float(r.price), None if r.volume is None else float(r.volume), r.at)
+        (r.symbol, float(r.price), None if r.volume is None or doubted else float(r.volume), r.at)
         for r in rows
     ], data
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 
 from marketdata.csv_files.dialect import RFC_4180, Dialect
 from marketdata.errors import FileRefused
@@ -25,6 +26,7 @@ MAX_RECORD_BYTES = 1024 * 1024
 
 _ONE_BY_ONE = 100
 """Records after which it is worth looking again whether many lines can be passed at once."""
+_FIRST = itemgetter(slice(0, 1))
 _SHORT, _USUAL = 4096, 256
 """Bytes of some lines, and of each line more: to look no further than lines are wanted."""
 _FEW = 16
@@ -90,6 +92,9 @@ class NoRows:
         self._ended = tuple(line + b"\r" for line in self._lines)
         firsts = {bytes((byte,)) for byte in self._blanks} | {self._comment[:1]}
         self._suspicious = frozenset(firsts - {b"", b"\r", b"\n"})
+        self._encoding = encoding
+        self._suspicious_text = frozenset(one.decode(encoding) for one in self._suspicious) | {""}
+        self._lines_as_text = dialect.not_rows
         blank = re.escape(f"{dialect.delimiter}{dialect.quote} \t\0\x1a".encode())
         sign = re.escape(self._comment) if self._comment else rb"(?!)"
         self._may_be = re.compile(
@@ -121,11 +126,13 @@ class NoRows:
             return sum(map(self.has, lines))
         return empty + sum(map(lines.count, self._lines)) + sum(map(lines.count, self._ended))
 
-    def drop(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """The lines that are rows."""
-        if not self.count(lines):
+    def drop(self, lines: list[str]) -> list[str]:
+        """The lines that are rows; of lines as texts, without their ends."""
+        firsts = set(map(_FIRST, lines))
+        known = any(map(lines.count, self._lines_as_text))
+        if not known and firsts.isdisjoint(self._suspicious_text):
             return lines
-        return [line for line in lines if not self.has(line)]
+        return [line for line in lines if not self.has(line.encode(self._encoding))]
 
 
 def _length_until_row(lines: Sequence[bytes], no_rows: NoRows) -> int:

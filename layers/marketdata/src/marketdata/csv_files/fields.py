@@ -299,8 +299,11 @@ def claims_of(column: str) -> tuple[Claim, ...]:
                 continue
             if unit is not None and said != tokens and claim.role is not Role.SYMBOL:
                 claim = _with_unit(claim, unit)
-            if claim not in found:
+            if claim.role not in {known.role for known in found}:
                 found.append(claim)
+            elif claim.unit is not None:
+                # What says the unit as well says more.
+                found = [claim if known.role is claim.role else known for known in found]
         if found:
             break
     return tuple(found) or _misspelt(column)

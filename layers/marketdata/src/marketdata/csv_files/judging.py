@@ -34,7 +34,7 @@ from marketdata.documents.raw_batches import StoredLayout
 from marketdata.documents.runs import ColumnNote
 from marketdata.errors import FileRefused
 from marketdata.schema.mapping import APPLIED_FROM, REQUIRED
-from marketdata.schema.record import validate
+from marketdata.schema.record import Fault, validate
 
 _NEEDED = ("price_usd", "open", "high", "low")
 """Numbers without which a row is no price, or a wrong one."""
@@ -134,7 +134,7 @@ def judge(
         _settle_empty(draft)
     layout = _layout(draft, dataset)
     judgement = _judgement(draft, header, layout, profile_id(sample.header or [], dialect))
-    if not judgement.questions and sample.rows:
+    if not judgement.questions:
         _refuse_if_nearly_all_are_bad(sample, judgement, received_at, what)
     return judgement
 
@@ -321,10 +321,12 @@ def _refuse_if_nearly_all_are_bad(
     total = len(sample.rows) + sample.odd
     if total < _JUDGED_FROM:
         return
-    cut = parsing.transposed(sample.rows, len(judgement.header))
-    table = columns.table(cut, len(sample.rows), judgement.layout)
-    _, faults = validate(table, now=received_at)
-    bad = [fault for fault in faults if fault.code not in _NOT_THE_FORM]
+    bad: list[Fault] = []
+    if sample.rows:
+        cut = parsing.transposed(sample.rows, len(judgement.header))
+        table = columns.table(cut, len(sample.rows), judgement.layout)
+        _, faults = validate(table, now=received_at)
+        bad = [fault for fault in faults if fault.code not in _NOT_THE_FORM]
     if len(bad) + sample.odd < _NEARLY_ALL * total:
         return
     if len(bad) < sample.odd:

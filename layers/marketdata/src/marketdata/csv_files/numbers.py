@@ -130,6 +130,9 @@ def examine(cells: Sequence[str]) -> NumberEvidence:
     Args:
         cells: as the file writes them; blanks around them do not matter.
     """
+    together = "\n".join(cells)
+    if together and _PLAIN_COLUMN.fullmatch(together):
+        return _examine_program(cells)
     point = comma = plain = program = True
     settled = percent = False
     example = None
@@ -144,8 +147,7 @@ def examine(cells: Sequence[str]) -> NumberEvidence:
         if found is None or (found["open"] is None) != (found["close"] is None):
             others += 1
             continue
-        by_point = _digits(found["digits"], POINT)
-        by_comma = _digits(found["digits"], COMMA)
+        by_point, by_comma = (_number_in(found, form) for form in (POINT, COMMA))
         if by_point is None and by_comma is None:
             others += 1
             continue
@@ -184,11 +186,33 @@ def examine(cells: Sequence[str]) -> NumberEvidence:
     )
 
 
+def _examine_program(cells: Sequence[str]) -> NumberEvidence:
+    """The same of cells each of which is a number as a program writes it."""
+    signed = [cell for cell in cells if "." in cell]
+    either = [cell for cell in signed if _EITHER.fullmatch(cell)]
+    settled = len(either) < len(signed)
+    return NumberEvidence(
+        point=True,
+        comma=not settled,
+        plain=not signed,
+        example=either[0] if either else None,
+        numbers=len(cells),
+        blanks=0,
+        others=0,
+        currencies=frozenset(),
+        percent=False,
+        program=True,
+        grouped=settled,
+    )
+
+
+_EITHER = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}", re.ASCII)
+"""What may be a number with decimals or one with thousands."""
+
+
 def _is_number(cell: str) -> bool:
     found = _NUMBER.fullmatch(cell.strip())
-    return found is not None and any(
-        _digits(found["digits"], form) is not None for form in (POINT, COMMA)
-    )
+    return found is not None and any(_number_in(found, form) is not None for form in (POINT, COMMA))
 
 
 def form_of(
@@ -223,6 +247,14 @@ def form_of(
     # A decimal comma could not stand in an unquoted cell of a file with commas.
     certain = evidence.plain or (delimiter == "," and not quoted)
     return points if certain else None
+
+
+def _number_in(found: re.Match[str], form: NumberForm) -> str | None:
+    """The digits of a number in a form. With an exponent none are grouped: 1.000e+1 is 10."""
+    digits = found["digits"]
+    other = "," if form.decimal == "." else "."
+    grouped = found["exponent"] is not None and (other in digits or _SPACE_SIGNS.search(digits))
+    return None if grouped else _digits(digits, form)
 
 
 def _digits(text: str, form: NumberForm) -> str | None:
@@ -288,11 +320,11 @@ def _read_one(text: str, form: NumberForm) -> str | None:
         return None
     if form == PLAIN:
         # Seen later in the file than what was looked at: it may be grouped, if that is certain.
-        digits = _digits(found["digits"], POINT)
-        if digits is not None and digits != _digits(found["digits"], COMMA) is not None:
+        digits = _number_in(found, POINT)
+        if digits is not None and digits != _number_in(found, COMMA) is not None:
             digits = digits if "," not in found["digits"] else None
     else:
-        digits = _digits(found["digits"], form)
+        digits = _number_in(found, form)
     if digits is None:
         return None
     negative = (

@@ -58,16 +58,11 @@ def plain_lines(data: bytes, dialect: Dialect = RFC_4180) -> list[str] | None:
         data = data.replace(b"\r\n", b"\n")
         if b"\r" in data:
             return None
-    rows = grammar_of(dialect).no_rows
-    lines = data.removesuffix(b"\n").split(b"\n")
-    if rows.count(lines):
-        data = b"\n".join(rows.drop(lines))
-        if not data:
-            return []
     try:
-        return data.decode(dialect.encoding).removesuffix("\n").split("\n")
+        lines = data.decode(dialect.encoding).removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise _unreadable(error) from error
+    return grammar_of(dialect).no_rows.drop(lines)
 
 
 def columns_of(

@@ -184,7 +184,8 @@ def examine(cells: Sequence[str]) -> TimeEvidence:  # noqa: C901 - one look at e
         times += count
         dates += count * _is_date_alone(text)
     if example is not None and day_first and month_first:
-        example = both or example
+        # 05/05/2025 is the same day either way.
+        example = both
     return TimeEvidence(
         times + clocks,
         blanks,

@@ -22,8 +22,10 @@ HEAD_BYTES = 256 * 1024
 """What is looked at of the beginning of a file."""
 PART_BYTES = 64 * 1024
 """What is looked at of its middle, and of its end."""
-_HEAD_ROWS = 5_000
-_PART_ROWS = 500
+_HEAD_ROWS = 1_000
+"""Rows that are judged of the beginning of a file."""
+_PART_ROWS = 400
+"""Rows that are judged of its middle, and of its end."""
 MAX_COLUMNS = 500
 _QUOTED_NUMBER = re.compile(rb"""["'][-+$]?\d[\d.,' ]*["']""")
 
@@ -114,17 +116,33 @@ def _sample(parts: Parts, found: Found, what: str) -> Sample:
         head = head[: _last_line_end(head)]
     rows: list[list[str]] = []
     odd = 0
-    for part, most in (
-        (head, _HEAD_ROWS),
-        (_whole_lines(parts.middle, last=False), _PART_ROWS),
-        (_whole_lines(parts.tail, last=True), _PART_ROWS),
-    ):
-        records = list(islice(_records(part, found.dialect, what), most)) if part else []
+    first = list(_records(head, found.dialect, what))
+    later = [
+        list(islice(_records(part, found.dialect, what), _PART_ROWS))
+        for part in (
+            _whole_lines(parts.middle, last=False),
+            _whole_lines(parts.tail, last=True),
+        )
+        if part
+    ]
+    for records in (*_blocks(first), *later):
         cells, _, faults = parsing.regular(records, found.width, found.dialect)
         rows += cells
         odd += len(faults)
     quoted = _QUOTED_NUMBER.search(head[:PART_BYTES]) is not None
     return Sample(found.header, rows, odd, quoted, found.units, found.ticker)
+
+
+def _blocks(records: list[list[str] | str]) -> list[list[list[str] | str]]:
+    """The first records of some, others of their middle, and the last ones: whole blocks."""
+    if len(records) <= _HEAD_ROWS + 2 * _PART_ROWS:
+        return [records]
+    middle = (_HEAD_ROWS + len(records) - _PART_ROWS) // 2
+    return [
+        records[:_HEAD_ROWS],
+        records[middle : middle + _PART_ROWS],
+        records[-_PART_ROWS:],
+    ]
 
 
 def _records(part: bytes, dialect: Dialect, what: str) -> Iterator[list[str] | str]:
