@@ -133,6 +133,11 @@ def examine(cells: Sequence[str]) -> NumberEvidence:
     together = "\n".join(cells)
     if together and _PLAIN_COLUMN.fullmatch(together):
         return _examine_program(cells)
+    return _examine_written(cells)
+
+
+def _examine_written(cells: Sequence[str]) -> NumberEvidence:
+    """The same of cells of any kind, one by one."""
     point = comma = plain = program = True
     settled = percent = False
     example = None

@@ -179,7 +179,13 @@ class _Comparison:
         if times is None:
             return None
         revised_times = set(map(time_of, revised))
-        lines = {line for line in self.unchanged if times[self._time_cell(line)] in revised_times}
+        unchanged = list(self.unchanged)
+        cells = self._time_cells(unchanged)
+        lines = {
+            line
+            for line, cell in zip(unchanged, cells, strict=True)
+            if times[cell] in revised_times
+        }
         ids = _ids(self.raw, self.batch, lines)
         if ids is None or len(lines) == len(self.unchanged):
             return None
@@ -200,22 +206,29 @@ class _Comparison:
 
     def _time_cell(self, line: str) -> str:
         """The cell with a line's time: the one part of an identity told without reading it all."""
+        return self._time_cells([line])[0]
+
+    def _time_cells(self, lines: Iterable[str]) -> list[str]:
+        """The same of many lines. The time of day may have a cell of its own."""
         layout = self.raw["layout"]
         column: int = layout["columns"]["timestamp"]
         delimiter = Dialect.of(layout.get("dialect")).delimiter
-        cells = line.split(delimiter)
         clock = layout.get("times", {}).get("time_column")
-        return cells[column] if clock is None else f"{cells[column]}{delimiter}{cells[clock]}"
+        if clock is None:
+            return [line.split(delimiter, column + 1)[column] for line in lines]
+        cells = [line.split(delimiter) for line in lines]
+        return [f"{cut[column]}{delimiter}{cut[clock]}" for cut in cells]
 
     def _has_unchanged_of(self, time_cell: str) -> bool:
         """Whether an unchanged line is of this time."""
         delimiter = Dialect.of(self.raw["layout"].get("dialect")).delimiter
         day = time_cell.partition(delimiter)[0]
-        return any(day in line and self._time_cell(line) == time_cell for line in self.unchanged)
+        return any(self._time_cell(line) == time_cell for line in self.unchanged if day in line)
 
     def _times(self) -> dict[str, bytes] | None:
         """The times of the unchanged lines as ids have them, by cell; None if they are many."""
-        one_of_each = {self._time_cell(line): line for line in self.unchanged}
+        unchanged = list(self.unchanged)
+        one_of_each = dict(zip(self._time_cells(unchanged), unchanged, strict=True))
         if len(one_of_each) > len(self.unchanged) / 4:
             return None
         ids = _ids(self.raw, self.batch, one_of_each.values())
