@@ -68,9 +68,12 @@ class _Reader:
     def table(self) -> Table:
         fields = self._fields
         for name in NUMBERS:
-            values = self._numbers(name)
-            if name in _ALWAYS or any(value is not None for value in values):
-                fields[name] = values
+            if name in _ALWAYS:
+                fields[name] = self._numbers(name)
+            elif name in self._layout["columns"]:
+                values = self._numbers(name)
+                if any(value is not None for value in values):
+                    fields[name] = values
         self._read_assets()
         fields["timestamp"] = self._times()
         self._read_interval()
@@ -190,6 +193,9 @@ class _Reader:
     def _beside_prices(self) -> dict[int, str]:
         """Currencies that stand beside the price itself, by row."""
         cells = self._cells("price_usd")
+        if cells is self._fields["price_usd"]:
+            # All are written as a program does.
+            return {}
         if cells is None or not _OTHER_MONEY.search("\n".join(cells)):
             return {}
         found = {}

@@ -284,7 +284,7 @@ def _digits(text: str, form: NumberForm) -> str | None:
     return f"{digits or '0'}.{rest}" if sign and rest else digits or None
 
 
-def read(values: Sequence[str], form: NumberForm) -> tuple[list[str | None], dict[int, str]]:
+def read(values: Sequence[str], form: NumberForm) -> tuple[Sequence[str | None], dict[int, str]]:
     """A column of numbers as texts that Python reads as the same numbers, with all their digits.
 
     Args:
@@ -292,13 +292,13 @@ def read(values: Sequence[str], form: NumberForm) -> tuple[list[str | None], dic
         form: how they are written.
 
     Returns:
-        The texts, None where a cell says nothing or is no number; and of those that are no number
-        the reason, by index.
+        The texts, None where a cell says nothing or is no number; `values` themselves if each is
+        written as a program does. And of those that are no number the reason, by index.
     """
     together = "\n".join(values)
     if form == PLAIN:
         if together and _PLAIN_COLUMN.fullmatch(together):
-            return list(values), {}
+            return values, {}
     elif form.decimal == "," and together and _COMMA_COLUMN.fullmatch(together):
         return list(together.translate(_FROM_COMMA).split("\n")), {}
     elif form.decimal == "." and together and _POINT_COLUMN.fullmatch(together):
