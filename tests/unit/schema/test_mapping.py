@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.errors import FileRefused
+from marketdata.csv_files.fields import claims_of
 from marketdata.schema.mapping import (
     APPLIED_FROM,
     FIELDS,
     QUARANTINED_FROM,
     confidence,
-    map_columns,
 )
 
 SAME = [
@@ -115,25 +114,23 @@ def _pairs(table: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("to", "column"), _pairs(SAME))
-def test_a_close_name_is_mapped(to: str, column: str) -> None:
-    mapping = map_columns([column])
-
-    assert mapping.columns == {to: 0}
-    assert not mapping.quarantined
-    if column == to:
-        assert not mapping.applied
-    else:
-        (applied,) = mapping.applied
-        assert applied["from"] == column
-        assert applied["to"] == to
-        assert APPLIED_FROM <= applied["confidence"] <= 1
+def test_a_close_name_claims_its_field(to: str, column: str) -> None:
+    claim, *_ = claims_of(column)
+    assert claim.role == to
+    assert APPLIED_FROM <= claim.confidence <= 1
 
 
 @pytest.mark.parametrize(("to", "column"), _pairs(OTHERS))
-def test_a_close_name_of_something_else_is_not_mapped(to: str, column: str) -> None:
+def test_a_close_name_of_something_else_is_not_it(to: str, column: str) -> None:
     assert confidence(column, to) < APPLIED_FROM
-    assert not map_columns([column]).columns
-    assert not map_columns([column.replace("_", " ")]).columns
+    assert confidence(column.replace("_", " "), to) < APPLIED_FROM
+
+
+@pytest.mark.parametrize(
+    "column", ["price_usd/eur", "price_usd_x1000", "1/price_usd", "Date (EST)"]
+)
+def test_what_changes_the_meaning_is_never_certain(column: str) -> None:
+    assert all(claim.confidence < APPLIED_FROM for claim in claims_of(column))
 
 
 WORDS = "btc eur usdt 1h 7d 30d 12h rank change high low open close average adjusted id pair "
@@ -153,91 +150,10 @@ def test_a_word_that_changes_the_meaning_is_never_overlooked(
         if (name, word) in {("asset_id", "id"), ("id", "id")}:
             continue
         column = f"{word}{joint}{name}" if before else f"{name}{joint}{word}"
-        assert to not in map_columns([column]).columns, column
+        assert confidence(column, to) < APPLIED_FROM, column
 
 
 @given(st.text(max_size=30))
-def test_any_name_has_one_fate(column: str) -> None:
-    mapping = map_columns([column])
-
-    fates = len(mapping.columns) + len(mapping.quarantined) + len(mapping.skipped)
-    assert fates == (1 if column.strip() or mapping.columns else 0)
-    for question in mapping.quarantined:
-        assert QUARANTINED_FROM <= question["confidence"] < APPLIED_FROM
-    for skipped in mapping.skipped:
-        assert skipped["confidence"] <= QUARANTINED_FROM
-
-
-@given(st.permutations(["symbol", "ticker", "usd_price", "timestamp", "created_at", "foo"]))
-def test_the_order_of_columns_does_not_matter(header: list[str]) -> None:
-    mapping = map_columns(header)
-
-    assert {to: header[index] for to, index in mapping.columns.items()} == {
-        "symbol": "symbol",
-        "price_usd": "usd_price",
-        "timestamp": "timestamp",
-    }
-
-
-def test_all_that_is_said_of_columns() -> None:
-    mapping = map_columns(["ticker", "price_usd", "time", "price_btc", "fees", "created_at"])
-
-    assert mapping.columns == {"symbol": 0, "price_usd": 1, "timestamp": 2}
-    assert mapping.applied == [
-        {"from": "ticker", "to": "symbol", "confidence": 1.0},
-        {"from": "time", "to": "timestamp", "confidence": 1.0},
-    ]
-    assert [q["from"] for q in mapping.quarantined] == ["price_btc"]
-    assert {s["from"]: s["reason"] for s in mapping.skipped} == {
-        "fees": "no field of the record has a name like it",
-        "created_at": "column 'time' says it more exactly",
-    }
-    assert mapping.missing == []
-    mapping.require_usable("the file")
-
-
-@pytest.mark.parametrize(
-    "header", [["price_usd", "price_usd"], ["price_usd", "Price USD"], ["prce_usd", "prce usd"]]
-)
-def test_columns_that_claim_a_field_equally_are_ambiguous(header: list[str]) -> None:
-    mapping = map_columns([*header, "symbol", "time"])
-
-    assert "price_usd" not in mapping.columns
-    assert [q["from"] for q in mapping.quarantined] == header
-    with pytest.raises(FileRefused, match="2 columns claim it, which is ambiguous"):
-        mapping.require_usable("the file")
-
-
-def test_other_columns_may_share_a_name() -> None:
-    mapping = map_columns(["symbol", "price_usd", "time", "fees", "fees", "", ""])
-
-    mapping.require_usable("the file")
-    assert len(mapping.skipped) == 2
-
-
-def test_a_refusal_says_what_is_missing_and_what_there_is() -> None:
-    mapping = map_columns(["Date", "Price", "Open", "Vol."])
-
-    with pytest.raises(FileRefused) as refusal:
-        mapping.require_usable("s3://bucket/incoming/investing.csv")
-
-    message = str(refusal.value)
-    assert message.startswith("s3://bucket/incoming/investing.csv has no usable symbol")
-    assert "price_usd (a column price_usd or usd_price)" in message
-    assert "'Date', 'Price', 'Open', 'Vol.'" in message
-    assert refusal.value.details["missing"] == ["symbol", "price_usd", "timestamp"]
-
-
-def test_a_refusal_of_a_file_with_other_separators_says_so() -> None:
-    with pytest.raises(FileRefused, match="separated by ';'"):
-        map_columns(["open;high;low;close"]).require_usable("the file")
-
-
-def test_candle_fields_are_taken_under_their_exact_names_only() -> None:
-    assert map_columns(["open", "High", "low", "interval"]).columns == {
-        "open": 0,
-        "high": 1,
-        "low": 2,
-        "interval": 3,
-    }
-    assert not map_columns(["opens", "high_24h", "lows", "intervals", "open_usd"]).columns
+def test_any_name_is_judged(column: str) -> None:
+    for claim in claims_of(column):
+        assert QUARANTINED_FROM <= claim.confidence <= 1

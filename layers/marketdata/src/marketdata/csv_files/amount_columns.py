@@ -190,7 +190,7 @@ def _settle_simple(draft: Draft, candidate: Candidate, to: str) -> None:
         draft.doubt(candidate, "its name does not say so for certain")
     elif to in draft.uses:
         draft.skip(candidate, f"column {draft.columns[draft.uses[to]].name!r} says it more exactly")
-    elif unit is not None and not is_dollar(unit) and to == "market_cap":
+    elif unit is not None and not is_dollar(unit):
         draft.skip(candidate, f"it is in {unit}, not in dollars")
     elif candidate.column.filled and not candidate.column.are_numbers:
         draft.skip(candidate, "its values are no numbers")

@@ -242,7 +242,7 @@ _UNITS_OF = {
 }  # fmt: skip
 _SAYS_NOTHING = frozenset(
     ("utc", "gmt", "iso", "ms", "milliseconds", "millisecond", "seconds", "second", "sec", "in",
-     "coin", "token", "crypto", "asset", "local", "z", "the", "et", "est")
+     "coin", "token", "crypto", "asset")
 )  # fmt: skip
 _CANONICAL = {
     Role.SYMBOL: {"symbol", "ticker"},
@@ -291,11 +291,13 @@ def claims_of(column: str) -> tuple[Claim, ...]:
     found: list[Claim] = []
     column = _NUMBERED.sub("", column.replace("/", " ").replace("<", " ").replace(">", " "))
     for tokens in readings(column):
-        unit = next((_currency(token) for token in tokens if _currency(token)), None)
+        units = {_currency(token) for token in tokens} - {None}
+        # A name with two currencies is a rate between them, or a pair.
+        unit = units.pop() if len(units) == 1 else None
         core = tuple(token for token in tokens if not _currency(token))
         for said in dict.fromkeys((tokens, core, _meaningful(core))):
             claim = _PHRASES.get(said)
-            if claim is None:
+            if claim is None or (units and said != tokens):
                 continue
             if unit is not None and said != tokens and claim.role is not Role.SYMBOL:
                 claim = _with_unit(claim, unit)

@@ -1,10 +1,6 @@
-"""Which column of a file is which field of the canonical record.
+"""How certainly the name of a column means a field of the canonical record.
 
-A column is *mapped* when its name says the same as a canonical name: the name itself or a known
-alias, whatever its case, spaces and punctuation; or a close variant of it. How close is the
-confidence, from 0 to 1. From 0.8 on the column is used; from 0.5 on it is set aside as a
-question; below, it is skipped.
-
+How close a name is to a canonical one, or to a known alias, is the confidence, from 0 to 1.
 Closeness of letters alone would read `price_usdt` as a price in dollars and `volume_1h` as the
 volume of a day. So a name is taken apart into tokens, and confidence reaches 0.8 only if
 
@@ -13,7 +9,7 @@ volume of a day. So a name is taken apart into tokens, and confidence reaches 0.
 - no token is left over, except words that do not change the meaning (`coin_symbol`,
   `market_cap_usd`).
 
-This module knows names only; what a column holds is judged row by row, when it is loaded.
+This module knows names only; `csv_files.judging` decides by names and values.
 """
 
 from __future__ import annotations
@@ -21,14 +17,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import DamerauLevenshtein
-
-from marketdata.documents.runs import ColumnNote
-from marketdata.errors import FileRefused
 
 APPLIED_FROM = 0.8
 """Confidence from which a column is used."""
@@ -130,113 +123,6 @@ _MAY_BE_MISSPELT = frozenset({"cap", "name"})
 _TYPO = 80.0
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnMapping:
-    """What became of the columns of one header."""
-
-    header: tuple[str, ...]
-    columns: Mapping[str, int]
-    """The index of the column of each canonical field that the file has."""
-    applied: list[ColumnNote] = field(default_factory=list)
-    """`{from, to, confidence}` of columns used under another name than their own."""
-    quarantined: list[ColumnNote] = field(default_factory=list)
-    """`{from, to, confidence, reason}` of columns that might be a field and are not used."""
-    skipped: list[ColumnNote] = field(default_factory=list)
-    """`{from, to, confidence, reason}` of the other columns; `to` is the nearest field."""
-
-    @property
-    def missing(self) -> list[str]:
-        """The required fields that no column was mapped to."""
-        return [name for name in REQUIRED if name not in self.columns]
-
-    def require_usable(self, what: str) -> None:
-        """Refuse a file in which nothing can be found.
-
-        Args:
-            what: names the file, for the message.
-
-        Raises:
-            FileRefused: names what is missing, the columns there are, and the way out.
-        """
-        if not self.missing:
-            return
-        names = {name: " or ".join(FIELDS[name].names) for name in self.missing}
-        wanted = "; ".join(f"{name} (a column {said})" for name, said in names.items())
-        shown = ", ".join(repr(name) for name in self.header[:_SHOWN_COLUMNS])
-        more = len(self.header) - _SHOWN_COLUMNS
-        questions = [q for q in self.quarantined if q["to"] in names]
-        unsure = "".join(f" {q['from']!r} might be {q['to']} but {q['reason']}." for q in questions)
-        only = self.header[0] if len(self.header) == 1 else ""
-        separator = next((sign for sign in (";", "\t", "|") if sign in only), "")
-        if separator:
-            unsure = f" They seem to be separated by {separator!r}, which is to be a comma."
-        raise FileRefused(
-            f"{what} has no usable {wanted}. Its columns are: {shown}"
-            f"{f' and {more} more' if more > 0 else ''}.{unsure} Rename the columns and upload "
-            "the file again.",
-            missing=self.missing,
-            columns=list(self.header[:_SHOWN_COLUMNS]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """One column's nearest field."""
-
-    index: int
-    column: str
-    to: str
-    confidence: float
-    rank: int
-    """Of an exact name: how much it is preferred; 0 for a near one."""
-
-    def note(self, reason: str = "") -> ColumnNote:
-        confidence = round(self.confidence, 2)
-        said: ColumnNote = {"from": self.column, "to": self.to, "confidence": confidence}
-        if reason:
-            said["reason"] = reason
-        return said
-
-
-def map_columns(header: Sequence[str]) -> ColumnMapping:
-    """The mapping of a header's columns; it depends on their names alone.
-
-    Of several columns that claim one field the best wins: the canonical name before aliases,
-    those before near names, and the nearer before the less near. Equals are ambiguous, and
-    none of them is used.
-    """
-    mapping = ColumnMapping(tuple(header), {})
-    claims: dict[str, list[_Claim]] = {}
-    for index, column in enumerate(header):
-        claim = _nearest(index, column)
-        if claim.confidence >= APPLIED_FROM:
-            claims.setdefault(claim.to, []).append(claim)
-        elif claim.confidence >= QUARANTINED_FROM:
-            mapping.quarantined.append(claim.note("its name does not say so for certain"))
-        elif column.strip():
-            mapping.skipped.append(claim.note("no field of the record has a name like it"))
-    columns: dict[str, int] = {}
-    for to, rivals in claims.items():
-        best = max((c.rank, c.confidence) for c in rivals)
-        winners = [c for c in rivals if (c.rank, c.confidence) == best]
-        for claim in rivals:
-            if claim not in winners:
-                mapping.skipped.append(
-                    claim.note(f"column {winners[0].column!r} says it more exactly")
-                )
-            elif len(winners) > 1:
-                mapping.quarantined.append(
-                    claim.note(f"{len(winners)} columns claim it, which is ambiguous")
-                )
-            else:
-                columns[to] = claim.index
-                if claim.column != to:
-                    mapping.applied.append(claim.note())
-    return ColumnMapping(
-        mapping.header, columns, mapping.applied, mapping.quarantined, mapping.skipped
-    )
-
-
 def confidence(column: str, to: str) -> float:
     """How certainly a column's name means a canonical field, from 0 to 1."""
     spec = FIELDS[to]
@@ -253,24 +139,6 @@ def confidence(column: str, to: str) -> float:
         for name in spec.names
     )
     return max(APPLIED_FROM, sure) if sure else min(_UNSURE, _likeness(column, spec.names))
-
-
-@cache
-def _nearest_field(column: str) -> tuple[str, float, int]:
-    found = []
-    for to, spec in FIELDS.items():
-        sure = confidence(column, to)
-        keys = [key_of(name) for name in spec.names]
-        rank = len(keys) - keys.index(key_of(column)) if sure == 1.0 else 0
-        found.append((sure, rank, to))
-    # The first field wins among equals, whatever their names are.
-    sure, rank, to = max(found, key=lambda f: (f[0], f[1]))
-    return to, sure, rank
-
-
-def _nearest(index: int, column: str) -> _Claim:
-    to, sure, rank = _nearest_field(column)
-    return _Claim(index, column, to, sure, rank)
 
 
 def _clean(name: str) -> str:
