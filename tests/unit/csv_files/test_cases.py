@@ -375,6 +375,14 @@ SIBLINGS = {
     "a price under a name that nobody knows": Sibling(
         "date,symbol,settled\n2025-05-08,AAA,1.5\n2025-05-09,AAA,1.6\n", asks="columns"
     ),
+    "a time under a name that nobody knows": Sibling(
+        "seen_by_bot,symbol,close\n2025-05-08,AAA,1.5\n2025-05-09,AAA,1.6\n", asks="columns"
+    ),
+    "shares in one file with coins": Sibling(
+        "Date,Ticker,Open,High,Low,Close,Adj Close,Volume\n"
+        + "".join(f"2025-05-0{n},BTC-USD,1,3,0.5,2,2,70\n" for n in range(1, 5)),
+        [record("BTC", 2, f"2025-05-0{n}T00:00:00Z", volume_24h=70) for n in range(1, 5)],
+    ),
     "a price for each asset in a column of its own": Sibling(
         "date,BTC,ETH,SOL\n2025-05-08,9,8,7\n2025-05-09,9,8,7\n", refused="melt"
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self, get_args
 
 from marketdata.csv_files import numbers
-from marketdata.csv_files.assets import QUOTES, KeyHints, Pair
+from marketdata.csv_files.assets import QUOTES, KeyHints, Pair, pair_of
 from marketdata.csv_files.dialect import Dialect
 from marketdata.csv_files.evidence import SampledColumn
 from marketdata.csv_files.fields import ASSET_UNITS, NUMBERS, Claim, Role, claims_of
@@ -157,7 +157,7 @@ class Draft:
         named = next((c for c in claims_of(column.name) if c.role is role), Claim(role, 1.0))
         unit = profile.units.get(key, named.unit)
         if role is Role.VOLUME and profile.shares_unless_pair:
-            crypto = self.hints.quote is not None
+            crypto = self.hints.quote is not None or self._has_pairs()
             unit = "quote" if crypto else ASSET_UNITS
         return (
             replace(
@@ -167,6 +167,16 @@ class Draft:
                 unit=unit,
                 of_a_day=named.of_a_day or (role is Role.VOLUME and profile.volume_of_a_day),
             ),
+        )
+
+    def _has_pairs(self) -> bool:
+        """Whether some column of symbols has pairs, as BTC-USD."""
+        return any(
+            pair_of(cell, together=False) is not None
+            for column in self.columns
+            for claim in claims_of(column.name)
+            if claim.role is Role.SYMBOL
+            for cell in column.filled[:50]
         )
 
     def of(self, role: Role, *, at_least: float = QUARANTINED_FROM) -> list[Candidate]:
@@ -188,7 +198,7 @@ class Draft:
         if candidate.claim.rank >= PROFILED:
             return f"the header is that of {self.profile.name if self.profile else 'a publisher'}"
         same = key_of(candidate.column.name) == key_of(to)
-        return "" if same else "its name and its values say so"
+        return "its name says so" if same else "its name and its values say so"
 
     def note(self, candidate: Candidate, state: str, to: str, reason: str) -> None:
         """Say what became of a column."""

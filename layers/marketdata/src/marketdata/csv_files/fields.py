@@ -76,7 +76,7 @@ _WORDS_OF: Mapping[Role, tuple[tuple[float, str], ...]] = {
         (
             1.0,
             (
-                "timestamp|price timestamp|price time|price ts|ts|price date|datetime|"
+                "timestamp|price timestamp|mts|price time|price ts|ts|price date|datetime|"
                 "date time|time|unix|unix timestamp|unix time|epoch|epoch time|time stamp|"
                 "open time|candle time|bar time|date|day|snapped at|observed at|quote time|"
                 "trade time|trade date|trading date|trading day|last updated|last update|"

@@ -114,6 +114,17 @@ PROFILES = (
         volume_of_a_day=True,
     ),
     _profile(
+        "CoinGecko export",
+        {
+            "timestamp": Role.TIME,
+            "price": Role.PRICE,
+            "market_cap": Role.MARKET_CAP,
+            "total_volume": Role.VOLUME,
+        },
+        units={"total_volume": QUOTE_UNITS},
+        volume_of_a_day=True,
+    ),
+    _profile(
         "CoinGecko markets",
         {
             "id": Role.ASSET_ID,

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from marketdata.csv_files import times
 from marketdata.csv_files.draft import Candidate, Draft
-from marketdata.csv_files.fields import Role
+from marketdata.csv_files.fields import Claim, Role
 from marketdata.csv_files.times import TimeForm
 from marketdata.errors import FileRefused
 from marketdata.schema.mapping import APPLIED_FROM
@@ -29,7 +29,8 @@ def settle(draft: Draft) -> None:
         if candidate not in clocks and candidate not in found:
             draft.skip(candidate, "its values are no times")
     if not found:
-        _refuse(draft, clocks)
+        _ask_or_refuse(draft, clocks)
+        return
     own = [c for c in found if not c.claim.of_the_row and c.claim.confidence >= APPLIED_FROM]
     rows_own = [c for c in found if c.claim.of_the_row]
     for candidate in rows_own if own else ():
@@ -61,7 +62,25 @@ def _may_be_time(candidate: Candidate) -> bool:
     return column.are_times or column.times.serial or column.times.unsure is not None
 
 
-def _refuse(draft: Draft, clocks: list[Candidate]) -> None:
+def _ask_or_refuse(draft: Draft, clocks: list[Candidate]) -> None:
+    """Ask whether a column that holds times is the time, though its name does not say so.
+
+    Raises:
+        FileRefused: no column does.
+    """
+    claimed = {c.column.index for found in draft.candidates.values() for c in found}
+    times_of = [
+        Candidate(column, Claim(Role.TIME, 0.5))
+        for column in draft.columns
+        if column.index not in claimed and column.are_times and not column.times.constant
+    ]
+    if times_of:
+        draft.ask_column(
+            "timestamp",
+            times_of,
+            f"No column of {draft.what} is called like a time. Which one is that of its prices?",
+        )
+        return
     shown = ", ".join(repr(column.name) for column in draft.columns[:40])
     only = f" Column {clocks[0].column.name!r} has times of day without a date." if clocks else ""
     raise FileRefused(
