@@ -178,8 +178,8 @@ def test_a_table_in_any_dialect_reads_back_equal_or_as_a_question(
         return
     if found.reasons:
         # A quote that stands once in a file may be a part of a name; its row is set aside.
-        assert set(found.reasons) == {"ragged_row"}, (data, found.set_aside)
-        assert data.count(b"'") == 2, data
+        plain = gzip.decompress(data) if dress.packed else data
+        assert plain.count(b"'") == 2, (data, found.set_aside)
         return
     # A volume all of whose numbers may be read in two ways is left out, and told.
     doubted = any(note["to"] == "volume_24h" for note in found.quarantined)
