@@ -23,6 +23,8 @@ from tests.support.machine import FunctionFailed
 from tests.support.simulator import Simulator
 from tests.support.waiting import wait_for
 
+KILLS_OF_AN_HOUR = 3
+
 
 def test_functions_killed_at_random_moments_and_one_more_run(
     world: World,
@@ -33,11 +35,14 @@ def test_functions_killed_at_random_moments_and_one_more_run(
 ) -> None:
     for hour in range(HOURS):
         set_hour(simulator, hour)
+        enough = world.functions.kills.total() + KILLS_OF_AN_HOUR
         with disturbing(world.functions.kill_one, seed=seed + hour, between=(0.02, 0.4)):
-            world.attempt()
+            # An execution may be lucky, or end at the first kill: then there is another one.
+            while world.functions.kills.total() < enough:
+                world.attempt()
+                world.expire()
         world.recover()
         assert_undisturbed(world.store, expected[hour])
-    assert world.functions.kills.total() > 5
     record_property("kills of functions", world.functions.kills.total())
 
 

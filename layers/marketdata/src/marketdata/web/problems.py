@@ -125,6 +125,7 @@ _FORMS = {
     "with letters, digits, `.`, `_` and `-` (ASCII, 64 characters at most)",
     patterns.REASON: "is no reason: those consist of small letters, digits, `_` and `.`, such as "
     "greater_than; GET /quarantine shows which there are",
+    patterns.SAID: "is to be one line without blanks at its ends",
     patterns.RUN_ID: "is no id of a run: those consist of letters, digits, `_`, `.`, `:` and `-` "
     "(128 characters at most); GET /runs lists them",
 }

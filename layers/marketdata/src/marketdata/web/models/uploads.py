@@ -16,7 +16,7 @@ KnownInterval = Literal[
     "none", "1m", "3m", "5m", "10m", "15m", "30m", "1h", "2h", "3h", "4h", "6h", "8h", "12h",
     "1d", "2d", "3d", "5d", "1w", "2w", "1M",
 ]  # fmt: skip
-Said = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")]
+Said = Annotated[str, Field(min_length=1, max_length=64, pattern=patterns.SAID)]
 MAX_COLUMNS = 500
 MAX_FORM_BYTES = 5 * 1024**3
 """S3's own limit for what a form can put."""

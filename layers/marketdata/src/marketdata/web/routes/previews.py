@@ -25,7 +25,7 @@ from marketdata.web.services import Services, services
 router = new_router()
 
 _LARGEST = 32 * 2**20
-"""Bytes of an uploaded object that a preview reads; a larger one is previewed by its beginning."""
+"""The largest uploaded object that a preview reads, in bytes."""
 
 
 @router.post(
@@ -44,9 +44,13 @@ def preview_csv(request: Request, body: Annotated[PreviewRequest, Body()]) -> Pr
     from marketdata.csv_files.answers import answers_of_metadata, faults_of  # noqa: PLC0415
     from marketdata.runs.previewing import preview  # noqa: PLC0415
 
+    if body.text is None and body.base64 is None and body.key is None:
+        _refuse("text", "Give `text`, `base64` or `key`.")
     answers = body.said()
-    for name, why in faults_of(answers).items():
-        _refuse(name, why)
+    faults = faults_of(answers)
+    if faults:
+        # As in metadata: which characters can be seen, no schema can say.
+        return Preview(refused=" ".join(f"{name} {why}." for name, why in faults.items()))
     try:
         data, metadata = _file(services(request), body)
         said = merged(answers_of_metadata(metadata, body.key or "the file"), answers)
@@ -111,9 +115,7 @@ def _file(given: Services, body: PreviewRequest) -> tuple[bytes, Mapping[str, st
                 "Upload it and give its key, or use `make preview`."
             )
         return data, {}
-    if body.key is None:
-        _refuse("text", "Give `text`, `base64` or `key`.")
-    return _object(given, body.key)
+    return _object(given, body.key or "")
 
 
 def _object(given: Services, key: str) -> tuple[bytes, Mapping[str, str]]:
