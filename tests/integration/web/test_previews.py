@@ -83,7 +83,7 @@ def test_a_preview_asks_what_a_run_asks_and_takes_answers(gateway: Gateway) -> N
         ({"text": ""}, "empty"),
         ({"base64": "%%%"}, "no base64"),
         ({"base64": b64encode(b"PK\x03\x04").decode()}, "Excel"),
-        ({"text": "a", "asset_id": "\x87"}, "asset_id is '\\x87'"),
+        ({"text": "a", "asset_id": "\ue000"}, "asset_id is '\\ue000'"),
     ],
 )
 def test_what_a_run_would_refuse_is_told(gateway: Gateway, body: dict[str, str], told: str) -> None:
