@@ -46,6 +46,7 @@ class _Field:
     """False: only under exactly these names."""
 
 
+_UNITS_OF_DOLLARS = frozenset({"usd", "in", "value"})
 _THING = frozenset({"coin", "asset", "token", "crypto"})
 
 FIELDS: Mapping[str, _Field] = {
@@ -139,6 +140,27 @@ def confidence(column: str, to: str) -> float:
         for name in spec.names
     )
     return max(APPLIED_FROM, sure) if sure else min(_UNSURE, _likeness(column, spec.names))
+
+
+def likeness(column: str, to: str, before: str) -> float:
+    """How certainly a name means what another name of a source has meant so far, from 0 to 1.
+
+    Args:
+        column: the name.
+        to: the canonical field that the other one is.
+        before: the other name.
+    """
+    harmless = FIELDS[to].harmless | _UNITS_OF_DOLLARS
+    needed = tuple(_tokens(before))
+    sure = max(_certainty(tokens, needed, harmless) for tokens in readings(column))
+    if sure:
+        return max(APPLIED_FROM, sure)
+    return max(confidence(column, to), min(_UNSURE, _likeness(column, [before])))
+
+
+def words(name: str) -> tuple[str, ...]:
+    """The words that a name is made of, in one spelling."""
+    return max(readings(name), key=len)
 
 
 def _clean(name: str) -> str:

@@ -92,6 +92,12 @@ class ApiSource(ABC):
     """Rows of a full page; None where one answer is the whole list."""
     pages: int = 1
     """Pages to ask for at most: the list ends before at a page without rows."""
+    fields: ClassVar[Mapping[str, str]] = {}
+    """Where `map_row` finds each canonical field: the path of its value in a row, with dots between
+    the names of nested objects. Without it the source's drift is not followed."""
+    documented: ClassVar[frozenset[str]] = frozenset()
+    """Paths of all other fields that the source documents. None of these ever is a canonical field
+    that has left its place, however alike it is: a high of the day is no price."""
     quota: Quota = Quota()
     """How often it may be asked, by all execution environments together."""
 

@@ -44,6 +44,21 @@ _SHORTEST_ASKED: Mapping[Interval, timedelta] = {
 }
 """What a range must be long at least, lest the API answers with points that are closer together."""
 
+# fmt: off
+_OTHER_FIELDS = frozenset((
+    "image", "market_cap_rank", "market_cap_rank_with_rehypothecated", "fully_diluted_valuation",
+    "high_24h", "low_24h", "price_change_24h", "market_cap_change_24h",
+    "market_cap_change_percentage_24h", "circulating_supply", "total_supply", "max_supply",
+    "outstanding_supply", "outstanding_token_value_usd",
+    "ath", "ath_change_percentage", "ath_date", "atl", "atl_change_percentage", "atl_date",
+    "roi", "roi.times", "roi.currency", "roi.percentage",
+    "sparkline_in_7d", "sparkline_in_7d.price",
+    *(f"price_change_percentage_{span}_in_currency"
+      for span in ("1h", "24h", "7d", "14d", "30d", "200d", "1y")),
+))
+# fmt: on
+"""What else a coin's row may have, by the reference and by what was recorded."""
+
 _LISTS = {"prices": "price", "market_caps": "market_cap", "total_volumes": "total_volume"}
 """The lists of an answer, and what a row calls their values."""
 
@@ -72,6 +87,17 @@ class CoinGecko(HistorySource):
     name: ClassVar[str] = "coingecko"
     conditional: ClassVar[bool] = True
     page_size: ClassVar[int | None] = PER_PAGE
+    fields: ClassVar[Mapping[str, str]] = {
+        "symbol": "symbol",
+        "name": "name",
+        "asset_id": "id",
+        "price_usd": "current_price",
+        "volume_24h": "total_volume",
+        "market_cap": "market_cap",
+        "percent_change_24h": "price_change_percentage_24h",
+        "timestamp": "last_updated",
+    }
+    documented: ClassVar[frozenset[str]] = _OTHER_FIELDS
     history_setting: ClassVar[Mapping[Interval, str]] = dict.fromkeys(
         (Interval.HOUR, Interval.DAY), "COINGECKO_HISTORY_DAYS"
     )

@@ -26,6 +26,17 @@ from marketdata.sources import json_stream
 from marketdata.sources.base import PageRequest, Quota, number, unknown_if_zero
 from marketdata.sources.history import Asset, HistorySource, Interval, Window
 
+# fmt: off
+_OTHER_FIELDS = frozenset((
+    "rank", "circulating_supply", "total_supply", "max_supply", "beta_value", "first_data_at",
+    "quotes", "quotes.USD", "quotes.USD.volume_24h_change_24h", "quotes.USD.market_cap_change_24h",
+    *(f"quotes.USD.percent_change_{span}"
+      for span in ("15m", "30m", "1h", "6h", "12h", "7d", "30d", "1y")),
+    "quotes.USD.ath_price", "quotes.USD.ath_date", "quotes.USD.percent_from_price_ath",
+))
+# fmt: on
+"""What else a coin's row may have, by the reference and by what was recorded."""
+
 _PAID_HOST = "api-pro."
 _POINTS = 5_000
 """The most points that the API gives at once."""
@@ -53,6 +64,17 @@ class CoinPaprika(HistorySource):
     """All coins of CoinPaprika, or those up to a rank."""
 
     name: ClassVar[str] = "coinpaprika"
+    fields: ClassVar[Mapping[str, str]] = {
+        "symbol": "symbol",
+        "name": "name",
+        "asset_id": "id",
+        "price_usd": "quotes.USD.price",
+        "volume_24h": "quotes.USD.volume_24h",
+        "market_cap": "quotes.USD.market_cap",
+        "percent_change_24h": "quotes.USD.percent_change_24h",
+        "timestamp": "last_updated",
+    }
+    documented: ClassVar[frozenset[str]] = _OTHER_FIELDS
     history_setting: ClassVar[Mapping[Interval, str]] = {
         Interval.FIVE_MINUTES: "COINPAPRIKA_HISTORY_FIVE_MINUTE_DAYS",
         Interval.HOUR: "COINPAPRIKA_HISTORY_HOURLY_DAYS",
