@@ -157,9 +157,10 @@ def _name_of(name: str, path: str, before: str) -> float:
         return _SAME_LEAF
     if parents and parents[-1] == old and set(words(leaf)) <= _HOLDS_A_VALUE:
         return _SAME_LEAF
-    named = [leaf, f"{parents[-1]}_{leaf}"] if parents else [leaf]
-    # Not 0, which is a name that says something else.
-    return max(0.05, *(likeness(one, name, old) for one in named))
+    joined = likeness(f"{parents[-1]}_{leaf}", name, old) if parents else 0.0
+    # Letters that only resemble each other say nothing of a parent's. And not 0: that is a name
+    # which says something else.
+    return max(0.05, likeness(leaf, name, old), joined if joined >= APPLIED_FROM else 0.0)
 
 
 def _is_span(word: str) -> bool:
