@@ -105,7 +105,7 @@ diagrams: ## Draw the state machine anew in docs/architecture.md
 	@$(SETUP) dev && exec $(PYTHON) -m local.diagrams
 
 # Not requirements/localstack.txt: LocalStack 4.14.0 works only with what there was at its release.
-COMPILE := .local/envs/uv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header \
+COMPILE := .local/envs/uv/bin/uv pip compile --quiet --generate-hashes --no-header \
 	--universal --python-version 3.13 $(UPGRADE)
 requirements: ## Pin the packages that *.in files name; UPGRADE=--upgrade takes newer versions
 	@$(SETUP) dev && $(COMPILE) layers/dependencies/requirements.in -o layers/dependencies/requirements.txt && \

@@ -1,4 +1,4 @@
-"""Documents of the collection `mappings`, and what batches keep of them.
+"""What is kept with a batch of mappings that were found in it.
 
 A mapping says where a canonical field of a source is found since it left its place: under another
 name, deeper or less deep, as another type, or in another unit.
@@ -6,10 +6,7 @@ name, deeper or less deep, as another type, or in another unit.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import NotRequired, TypedDict
-
-from marketdata.documents.reviews import Reviewed
 
 FoundMapping = TypedDict(
     "FoundMapping",
@@ -27,9 +24,9 @@ FoundMapping = TypedDict(
 """A mapping as it was found in one batch.
 
 `id` names it whoever finds it. `from` is the path of the field as it comes now (dots part the names
-of nested objects), `to` the canonical field, `as` how a value is read (`schema.adapting` lists the
-ways), `confidence` from 0 to 1, `reason` in words, `required` whether a row needs the field, and
-`rejected` that somebody has said that it is not so.
+of nested objects), `to` the canonical field, `as` how a value is read (`schema.drift.adapting` has
+the ways), `confidence` from 0 to 1, `reason` in words, `required` whether a row needs the field,
+and `rejected` that somebody has said that it is not so.
 """
 
 
@@ -44,28 +41,3 @@ class BatchMapping(TypedDict):
     """Mappings that are not used, as they are too unlikely, or were rejected."""
     discarded: list[str]
     """Canonical fields whose values are left out, as the policy says."""
-
-
-MappingNote = TypedDict(
-    "MappingNote",
-    {
-        "source": str,
-        "from": str,
-        "to": str,
-        "as": str,
-        "reason": str,
-        "required": bool,
-        "run_id": str,
-        "batch": str,
-        "seen_at": datetime,
-    },
-)
-"""What is told of a mapping beside its review.
-
-`reason` is of the batch that found it first, `run_id` and `batch` are that one's, and `seen_at` is
-when a batch found it last, by the database's clock.
-"""
-
-
-class ReviewedMapping(MappingNote, Reviewed):
-    """A mapping that a batch of a source has found, with its review; `_id` is its id."""

@@ -12,14 +12,12 @@ a value is read, a mapping's `as`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from marketdata.documents.mappings import BatchMapping, FoundMapping
-from marketdata.documents.reviews import ReviewState
 from marketdata.schema.drift import values
 from marketdata.schema.drift.shapes import value_at, with_value
 
@@ -52,11 +50,6 @@ def convert(field: str, value: object, way: str) -> Any:
     if way.startswith(AS_IT_COMES):
         return read
     return read if how == way else None
-
-
-def is_unit(mapping: FoundMapping) -> bool:
-    """Whether a mapping is about the unit of values that are where they always were."""
-    return mapping["as"].startswith((TIMES, AS_IT_COMES))
 
 
 def adapt(
@@ -128,57 +121,3 @@ def _held(code: str, mapping: FoundMapping) -> Held:
             f"POST /mappings/{mapping['id']}/undo takes that back."
         )
     return Held(code, field, mapping["id"], message)
-
-
-def settled(mapping: BatchMapping, states: Mapping[str, ReviewState]) -> BatchMapping:
-    """A mapping as it is by what was decided since it was stored.
-
-    Args:
-        mapping: how the rows of a batch were read.
-        states: by id, what holds of mappings now.
-    """
-    now: BatchMapping = {
-        "applied": [],
-        "quarantined": [],
-        "skipped": [],
-        "discarded": list(mapping["discarded"]),
-    }
-    for part, found in zip(("applied", "quarantined", "skipped"), _parts(mapping), strict=True):
-        for one in found:
-            put(now, one, states.get(one["id"]), part)
-    return now
-
-
-def put(mapping: BatchMapping, found: FoundMapping, state: ReviewState | None, part: str) -> None:
-    """Put a mapping where its state says, or into a part if nothing is stored of it."""
-    kept = found.copy()
-    kept.pop("rejected", None)
-    if state is None:
-        lists: Sequence[tuple[str, list[FoundMapping]]] = (
-            ("applied", mapping["applied"]),
-            ("quarantined", mapping["quarantined"]),
-            ("skipped", mapping["skipped"]),
-        )
-        dict(lists)[part].append(found.copy())
-    elif state.used:
-        mapping["applied"].append(kept)
-    elif state is ReviewState.QUARANTINED:
-        mapping["quarantined"].append(kept)
-    else:
-        mapping["skipped"].append({**kept, "rejected": True})
-
-
-def is_plain(mapping: BatchMapping) -> bool:
-    """Whether rows are read as ever: nothing was found, or nothing that changes a row."""
-    return not (
-        mapping["applied"]
-        or mapping["quarantined"]
-        or mapping["discarded"]
-        or any(one.get("rejected") for one in mapping["skipped"])
-    )
-
-
-def time_of(value: object) -> datetime | None:
-    """A value as a time, if it can be one."""
-    found = values.read(values.TIME, value)
-    return found[1] if found else None

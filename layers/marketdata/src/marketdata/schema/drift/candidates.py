@@ -36,8 +36,6 @@ _UNSURE = 0.79
 _UNKNOWN_NAME = 0.7
 _OTHER_UNIT = 0.65
 _SAME_LEAF = 0.95
-_SURE = 0.95
-_PLAUSIBLE = 0.9
 _USD = frozenset({"usd", "us", "dollar", "dollars"})
 _HOLDS_A_VALUE = _USD | {"value", "amount", "current", "latest", "last", "price", "now"}
 # fmt: off
@@ -69,7 +67,7 @@ def candidates(
     """What may be a field now, judged; the most certain first."""
     lacking = set(needy)
     found = []
-    for path in page.unknown():
+    for path in page.unknown:
         candidate = _candidate(page, name, path, lacking, last)
         if candidate is not None:
             found.append((candidate, *_judged(candidate)))
@@ -129,10 +127,10 @@ def _candidate(
     way, _ = Counter(found[0] for found in mine.values()).most_common(1)[0]
     told = {i: value for i, (how, value) in mine.items() if how == way}
     pairs = [(value, last[i]) for i, value in told.items() if i in last]
-    at = page.received_at if name == values.TIME else page.time()
+    at = page.received_at if name == values.TIME else page.time
     compared = values.compare(name, pairs, at)
     exponent = None
-    if name in values.NUMBERS and compared.says_something and compared.factor > 0:
+    if name in values.NUMBERS and compared.says_something:
         exponent = values.by_ten(compared.factor)
         if exponent is not None:
             scaled = [(value / 10.0**exponent, was) for value, was in pairs]

@@ -5,16 +5,14 @@ From 0.8 on a mapping is used unasked, from 0.5 on it is asked about, below it i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from typing import Literal
 
 from marketdata.documents.mappings import BatchMapping
 from marketdata.documents.reviews import ReviewState
-from marketdata.schema.drift import adapting, values
 from marketdata.schema.drift.finding import Finding
-from marketdata.schema.drift.page import REQUIRED, Documented, Page
+from marketdata.schema.drift.page import REQUIRED, Documented
 from marketdata.schema.drift.policies import Policies, Policy
 from marketdata.schema.mapping import APPLIED_FROM, QUARANTINED_FROM
 
@@ -77,25 +75,32 @@ def _decide(
     states: Mapping[str, ReviewState],
     policy: Policy,
 ) -> None:
+    """Put each candidate of a field into a part of the mapping."""
     approved = any(states.get(c["id"]) is ReviewState.APPROVED for c in finding.candidates)
     for one in finding.candidates:
         state = states.get(one["id"])
-        sure = one["confidence"]
         if approved and state is not ReviewState.APPROVED:
             why = "Another mapping of the field was approved."
             mapping["skipped"].append({**one, "reason": why})
-        elif state is ReviewState.APPLIED and (
-            sure < QUARANTINED_FROM or policy is Policy.QUARANTINE
-        ):
-            adapting.put(mapping, one, None, _part(sure, policy))
+        elif state is ReviewState.REJECTED:
+            mapping["skipped"].append({**one, "rejected": True})
         else:
-            adapting.put(mapping, one, state, _part(sure, policy))
+            mapping[_part(one["confidence"], state, policy)].append(one)
 
 
-def _part(confidence: float, policy: Policy) -> str:
-    if confidence >= APPLIED_FROM and policy is Policy.EVOLVE:
+def _part(
+    confidence: float, state: ReviewState | None, policy: Policy
+) -> Literal["applied", "quarantined", "skipped"]:
+    """Where a mapping belongs that nobody has rejected."""
+    if state is ReviewState.APPROVED:
         return "applied"
-    return "quarantined" if confidence >= QUARANTINED_FROM else "skipped"
+    if state is ReviewState.QUARANTINED:
+        return "quarantined"
+    if confidence < QUARANTINED_FROM:
+        return "skipped"
+    # What was certain once goes on being used, if it is less so now.
+    certain = confidence >= APPLIED_FROM or state is ReviewState.APPLIED
+    return "applied" if certain and policy is Policy.EVOLVE else "quarantined"
 
 
 def _frozen(documented: Documented, finding: Finding) -> str:
@@ -117,30 +122,3 @@ def _refused(documented: Documented, finding: Finding) -> str:
         "kept. Teach the source where the field is (docs/adding-a-source.md), deploy, and ask for "
         "POST /runs/{run_id}/retry."
     )
-
-
-def places(page: Page, settled_as: Settled) -> dict[str, tuple[str, str]]:
-    """Where and as what each canonical field is found: what makes a version of a schema.
-
-    Of a page with few rows, and of nulls, nothing can be told: there everything is as documented.
-    """
-    found = {}
-    for name, path in page.documented.fields.items():
-        kind = "number" if name in values.NUMBERS else "text"
-        found[name] = (path, kind)
-    for part in (settled_as.mapping["quarantined"], settled_as.mapping["applied"]):
-        for one in reversed(part):
-            found[one["to"]] = (one["from"], one["as"])
-    for name in (*settled_as.mapping["discarded"], *settled_as.gone):
-        if (
-            page.documented.fields[name] not in page.shape
-            or name in settled_as.mapping["discarded"]
-        ):
-            found[name] = ("", "gone")
-    return found
-
-
-def signature_of(found: Mapping[str, Sequence[str]]) -> str:
-    """A hash of where and as what each canonical field is found."""
-    text = json.dumps({name: list(place) for name, place in found.items()}, sort_keys=True)
-    return blake2b(text.encode(), digest_size=8).hexdigest()

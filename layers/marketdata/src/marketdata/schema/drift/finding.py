@@ -116,9 +116,9 @@ def _retyped(
     last: Mapping[int, Last],
 ) -> Finding:
     path = page.documented.fields[name]
-    pairs = [(found[1], last[i]) for i, found in enumerate(read) if found and i in last]
-    compared = values.compare(name, pairs, page.time() if name != values.TIME else page.received_at)
     if name == values.TIME:
+        pairs = [(found[1], last[i]) for i, found in enumerate(read) if found and i in last]
+        compared = values.compare(name, pairs, page.received_at)
         times = [found[1] for found in read if found]
         earliest, latest = page.received_at - _RECENT, page.received_at + _AHEAD
         likely = sum(earliest <= time <= latest for time in times) >= _AGREE * len(times)
@@ -142,7 +142,7 @@ def _unit(page: Page, name: str, last: Mapping[int, Last], *, asked: bool) -> Fi
     path = page.documented.fields[name]
     read = {i: values.read(name, value_at(page.rows[i], path)) for i in last}
     pairs = [(found[1], last[i]) for i, found in read.items() if found]
-    at = page.time()
+    at = page.time
     factor = values.shifted(name, pairs, at)
     if factor is None:
         compared = values.compare(name, pairs, at)

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from marketdata.schema.drift import values
-from marketdata.schema.drift.adapting import time_of
 from marketdata.schema.drift.shapes import Shape, shape_of, value_at
 
 REQUIRED = frozenset({"symbol", "asset_id", "price_usd", "timestamp"})
@@ -40,35 +39,29 @@ class Page:
     rows: Sequence[Mapping[str, Any]]
     received_at: datetime
     shape: Shape = field(init=False)
+    time: datetime = field(init=False)
+    """The time that its values are of, about; that of its receipt where rows don't tell."""
+    unknown: list[str] = field(init=False)
+    """Paths of single values that the source does not document."""
 
     def __post_init__(self) -> None:
         """Look at the rows."""
         self.shape = shape_of(self.rows)
+        self.time = self._time()
+        self.unknown = self._unknown()
 
-    def ids(self) -> dict[int, str]:
-        """Of the first rows, what their asset's id is; empty where it is not at its place."""
-        path = self.documented.fields["asset_id"]
-        found = ((index, value_at(row, path)) for index, row in enumerate(self.rows))
-        return {index: value for index, value in found if isinstance(value, str) and value}
-
-    def symbols(self) -> dict[int, str]:
-        """Of rows, the ticker in capitals."""
-        path = self.documented.fields["symbol"]
-        found = ((index, value_at(row, path)) for index, row in enumerate(self.rows))
-        return {i: value.strip().upper() for i, value in found if isinstance(value, str) and value}
-
-    def time(self) -> datetime:
-        """The time that its values are of, about; that of its receipt where rows don't tell."""
+    def _time(self) -> datetime:
         path = self.documented.fields[values.TIME]
         some = self.rows[:COMPARED_ROWS]
-        found = sorted(time.timestamp() for row in some if (time := time_of(value_at(row, path))))
+        found = sorted(
+            time.timestamp() for row in some if (time := values.time_of(value_at(row, path)))
+        )
         if not found:
             return self.received_at
         middle = datetime.fromtimestamp(found[len(found) // 2], self.received_at.tzinfo)
         return min(middle, self.received_at)
 
-    def unknown(self) -> list[str]:
-        """Paths of single values that the source does not document."""
+    def _unknown(self) -> list[str]:
         known = self.documented.others | set(self.documented.fields.values())
         wholes = self._wholes()
         return [
@@ -92,21 +85,21 @@ class Page:
 
     def suspects(self) -> list[str]:
         """Fields that may have drifted, told by the shape of the rows alone."""
-        unknown = bool(self.unknown())
         return [
             name
             for name, path in self.documented.fields.items()
-            if self._odd(name, unknown) or self._epoch_text(name, path)
+            if self._odd(name) or self._epoch_text(name, path)
         ]
 
-    def _odd(self, name: str, unknown: bool) -> bool:
+    def _odd(self, name: str) -> bool:
         shape = self.shape.get(self.documented.fields[name])
         if shape is None:
             return name in REQUIRED or len(self.rows) >= FEWEST_FOR_OPTIONAL
         expected = {"integer", "number"} if name in values.NUMBERS else {"string"}
         if shape.kinds - expected:
             return True
-        return unknown and name in REQUIRED and (shape.nullable or shape.there < len(self.rows))
+        incomplete = shape.nullable or shape.there < len(self.rows)
+        return bool(self.unknown) and name in REQUIRED and incomplete
 
     def _epoch_text(self, name: str, path: str) -> bool:
         if name != values.TIME or path not in self.shape:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,8 @@ TIME = "timestamp"
 
 _SHORTEST_TIME = len("2026-01-01T00:00")
 """A date alone is no time of a price: all prices of its day would be one record."""
+_LONGEST_TIME = 40
+"""Characters of a number that may be a time; Python refuses to read very long ones."""
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _EPOCHS = (
     ("epoch_s", 1e8, 1e11, 1_000_000_000),
@@ -40,6 +43,8 @@ _NEAR = {"price_usd": 1.5, "market_cap": 1.5, "volume_24h": 5.0}
 _TIGHT_FRESH = {"price_usd": 1.03, "market_cap": 1.05, "volume_24h": 1.6}
 _TIGHT_LATER = {"price_usd": 1.06, "market_cap": 1.10, "volume_24h": 2.0}
 """By which factor the median of all assets may change, lest it could be another unit."""
+_MOST_LOG = 700.0
+"""Beyond it a factor is no double any more."""
 _STABLE = 0.005
 """How far from one dollar a coin is that is pegged to it."""
 _STABLE_MOVED = 0.01
@@ -74,11 +79,20 @@ def read(field: str, value: object) -> tuple[str, Any] | None:
         return ("same", value) if isinstance(value, str) and value.strip() else None
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return ("same", value) if math.isfinite(value) else None
-    if isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value.strip()):
-        return "text", float(value)
-    return None
+    way = "text" if isinstance(value, str) else "same"
+    if isinstance(value, str):
+        if not _PLAIN_NUMBER.fullmatch(value.strip()):
+            return None
+        value = float(value)
+    if not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return way, value
+
+
+def time_of(value: object) -> datetime | None:
+    """A value as a time, if it can be one."""
+    found = _time(value)
+    return found[1] if found else None
 
 
 def _time(value: object) -> tuple[str, datetime] | None:
@@ -87,6 +101,8 @@ def _time(value: object) -> tuple[str, datetime] | None:
     if isinstance(value, str):
         if not _PLAIN_NUMBER.fullmatch(value.strip()):
             return _iso(value.strip())
+        if len(value) > _LONGEST_TIME:
+            return None
         value = float(value) if "." in value or "e" in value.lower() else int(value)
     if not isinstance(value, int | float):
         return None
@@ -166,7 +182,8 @@ def _compare_changes(pairs: Sequence[tuple[float, Last]]) -> Comparison:
         return Comparison(0, 0.0, tight=False)
     good = sum(abs(v - b) <= max(_POINTS, abs(b) / 2) for v, b in compared)
     size, before = median(abs(v) for v, _ in compared), median(abs(b) for _, b in compared)
-    factor = size / before if before else 1.0
+    # If nothing moves in a day, the values are old or unknown, which is no other unit.
+    factor = size / before if before and size else 1.0
     return Comparison(
         len(compared),
         good / len(compared),
@@ -195,7 +212,7 @@ def _compare_amounts(field: str, pairs: Sequence[tuple[float, Last]], at: dateti
         good / len(logs),
         # Where pegged coins tell that it is dollars, the others may move together.
         tight=abs(middle) <= limit if moved is None else not moved and abs(middle) <= 2 * near,
-        factor=math.exp(middle),
+        factor=math.exp(max(-_MOST_LOG, min(middle, _MOST_LOG))),
         pegged_moved=bool(moved),
     )
 
